@@ -1,0 +1,139 @@
+"""Hyper-parameters of TD-MPC2 (Hansen, Su, Wang 2024, arXiv 2310.16828): defaults are the official ones. No torch import."""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Widths:
+    """What a model size fixes."""
+
+    latent_dim: int  # L
+    mlp_dim: int  # hidden units of dynamics, reward, termination, policy and Q heads
+    enc_dim: int  # hidden units of the state encoder
+    num_enc_layers: int  # layers of the state encoder, its output layer included
+    num_channels: int  # filters of each convolution
+    num_q: int  # Q functions in the ensemble
+
+
+SIZES: dict[int, Widths] = {  # by millions of parameters
+    1: Widths(128, 384, 256, 2, 32, 2),
+    5: Widths(512, 512, 256, 2, 32, 5),
+    19: Widths(768, 1024, 1024, 3, 32, 5),
+    48: Widths(768, 1792, 1792, 4, 32, 5),
+    317: Widths(1376, 4096, 4096, 5, 32, 8),
+}
+
+AT_LEAST_ONE = ("stack", "batch_size", "horizon", "iterations", "num_samples", "num_elites", "simnorm_dim")
+POSITIVE = ("lr", "enc_lr_scale", "grad_clip_norm", "temperature", "min_std", "discount_denom", "rho", "tau")
+NOT_NEGATIVE = ("reward_coef", "value_coef", "termination_coef", "consistency_coef", "entropy_coef", "num_pi_trajs")
+ORDERED = (("min_std", "max_std"), ("discount_min", "discount_max"), ("num_elites", "num_samples"))
+RISING = (("vmin", "vmax"), ("log_std_min", "log_std_max"), ("num_pi_trajs", "num_samples"))
+
+
+@dataclass(frozen=True)
+class TDMPC2Config:
+    """The agent's settings; widths left at None are what `size` says (`widths` resolves them)."""
+
+    name: str = "tdmpc2"
+
+    # architecture
+    size: int = 5  # millions of parameters: 1, 5, 19, 48, 317
+    latent_dim: int | None = None
+    mlp_dim: int | None = None
+    enc_dim: int | None = None
+    num_enc_layers: int | None = None
+    num_channels: int | None = None
+    num_q: int | None = None
+    simnorm_dim: int = 8  # entries of one simplex
+    dropout: float = 0.01  # in the first layer of each Q function
+
+    # observations
+    stack: int = 3  # newest frames of a feature or image that enter together
+    front_end: str = "linear"  # of features: "linear" (the study: 3F -> latent -> SimNorm) or "mlp" (official encoder)
+    augment: str = "shift"  # of pixels: "shift" (up to 3 pixels, as the official code) or "none"
+    episodic: bool = False  # the task can terminate: a termination head enters losses and planner
+
+    # training
+    batch_size: int = 256
+    horizon: int = 3
+    consistency_coef: float = 20.0
+    reward_coef: float = 0.1
+    value_coef: float = 0.1
+    termination_coef: float = 1.0
+    entropy_coef: float = 1e-4
+    rho: float = 0.5  # weight of step t is rho^t
+    lr: float = 3e-4
+    enc_lr_scale: float = 0.3
+    grad_clip_norm: float = 20.0
+    tau: float = 0.01  # of target Q functions and of the running scale
+    discount_denom: float = 5.0
+    discount_min: float = 0.95
+    discount_max: float = 0.995
+
+    # two-hot regression in symlog space
+    num_bins: int = 101
+    vmin: float = -10.0
+    vmax: float = 10.0
+
+    # policy prior
+    log_std_min: float = -10.0
+    log_std_max: float = 2.0
+
+    # planner (MPPI)
+    iterations: int = 6  # two more where actions have 20 dimensions or more
+    num_samples: int = 512
+    num_elites: int = 64
+    num_pi_trajs: int = 24
+    min_std: float = 0.05
+    max_std: float = 2.0
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_ranges()
+
+    def _check_choices(self) -> None:
+        choices = {"name": ("tdmpc2",), "size": (*SIZES,), "front_end": ("linear", "mlp"), "augment": ("shift", "none")}
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field}={getattr(self, field)!r} is not one of {', '.join(map(str, allowed))}")
+
+    def _check_ranges(self) -> None:
+        widths = self.widths
+        for names, holds, rule in (
+            (AT_LEAST_ONE, lambda x: x >= 1, "at least 1"),
+            (POSITIVE, lambda x: x > 0, "greater than 0"),
+            (NOT_NEGATIVE, lambda x: x >= 0, "at least 0"),
+            (("tau",), lambda x: x <= 1, "at most 1"),
+            (("dropout", "discount_min"), lambda x: 0 <= x < 1, "in [0, 1)"),
+            (("discount_max",), lambda x: x <= 1, "at most 1"),
+            (("num_bins",), lambda x: x >= 2, "at least 2 (two-hot regression)"),
+        ):
+            for name in names:
+                if not holds(getattr(self, name)):
+                    raise ValueError(f"{name}={getattr(self, name)!r} must be {rule}")
+        for field in fields(widths):
+            if getattr(widths, field.name) < 1:
+                raise ValueError(f"{field.name}={getattr(widths, field.name)!r} must be at least 1")
+        for low, high in ORDERED:
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low}={getattr(self, low)!r} exceeds {high}={getattr(self, high)!r}")
+        for low, high in RISING:
+            if getattr(self, low) >= getattr(self, high):
+                raise ValueError(f"{low}={getattr(self, low)!r} is not below {high}={getattr(self, high)!r}")
+        if widths.latent_dim % self.simnorm_dim:
+            raise ValueError(f"latent_dim={widths.latent_dim} is not divisible by simnorm_dim={self.simnorm_dim}")
+        if widths.num_q < 2:
+            raise ValueError(f"num_q={widths.num_q}, but targets and values need 2 Q functions")
+
+    @property
+    def widths(self) -> Widths:
+        """The widths of `size`, replaced by those given one by one."""
+        table = SIZES[self.size]
+        given = {f.name: getattr(self, f.name) for f in fields(Widths)}
+        return Widths(**{k: getattr(table, k) if v is None else v for k, v in given.items()})
+
+    @property
+    def bin_size(self) -> float:
+        """Distance of two bins in symlog space."""
+        return (self.vmax - self.vmin) / (self.num_bins - 1)
