@@ -1,0 +1,48 @@
+# Everything works on one .venv in this folder. `make demo` and `make test` set it up first where it is missing or not current.
+SHELL := /bin/bash
+BIN := .venv/bin
+DEMO ?= runs/demo
+PYTEST_ARGS ?=
+FAST_TESTS := $(wildcard tests/packaging tests/world_models tests/analysis)
+
+.PHONY: help setup demo test check bench docs clean
+help:
+	@echo "make setup   .venv with everything, and the Debian packages for rendering and compiling"
+	@echo "make demo    trains TD-MPC2 on a frozen encoder (about 10 minutes), then evaluates, records and draws"
+	@echo "make test    the test suite            make check   format, lint, types, imports, fast tests"
+	@echo "make bench   the benchmarks            make docs    the documentation, docs/_build/html"
+	@echo "make clean   removes built files, not .venv, not runs/"
+
+setup:
+	@bash tools/setup.sh
+
+demo: setup
+	$(BIN)/mbrl-pvr train --config demo --dir $(DEMO)
+	$(BIN)/mbrl-pvr ood $(DEMO)
+	$(BIN)/mbrl-pvr record $(DEMO)
+	$(BIN)/mbrl-pvr analyze $(DEMO) --out $(DEMO)/figures
+	@echo
+	@echo "videos:  $(abspath $(DEMO))/videos";  ls $(DEMO)/videos
+	@echo "figures: $(abspath $(DEMO))/figures"; ls $(DEMO)/figures
+
+test: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q $(FAST_TESTS) $(PYTEST_ARGS)
+
+bench: setup
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+docs: setup
+	@$(BIN)/python -c 'import sphinx, myst_parser, furo' 2>/dev/null || $(BIN)/python -m pip install -q -c .venv/constraints.txt -e ".[dev,docs]"
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf build dist docs/_build .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
