@@ -1,0 +1,31 @@
+"""Environments: every one in a process of its own, seen through `make(config, ...) -> VectorEnv`. Imports no torch.
+
+How to add one: README.md beside this file.
+"""
+
+from typing import TYPE_CHECKING
+
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.names import list_envs
+
+if TYPE_CHECKING:
+    from mbrl_pvr.envs.probe import probe_backend
+    from mbrl_pvr.envs.vector import ActionSpec, EnvStep, VectorEnv, make
+
+__all__ = ["ActionSpec", "EnvConfig", "EnvStep", "VectorEnv", "list_envs", "make", "probe_backend"]
+
+_LAZY = {
+    "ActionSpec": "mbrl_pvr.envs.vector",
+    "EnvStep": "mbrl_pvr.envs.vector",
+    "VectorEnv": "mbrl_pvr.envs.vector",
+    "make": "mbrl_pvr.envs.vector",
+    "probe_backend": "mbrl_pvr.envs.probe",
+}
+
+
+def __getattr__(name: str) -> object:  # keeps `--help` and lists free of numpy and subprocess machinery
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

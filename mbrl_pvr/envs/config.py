@@ -1,0 +1,65 @@
+"""What an environment looks like from outside: the part of a run's configuration that belongs to `mbrl_pvr.envs`."""
+
+import math
+from dataclasses import dataclass
+
+RENDER = ("standard", "fast")
+BACKENDS = ("egl", "osmesa")
+SHIFTS = ("none", "color_easy", "color_hard")
+FACTORS = ("agent", "floor", "background")
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """One task and how it is shown. Part of a run's identity, apart from `backend`, `num` and `max_steps`."""
+
+    name: str = "dmc/cartpole-balance"  # `mbrl-pvr envs list` shows all; dmc_cartpole_balance means the same
+    action_repeat: int = 2  # simulator steps per agent step; rewards are added up
+    camera: int = 0  # index of the task's camera; -1 is MuJoCo's free camera
+    size: int = 64  # height and width of a frame in pixels
+    render: str = "standard"  # "fast" leaves out shadows, reflections and multisampling: 4 to 10 times the frames in software
+    backend: str = "egl"  # OpenGL through EGL (GPU or software) or OSMesa (software)
+    num: int = 1  # environments, each in a process of its own
+    time_limit: float | None = None  # seconds of simulated time; None: the task's own
+    max_steps: int | None = None  # at most this many agent steps per episode; reaching it is truncation
+    proprio: bool = False  # also observe the task's own state vector
+    pixels: bool = True  # False: no frame is ever rendered, except by `render()`
+    shifts: str = "none"  # every episode draws its look from this family of colours
+    severity: float = 1.0  # of the shift: 0 the original colours, 1 the palette's
+    factors: tuple[str, ...] = FACTORS  # what the shift recolours
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"env.name must be the name of an environment, got {self.name!r}")
+        _check_int("action_repeat", self.action_repeat, 1, 100)
+        _check_int("camera", self.camera, -1, 1000)
+        _check_int("size", self.size, 8, 1024)
+        _check_int("num", self.num, 1, 1024)
+        if self.max_steps is not None:
+            _check_int("max_steps", self.max_steps, 1, 10**9)
+        _check_choice("render", self.render, RENDER)
+        _check_choice("backend", self.backend, BACKENDS)
+        _check_choice("shifts", self.shifts, SHIFTS)
+        for name in ("proprio", "pixels"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"env.{name} must be true or false, got {getattr(self, name)!r}")
+        if self.time_limit is not None and not (_is_real(self.time_limit) and 0 < self.time_limit < math.inf):
+            raise ValueError(f"env.time_limit must be a positive number of seconds, got {self.time_limit!r}")
+        if not (_is_real(self.severity) and 0 <= self.severity <= 1):
+            raise ValueError(f"env.severity must lie in 0..1, got {self.severity!r}")
+        if isinstance(self.factors, str) or not self.factors or set(self.factors) - set(FACTORS):
+            raise ValueError(f"env.factors must be some of {', '.join(FACTORS)}, got {self.factors!r}")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"env.{name} must be a whole number in {low}..{high}, got {value!r}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"env.{name} must be one of {', '.join(choices)}, got {value!r}")
