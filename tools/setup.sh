@@ -105,7 +105,9 @@ fi
 # pip's log goes to a file; a line now and then shows that it lives
 pip_install() {
   "$python" -m pip install --progress-bar off --disable-pip-version-check -c "$constraints" "$@" 2>&1 | tee -a "$log" | awk '
-    /^ *Downloading / && /[0-9.]+ (MB|GB)/ && !/\.metadata/ { sub(/^ */, ""); print "setup:   " $0; fflush() }
+    /^ *Downloading / && match($0, /\([0-9.]+ (MB|GB)\)/) {
+      size = substr($0, RSTART + 1, RLENGTH - 2); split($2, part, "-")
+      if (size + 0 >= 10 || size ~ /GB/) { print "setup:   " part[1] " " part[2] ", " size; fflush() } }
     /^Collecting / { n++; if (n % 25 == 0) { print "setup:   " n " packages found"; fflush() } }
     /^Installing collected packages/ { print "setup:   unpacking (the longest step)"; fflush() }
     /^ERROR|^error/ { print "setup:   " $0; fflush() }'
