@@ -9,7 +9,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 _project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
 project = "mbrl_pvr"
 author = "The mbrl_pvr developers"
-copyright = f"2026, {author}"  # noqa: A001 - Sphinx reads this name
+copyright = f"2026, {author}"
 release = version = _project["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
@@ -28,7 +28,8 @@ default_role = "code"
 
 
 def _as_written(app, what, name, obj, options, lines):
-    """Docstrings here are plain text with backticks, not reStructuredText: indented blocks become literal, the rest is escaped."""
+    """Docstrings here are plain text with backticks: indented blocks and lists become literal, the rest is escaped."""
+    escapes = {ord(mark): f"\\{mark}" for mark in "\\*|_<>"}
     paragraphs = "\n".join(lines).strip("\n").split("\n\n")
     out = []
     for paragraph in paragraphs:
@@ -36,7 +37,7 @@ def _as_written(app, what, name, obj, options, lines):
         if any(row.startswith((" ", "\t")) or row[:2] in ("- ", "* ") for row in rows):
             out += ["::", "", *("    " + row for row in rows), ""]
         else:
-            out += [row.translate({ord(mark): f"\\{mark}" for mark in "\\*|_<>"}) if "`" not in row else row for row in rows] + [""]
+            out += [row if "`" in row else row.translate(escapes) for row in rows] + [""]
     lines[:] = out
 
 

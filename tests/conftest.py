@@ -57,7 +57,7 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of real weights and published figures beside the checkout; tests that need it skip where it is absent."""
+    """The folder of real weights and published figures beside the checkout; its tests skip where it is absent."""
     folder = ROOT.parent / "shared"
     if not (folder / "data").is_dir():
         pytest.skip("../shared/data is not here")

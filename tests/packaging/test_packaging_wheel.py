@@ -62,7 +62,9 @@ def _configs(root: Path) -> list[str]:
 
 
 def _run(code: str, cwd: Path, *arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-I", "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -101,7 +103,18 @@ def test_wheel_holds_every_file_of_the_packages(root: Path, wheel: Path) -> None
 
 def test_wheel_works_outside_the_checkout(root: Path, wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     seen = json.loads(_run(WHEEL_ONLY + PROBE, tmp_path, str(site)))
     assert seen["folders"] == sorted(str(site / package) for package in PACKAGES)
@@ -134,7 +147,10 @@ def test_one_version_everywhere(root: Path) -> None:
     version = _project(root)["project"]["version"]
     assert f'__version__ = "{version}"' in (root / "mbrl_pvr" / "__init__.py").read_text()
     assert f"\nversion: {version}\n" in (root / "CITATION.cff").read_text()
-    assert f"## [{version}]" in (root / "CHANGELOG.md").read_text() or "## [Unreleased]" in (root / "CHANGELOG.md").read_text()
+    assert (
+        f"## [{version}]" in (root / "CHANGELOG.md").read_text()
+        or "## [Unreleased]" in (root / "CHANGELOG.md").read_text()
+    )
 
 
 def test_constraints_pin_the_pairs_that_must_go_together(root: Path) -> None:
