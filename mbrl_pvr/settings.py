@@ -1,0 +1,128 @@
+"""The dataclasses of a run's configuration: every field is a typed, commented default. See `mbrl_pvr.config`."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.schema import flatten
+from world_models.tdmpc2.config import TDMPC2Config
+
+_CEILINGS = {  # sizes beyond these are slips of the keyboard
+    "steps": 10**10,
+    "seed": 2**31 - 1,
+    "threads": 4096,
+    "replay.capacity": 10**9,
+    "eval.episodes": 10**6,
+    "env.num": 1024,
+    "env.size": 4096,
+    "env.action_repeat": 1000,
+    "encoder.input_size": 4096,
+    "agent.stack": 64,
+    "agent.batch_size": 2**20,
+    "agent.horizon": 1024,
+    "agent.latent_dim": 2**16,
+    "agent.mlp_dim": 2**16,
+    "agent.enc_dim": 2**16,
+    "agent.num_enc_layers": 64,
+    "agent.num_channels": 2**12,
+    "agent.num_q": 100,
+    "agent.num_bins": 10_001,
+    "agent.num_samples": 2**20,
+    "agent.iterations": 1000,
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which frozen network sees the frames, and what is taken from it."""
+
+    name: str = "embedded"  # a name of `mbrl-pvr encoders list`, the path of an encoder file, scratch, or state
+    truncate: int | None = None  # stages or blocks kept; null: all
+    feature: str | None = None  # cls, mean or patches; null: the encoder's own
+    norm: Literal["keep", "none"] | None = None  # final norm of the network; null: the encoder's own
+    input_size: int | None = None  # pixels the encoder sees; null: its published size
+    weights: str | None = None  # path of other weights for the same architecture
+    normalise: Literal["none", "layernorm"] = "none"  # of the feature, before it is stored
+    trainable: int = 0  # blocks that learn; only 0 is accepted now
+
+    def __post_init__(self) -> None:
+        if self.trainable != 0:
+            raise ValueError(f"trainable={self.trainable}, but only frozen encoders (0) are supported so far")
+        if self.truncate is not None and self.truncate < 0:
+            raise ValueError(f"truncate={self.truncate} must be at least 0")
+        if self.input_size is not None and self.input_size < 8:
+            raise ValueError(f"input_size={self.input_size} must be at least 8 pixels")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """What is kept to learn from."""
+
+    capacity: int = 1_000_000  # agent steps; the oldest are dropped beyond it
+
+    def __post_init__(self) -> None:
+        if self.capacity < 1:
+            raise ValueError(f"capacity={self.capacity} must be at least 1")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation episodes in the training distribution, without exploration."""
+
+    every: int = 10_000  # agent steps between evaluations
+    episodes: int = 12  # per evaluation
+    video: bool = True  # film the first episode of each
+
+    def __post_init__(self) -> None:
+        for name in ("every", "episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    seed: int = 1  # of the agent, the environments, replay sampling and random actions
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    threads: int = 0  # of torch; 0: all cores
+    steps: int = 100_000  # agent steps to train for, over all environments
+    random_steps: int = 1000  # agent steps with uniform actions before learning begins
+    updates_per_step: float = 1.0  # gradient steps per agent step
+    checkpoint_every: int = 5000  # agent steps
+    keep_checkpoints: int = 2  # the newest ones
+    log_every: int = 500  # agent steps
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: where it is measured to pay
+    tensorboard: bool = True  # event files beside metrics.jsonl
+    debug: bool = False  # shrunk by --debug to under a minute; every code path is kept
+    env: EnvConfig = field(default_factory=EnvConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    agent: TDMPC2Config = field(default_factory=TDMPC2Config)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        smallest = {"seed": 0, "threads": 0, "random_steps": 0}
+        smallest |= dict.fromkeys(("steps", "checkpoint_every", "keep_checkpoints", "log_every"), 1)
+        for name, low in smallest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")
+        if not 0 < self.updates_per_step <= 1024:
+            raise ValueError(f"updates_per_step={self.updates_per_step} must be above 0 and at most 1024")
+        values = dict(flatten(asdict(self)))
+        for key, high in _CEILINGS.items():
+            if (value := values.get(key)) is not None and value > high:
+                raise ValueError(f"{key}={value} must be at most {high}")
+        self._check_replay()
+
+    def _check_replay(self) -> None:
+        rows, length = self.replay.capacity // self.env.num, self.agent.horizon + 1
+        if length > rows:
+            raise ValueError(
+                f"agent.horizon={self.agent.horizon} needs sequences of {length} steps,"
+                f" but replay.capacity={self.replay.capacity} keeps only {rows} of each of {self.env.num} environments"
+            )
+        if self.agent.batch_size > self.replay.capacity:
+            raise ValueError(
+                f"agent.batch_size={self.agent.batch_size} is above replay.capacity={self.replay.capacity}"
+            )
