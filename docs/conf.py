@@ -1,6 +1,7 @@
 """Sphinx configuration: `make docs` builds docs/_build/html and treats every warning as an error."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -22,14 +23,20 @@ html_title = "mbrl_pvr"
 
 autosummary_generate = True
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "undoc-members": True, "show-inheritance": True, "ignore-module-all": True}
+autodoc_inherit_docstrings = False  # torch's own docstrings refer to labels of its site
 python_maximum_signature_line_length = 100
 default_role = "code"
 
 
+def _escape(row):
+    """What reStructuredText would read as markup outside of backticks."""
+    quoted_or_not = re.split(r"(`+[^`]*`+)", row)
+    return "".join(re.sub(r"([\\*|_<>])", r"\\\1", part) if part[:1] != "`" else part for part in quoted_or_not)
+
+
 def _as_written(app, what, name, obj, options, lines):
     """Docstrings here are plain text with backticks: indented blocks and lists become literal, the rest is escaped."""
-    escapes = {ord(mark): f"\\{mark}" for mark in "\\*|_<>"}
     paragraphs = "\n".join(lines).strip("\n").split("\n\n")
     out = []
     for paragraph in paragraphs:
@@ -37,7 +44,7 @@ def _as_written(app, what, name, obj, options, lines):
         if any(row.startswith((" ", "\t")) or row[:2] in ("- ", "* ") for row in rows):
             out += ["::", "", *("    " + row for row in rows), ""]
         else:
-            out += [row if "`" in row else row.translate(escapes) for row in rows] + [""]
+            out += [_escape(row) for row in rows] + [""]
     lines[:] = out
 
 
