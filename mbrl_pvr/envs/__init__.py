@@ -9,13 +9,14 @@ from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import list_envs
 
 if TYPE_CHECKING:
+    from mbrl_pvr.envs.actions import ActionSpec
     from mbrl_pvr.envs.probe import probe_backend
-    from mbrl_pvr.envs.vector import ActionSpec, EnvStep, VectorEnv, make
+    from mbrl_pvr.envs.vector import EnvStep, VectorEnv, make
 
 __all__ = ["ActionSpec", "EnvConfig", "EnvStep", "VectorEnv", "list_envs", "make", "probe_backend"]
 
 _LAZY = {
-    "ActionSpec": "mbrl_pvr.envs.vector",
+    "ActionSpec": "mbrl_pvr.envs.actions",
     "EnvStep": "mbrl_pvr.envs.vector",
     "VectorEnv": "mbrl_pvr.envs.vector",
     "make": "mbrl_pvr.envs.vector",

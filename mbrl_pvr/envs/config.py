@@ -17,7 +17,7 @@ class EnvConfig:
     action_repeat: int = 2  # simulator steps per agent step; rewards are added up
     camera: int = 0  # index of the task's camera; -1 is MuJoCo's free camera
     size: int = 64  # height and width of a frame in pixels
-    render: str = "standard"  # "fast" leaves out shadows, reflections and multisampling: 4 to 10 times the frames in software
+    render: str = "standard"  # "fast": no shadows, reflections, multisampling; 4 to 10 times the frames
     backend: str = "egl"  # OpenGL through EGL (GPU or software) or OSMesa (software)
     num: int = 1  # environments, each in a process of its own
     time_limit: float | None = None  # seconds of simulated time; None: the task's own

@@ -47,12 +47,13 @@ def list_envs(pattern: str = "*") -> list[str]:
 
 
 def resolve(name: str) -> str:
-    """The table's own spelling of a name or alias (`dmc_walker_walk` -> `dmc/walker-walk`); ConfigError where unknown."""
+    """The table's own spelling of a name or alias (`dmc_walker_walk` -> `dmc/walker-walk`), or ConfigError."""
     if name in _ALL:
         return name
     if name in _ALIASES:
         return _ALIASES[name]
-    near = dict.fromkeys(_ALIASES.get(n, n) for n in difflib.get_close_matches(name, (*_ALL, *_ALIASES), n=5, cutoff=0.6))
+    close = difflib.get_close_matches(name, (*_ALL, *_ALIASES), n=5, cutoff=0.6)
+    near = dict.fromkeys(_ALIASES.get(n, n) for n in close)
     meant = f"Did you mean {' or '.join(repr(n) for n in list(near)[:3])}? " if near else ""
     raise ConfigError(f"unknown environment {name!r}", hint=f"{meant}`mbrl-pvr envs list` shows all {len(_ALL)}.")
 

@@ -1,0 +1,55 @@
+"""Which OpenGL backend draws, chosen before mujoco is imported, and what is missing where it cannot."""
+
+import ctypes
+import os
+import sys
+
+from mbrl_pvr.errors import EnvError
+
+# backend -> (shared library under any of these names, Debian package)
+_LIBRARIES = {
+    "egl": ((("libEGL.so.1",), "libegl1"), (("libGL.so.1",), "libgl1")),
+    "osmesa": ((("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"), "libosmesa6"), (("libGL.so.1",), "libgl1")),
+}
+
+
+def missing(backend: str) -> list[tuple[str, str]]:
+    """(library, Debian package) for each library of a backend that does not load here."""
+    return [(names[0], package) for names, package in _LIBRARIES[backend] if not any(map(_loads, names))]
+
+
+def no_renderer(backend: str, cause: str) -> EnvError:
+    """The error for a backend that cannot draw: what was tried, what is missing, how to get it."""
+    packages = " ".join(package for _, package in missing(backend) or [(n, p) for n, p in _LIBRARIES[backend]])
+    other = "osmesa" if backend == "egl" else "egl"
+    hint = f"On Debian: apt-get install -y --no-install-recommends {packages}"
+    if not missing(other):
+        hint += f"; or use env.backend={other}, whose libraries are here"
+    return EnvError(f"rendering backend {backend!r} does not work: {cause}", hint=f"{hint}.")
+
+
+def select(backend: str, *, required: bool) -> bool:
+    """Choose the backend for this process and say whether it can draw.
+
+    Where libraries are missing: EnvError if frames are `required`, else mujoco is imported without any renderer.
+    """
+    lacking = missing(backend)
+    if lacking and required:
+        raise no_renderer(backend, f"{' and '.join(name for name, _ in lacking)} not found")
+    chosen = "disabled" if lacking else backend
+    current = os.environ.get("MUJOCO_GL")
+    if current != chosen and ("mujoco" in sys.modules or "dm_control" in sys.modules):
+        raise EnvError(
+            f"mujoco is already imported in this process with MUJOCO_GL={current!r}; backend {chosen!r} comes too late",
+            hint="Environments made by mbrl_pvr.envs.make have processes of their own and can choose freely.",
+        )
+    os.environ["MUJOCO_GL"] = chosen
+    return not lacking
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True

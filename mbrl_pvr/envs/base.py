@@ -1,0 +1,122 @@
+"""What an environment of ours is: a gymnasium.Env that can also step without drawing, and begin an episode from a seed.
+
+Simulators differ in four methods: `start`, `advance`, `frame`, `proprio`. README.md shows how to write them.
+"""
+
+import math
+import zlib
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from numpy.random import SeedSequence
+from numpy.typing import NDArray
+
+from mbrl_pvr.envs.actions import ActionSpec, check_actions
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.errors import EnvError
+
+
+class Outcome(NamedTuple):
+    """What one agent step brought."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+
+
+class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
+    """One environment in this process. Frames are square; observations are a dict of "frame" and "proprio"."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium declares it as a plain class attribute)
+    render_mode = "rgb_array"
+
+    def __init__(self, config: EnvConfig, *, action_spec: ActionSpec, proprio_dim: int, max_steps: int) -> None:
+        self.config = config
+        self.action_spec, self.proprio_dim = action_spec, proprio_dim
+        self.max_episode_steps = min(max_steps, config.max_steps or max_steps)  # agent steps
+        self.action_space: spaces.Space = spaces.Box(-1.0, 1.0, (action_spec.dim,), np.float32)
+        parts: dict[str, spaces.Space] = {}
+        if config.pixels:
+            parts["frame"] = spaces.Box(0, 255, (config.size, config.size, 3), np.uint8)
+        if config.proprio:
+            parts["proprio"] = spaces.Box(-np.inf, np.inf, (proprio_dim,), np.float32)
+        self.observation_space: spaces.Space = spaces.Dict(parts)
+        self._steps = 0
+        self._over = True
+
+    @abstractmethod
+    def start(self, seed: SeedSequence) -> None:
+        """Begin an episode; everything random in it is a function of `seed`."""
+
+    @abstractmethod
+    def advance(self, action: NDArray) -> Outcome:
+        """`action_repeat` simulator steps with one checked action; stops where the episode ends."""
+
+    @abstractmethod
+    def frame(self, size: int | None = None) -> NDArray:
+        """The current picture (size, size, 3) uint8; the configured size by default."""
+
+    @abstractmethod
+    def proprio(self) -> NDArray:
+        """The task's own observation, flat (D,) float32."""
+
+    def success(self) -> float:
+        """1.0 where the episode has succeeded so far, 0.0 where not, nan where the task does not say."""
+        return math.nan
+
+    def begin(self, seed: SeedSequence) -> None:
+        """`start`, and the step count."""
+        self.start(seed)
+        self._steps, self._over = 0, False
+
+    def act(self, action: NDArray) -> Outcome:
+        """`advance` with the cap on steps and a check of the reward; draws nothing."""
+        if self._over:
+            raise EnvError("the episode is over; begin another one before stepping", self.config.name)
+        reward, terminated, truncated = self.advance(action)
+        if not math.isfinite(reward):
+            raise EnvError(f"the simulator returned reward {reward}", f"{self.config.name}, step {self._steps + 1}")
+        self._steps += 1
+        truncated = not terminated and (truncated or self._steps >= self.max_episode_steps)
+        self._over = terminated or truncated
+        return Outcome(float(reward), bool(terminated), bool(truncated))
+
+    def observe(self) -> dict[str, NDArray]:
+        """The parts of the observation that the configuration asks for, checked."""
+        parts: dict[str, NDArray] = {}
+        where = f"{self.config.name}, step {self._steps}"
+        if self.config.pixels:
+            frame, shape = self.frame(), (self.config.size, self.config.size, 3)
+            if frame.dtype != np.uint8 or frame.shape != shape:
+                raise EnvError(f"the simulator drew a frame {frame.dtype} {frame.shape}, not uint8 {shape}", where)
+            parts["frame"] = frame
+        if self.config.proprio:
+            proprio = self.proprio()
+            bad = np.flatnonzero(~np.isfinite(proprio))
+            if bad.size:
+                raise EnvError(f"the simulator returned {proprio[bad[0]]} in observation[{bad[0]}]", where)
+            parts["proprio"] = proprio
+        return parts
+
+    def digest(self) -> int:
+        """A checksum of the current state, to see whether a restored episode is exactly the one that was left."""
+        return zlib.crc32(np.ascontiguousarray(self.proprio()).tobytes())
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
+        """Gymnasium's reset: `seed` names the episode; without it episodes follow from the last seed given."""
+        super().reset(seed=seed)
+        self.begin(SeedSequence(seed) if seed is not None else SeedSequence(int(self.np_random.integers(2**63))))
+        return self.observe(), {"success": self.success()}
+
+    def step(self, action: NDArray) -> tuple[dict, float, bool, bool, dict]:
+        """Gymnasium's step."""
+        actions = check_actions(np.asarray(action)[None], self.action_spec, self.config.name)
+        reward, terminated, truncated = self.act(actions[0])
+        return self.observe(), reward, terminated, truncated, {"success": self.success()}
+
+    def render(self) -> NDArray:  # type: ignore[override]
+        """The current picture, also where `pixels` is off."""
+        return self.frame()

@@ -1,0 +1,145 @@
+"""Every task of the DeepMind control suite as a FrameEnv: `dmc/walker-walk`.
+
+Deviations from `dm_control.suite.load`: actions are in [-1, 1] (scaled to the task's bounds; tasks without bounds take
+them as they are), time limits are counted here and reported as truncation, and the two `lqr` tasks, which have no time
+limit and draw another system at each start, get 1000 simulator steps and one fixed system.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.random import SeedSequence
+from numpy.typing import NDArray
+
+from mbrl_pvr.envs import backend
+from mbrl_pvr.envs.actions import ActionSpec
+from mbrl_pvr.envs.base import FrameEnv, Outcome
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.names import resolve
+from mbrl_pvr.errors import ConfigError, EnvError
+
+EPISODE_STEPS = 1000  # simulator steps; every task of the suite that has a time limit lasts this long
+_UNBOUNDED = 1e9  # MuJoCo's own value for "no bound" is 1e10
+_FAST_FLAGS = {"shadow": False, "reflection": False}
+
+
+class DMCEnv(FrameEnv):
+    """One task. Frames come from one camera object per size, kept from tick to tick."""
+
+    def __init__(self, config: EnvConfig, split: str = "train") -> None:
+        config = replace(config, name=resolve(config.name))
+        self._can_draw = backend.select(config.backend, required=config.pixels)
+        self._env = _load(config)
+        self.physics = self._env.physics
+        self._prepare_renderer(config)
+        spec = self._env.action_spec()
+        bounded = np.abs(spec.minimum) < _UNBOUNDED
+        self._low = np.where(bounded, spec.minimum, -1.0)
+        self._high = np.where(bounded, spec.maximum, 1.0)
+        limit = EPISODE_STEPS if config.time_limit is None else config.time_limit / self._env.control_timestep()
+        self._limit = math.ceil(limit)  # simulator steps
+        self._count = 0
+        self._timestep = self._env.reset()
+        self._cameras: dict[int, Any] = {}
+        super().__init__(
+            config,
+            action_spec=ActionSpec(spec.shape[0]),
+            proprio_dim=_flatten(self._timestep.observation).size,
+            max_steps=-(-self._limit // config.action_repeat),
+        )
+
+    def start(self, seed: SeedSequence) -> None:
+        """Initial state from the first words of the seed; the look does not change it."""
+        self._env.task.random.seed(seed.generate_state(4))
+        self._timestep = self._env.reset()
+        self._count = 0
+
+    def advance(self, action: NDArray) -> Outcome:
+        """Repeat the action, add up rewards, stop at the end of the episode."""
+        control = self._low + (action.astype(np.float64) + 1.0) * 0.5 * (self._high - self._low)
+        reward, terminated = 0.0, False
+        for _ in range(self.config.action_repeat):
+            self._timestep = self._env.step(control)
+            reward += float(self._timestep.reward)
+            self._count += 1
+            terminated = self._timestep.last() and self._timestep.discount == 0.0
+            if self._timestep.last() or self._count >= self._limit:
+                break
+        over = self._timestep.last() or self._count >= self._limit
+        return Outcome(reward, terminated, over and not terminated)
+
+    def frame(self, size: int | None = None) -> NDArray:
+        """Draw the current state."""
+        camera = self._camera(size or self.config.size)
+        flags = dict(_FAST_FLAGS) if self.config.render == "fast" else None
+        return camera.render(render_flag_overrides=flags).copy()
+
+    def proprio(self) -> NDArray:
+        """The task's observations, in the suite's order."""
+        return _flatten(self._timestep.observation)
+
+    def get_sim_state(self) -> NDArray:
+        """MuJoCo's full integration state, enough to draw this moment again in the same episode."""
+        mujoco, model, data = _mujoco(), self.physics.model.ptr, self.physics.data.ptr
+        state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION), np.float64)
+        mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        return state
+
+    def set_sim_state(self, state: NDArray) -> None:
+        """Go to a state of `get_sim_state`. Targets that a task places by changing its model stay as they are now."""
+        mujoco, model, data = _mujoco(), self.physics.model.ptr, self.physics.data.ptr
+        mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)
+        mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)  # forward moved the warm start
+
+    def close(self) -> None:
+        """Free the renderer."""
+        self._cameras.clear()
+        self.physics.free()
+
+    def _prepare_renderer(self, config: EnvConfig) -> None:
+        model = self.physics.model
+        if config.camera >= model.ncam:
+            names = ", ".join(f"{i} {model.id2name(i, 'camera')}" for i in range(model.ncam))
+            raise ConfigError(f"env.camera={config.camera} does not exist", config.name, f"There are: {names}.")
+        view = model.vis.global_
+        view.offwidth, view.offheight = max(view.offwidth, config.size), max(view.offheight, config.size)
+        if config.render == "fast":  # before the first frame, or it has no effect
+            model.vis.quality.shadowsize = 0
+            model.vis.quality.offsamples = 0
+
+    def _camera(self, size: int) -> Any:
+        if not self._can_draw:
+            raise backend.no_renderer(self.config.backend, "its libraries were missing when this environment was made")
+        view = self.physics.model.vis.global_
+        if size > min(view.offwidth, view.offheight):
+            raise EnvError(f"a picture of {size} pixels does not fit the buffer of {view.offwidth}x{view.offheight}")
+        if size not in self._cameras:
+            from dm_control.mujoco import Camera
+
+            try:
+                self._cameras[size] = Camera(self.physics, size, size, self.config.camera)
+            except (RuntimeError, AttributeError) as error:  # no display, no context, a driver without OpenGL
+                raise backend.no_renderer(self.config.backend, str(error)) from error
+        return self._cameras[size]
+
+
+def _load(config: EnvConfig) -> Any:
+    domain, task = config.name.removeprefix("dmc/").split("-")
+    try:
+        from dm_control import suite
+    except (ImportError, AttributeError, RuntimeError) as error:  # PyOpenGL fails in many ways
+        raise backend.no_renderer(config.backend, f"{type(error).__name__}: {error}") from error
+    return suite.load(domain, task, task_kwargs={"random": 0, "time_limit": math.inf})
+
+
+def _flatten(observation: Any) -> NDArray:
+    return np.concatenate([np.ravel(value) for value in observation.values()]).astype(np.float32)
+
+
+def _mujoco() -> Any:
+    import mujoco
+
+    return mujoco
