@@ -1,0 +1,125 @@
+"""`create` a frozen encoder; `Encoder` maps uint8 frames to features."""
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from pvr_zoo.errors import SpecError, WeightsError, WeightsUnavailable
+from pvr_zoo.preprocess import Preprocess
+from pvr_zoo.registry import is_file_name
+from pvr_zoo.registry import spec as find_spec
+from pvr_zoo.specs import EncoderSpec
+
+
+class Encoder(nn.Module):
+    """A frozen network with its published preprocessing.
+
+    Always in eval mode: `train()` does nothing. Gradients flow only after `requires_grad_(True)`.
+    """
+
+    def __init__(self, spec: EncoderSpec, network: nn.Module, weights: dict[str, Any]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.identity = identity(spec, weights)
+        self.preprocess = Preprocess(spec.transform)
+        self.network = network.to(memory_format=torch.channels_last) if spec.channels_last else network
+        super().train(False)
+        self.requires_grad_(False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 (N, H, W, 3) to float32 (N, *spec.feature_shape), on the device of the frames.
+
+        Raises FrameError for other frames and WeightsError where the network's output is not what the spec declares.
+        """
+        with torch.set_grad_enabled(self._trainable and torch.is_grad_enabled()):
+            features: Tensor = self.network(self.preprocess(frames))
+        seen, declared = tuple(features.shape[1:]), self.spec.feature_shape
+        if seen != declared:
+            raise WeightsError(f"{self.spec.name} gives features of shape {seen}, its spec declares {declared}")
+        return features
+
+    def train(self, mode: bool = True) -> Self:
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        self._trainable = requires_grad
+        return super().requires_grad_(requires_grad)
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{key}={value!r}" for key, value in self.identity.items())
+
+
+def identity(spec: EncoderSpec, weights: dict[str, Any]) -> dict[str, Any]:
+    """What makes two encoders the same: plain JSON values, no paths."""
+    return {
+        "name": spec.name,
+        "architecture": spec.architecture,
+        "truncate": spec.truncate,
+        "feature": spec.feature,
+        "norm": spec.norm,
+        "input_size": spec.input_size,
+        "transform": spec.transform.describe(),
+        "seed": spec.seed,
+        "weights_sha256": None,
+        "weights_origin": "",
+        **weights,
+    }
+
+
+def create(
+    name: str | os.PathLike[str],
+    *,
+    truncate: int | None = None,
+    feature: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    norm: str | None = None,
+    input_size: int | None = None,
+) -> Encoder:
+    """Build a registered encoder, or the one in an encoder file, with its weights.
+
+    `weights` is a file to use instead of the published one: it must fit the architecture, is hashed and recorded in
+    `identity`, and is not compared with the registry's checksum. Raises UnknownEncoder and SpecError before any file is
+    touched, then WeightsUnavailable, UnsafeWeights or WeightsError.
+    """
+    spec = find_spec(name, truncate=truncate, feature=feature, norm=norm, input_size=input_size)
+    from_file = is_file_name(name) and spec.weights is None
+    if from_file and weights is not None:
+        raise SpecError(f"{os.fspath(name)} holds its own weights", hint="Leave out weights=, or name an encoder.")
+    build = _builder(spec)
+    if spec.seed is not None:
+        if weights is not None:
+            raise SpecError(f"{spec.name} is random by definition", hint="Leave out weights=.")
+        return Encoder(spec, build(spec, None), {"weights_origin": f"random, seed {spec.seed}"})
+    from pvr_zoo import checkpoint
+    from pvr_zoo import weights as cache
+
+    if from_file or weights is not None:
+        path, origin, expected = Path(os.fspath(name if weights is None else weights)).expanduser(), "file", ""
+    elif spec.weights is not None:
+        path, origin, expected = cache.locate(spec.weights)
+    else:
+        raise WeightsUnavailable(f"{spec.name} has no published weights", hint="Give a file with weights=PATH.")
+    state, sha256 = checkpoint.read(path, expected)
+    network = build(spec, checkpoint.unwrap(state, spec.layout, path))
+    return Encoder(spec, network, {"weights_sha256": sha256, "weights_origin": origin})
+
+
+def _builder(spec: EncoderSpec) -> Callable[[EncoderSpec, dict[str, Tensor] | None], nn.Module]:
+    module, _, function = spec.builder.partition(":")
+    build: Callable[[EncoderSpec, dict[str, Tensor] | None], nn.Module] = getattr(
+        importlib.import_module(module), function
+    )
+    return build
+
+
+def with_seed(spec: EncoderSpec, seed: int) -> EncoderSpec:
+    """Another draw of a random control."""
+    if spec.seed is None:
+        raise SpecError(f"{spec.name} is not random")
+    return replace(spec, seed=seed)

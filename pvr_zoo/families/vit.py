@@ -1,0 +1,77 @@
+"""Vision transformers with timm's key names: supervised, DINO, DINOv2, MAE."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pvr_zoo.checkpoint import load_strictly
+from pvr_zoo.pooling import pool_tokens
+from pvr_zoo.specs import EncoderSpec
+from pvr_zoo.torchvision_guard import ensure_torchvision
+
+
+class ViT(nn.Module):
+    """The first `truncate` blocks, then the final norm where it is kept; the feature is taken from the tokens."""
+
+    def __init__(self, net: Any, truncate: int, feature: str, norm: str) -> None:
+        super().__init__()
+        net.blocks = net.blocks[:truncate]
+        if norm == "none":
+            net.norm = nn.Identity()
+        self.net = net
+        self.feature = feature
+
+    def forward(self, images: Tensor) -> Tensor:
+        return pool_tokens(self.net.forward_features(images), self.feature, self.net.num_prefix_tokens)
+
+
+def bare(spec: EncoderSpec) -> Any:
+    """The whole network without a head, untrained, for the spec's input size."""
+    ensure_torchvision()
+    import timm
+
+    return timm.create_model(spec.architecture, num_classes=0, global_pool="token", img_size=spec.input_size)
+
+
+def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> ViT:
+    """With `state` as weights (WeightsError unless it fits exactly); without, on the meta device."""
+    with torch.device("meta"):
+        net = bare(spec)
+    if state is not None:
+        load_strictly(net, fit_positions(state, spec), spec.name)
+    return ViT(net, spec.truncate, spec.feature, spec.norm)
+
+
+def fit_positions(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
+    """The same weights with position embeddings for the spec's grid; embeddings of odd shapes are left to the strict check."""
+    table = state.get("pos_embed")
+    grid = spec.input_size // spec.strides[0]
+    if table is None or table.ndim != 3 or table.shape[1] == 1 + grid**2:
+        return state
+    side = round((table.shape[1] - 1) ** 0.5)
+    if side < 1 or side**2 != table.shape[1] - 1:
+        return state
+    first, cells = table[:, :1].float(), table[:, 1:].float()
+    cells = cells.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    cells = _RULES[spec.positions](cells, grid).permute(0, 2, 3, 1).flatten(1, 2)
+    return state | {"pos_embed": torch.cat([first, cells], 1)}
+
+
+def _hub_rule(cells: Tensor, grid: int) -> Tensor:
+    """As in the DINO and DINOv2 repositories: bicubic, by a factor of (grid + 0.1) / side, no antialiasing.
+
+    The offset was added there against rounding; with it the samples lie elsewhere than with a target size, and timm's
+    antialiased rule gives features that differ.
+    """
+    factor = (grid + 0.1) / cells.shape[-1]
+    return F.interpolate(cells, scale_factor=(factor, factor), mode="bicubic", antialias=False)
+
+
+def _antialias_rule(cells: Tensor, grid: int) -> Tensor:
+    """As timm does for its own checkpoints: bicubic to the target size, antialiased."""
+    return F.interpolate(cells, (grid, grid), mode="bicubic", antialias=True, align_corners=False)
+
+
+_RULES = {"hub": _hub_rule, "antialias": _antialias_rule}

@@ -1,0 +1,80 @@
+"""The published evaluation transforms, on whole batches and on the frames' device."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pvr_zoo.errors import FrameError
+from pvr_zoo.specs import Transform
+
+
+def check_frames(frames: Tensor) -> None:
+    """Raise FrameError unless frames are uint8 of shape (N, H, W, 3)."""
+    wanted = "uint8 frames of shape (N, H, W, 3) are expected"
+    if not isinstance(frames, Tensor):
+        raise FrameError(f"{wanted}, got {type(frames).__name__}", hint="Use torch.from_numpy(frames).")
+    shape = tuple(frames.shape)
+    if frames.dtype != torch.uint8:
+        hint = "Pass pixels from 0 to 255; the encoder scales and normalises them itself."
+        raise FrameError(f"{wanted}, got {str(frames.dtype).removeprefix('torch.')} of shape {shape}", hint=hint)
+    if frames.ndim == 4 and shape[-1] == 3 and min(shape[1:3]) > 0:
+        return
+    hints = {
+        "grey": "This looks like grey pictures: repeat the channel three times.",
+        "rgba": "This looks like RGBA: drop the last channel.",
+        "chw": "The channels come first here: use frames.permute(0, 2, 3, 1).",
+        "one": "One frame needs a batch dimension: frames[None].",
+    }
+    kind = ""
+    if frames.ndim == 3:
+        kind = "one" if shape[-1] == 3 else "grey"
+    elif frames.ndim == 4:
+        kind = {1: "grey", 4: "rgba"}.get(shape[-1], "chw" if shape[1] == 3 else "")
+    raise FrameError(f"{wanted}, got shape {shape}", hint=hints.get(kind, ""))
+
+
+def resize_uint8(images: Tensor, height: int, width: int, kernel: str, antialias: bool) -> Tensor:
+    """Resize (N, 3, H, W) uint8 with Pillow's arithmetic: columns, then rows, rounded to integers after each.
+
+    On a CPU torch has this as one integer kernel; elsewhere the two passes are made with floats.
+    """
+    if tuple(images.shape[-2:]) == (height, width):
+        return images
+    if images.device.type == "cpu" and antialias:
+        return F.interpolate(images, (height, width), mode=kernel, antialias=True)
+    pixels = images.float()
+    for size in ((images.shape[-2], width), (height, width)):
+        pixels = F.interpolate(pixels, size, mode=kernel, antialias=antialias)
+        pixels = pixels.add_(0.5).floor_().clamp_(0, 255)
+    return pixels
+
+
+class Preprocess(nn.Module):
+    """uint8 (N, H, W, 3) to the network's input, float32 (N, 3, S, S) with the channels last in memory."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform = transform
+        low, high = transform.value_range
+        mean, std = (torch.tensor(v, dtype=torch.float64).reshape(3, 1, 1) for v in (transform.mean, transform.std))
+        self.register_buffer("scale", ((high - low) / 255 / std).float(), persistent=False)
+        self.register_buffer("shift", ((low - mean) / std).float(), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Raises FrameError for anything but uint8 (N, H, W, 3)."""
+        check_frames(frames)
+        images = frames.permute(0, 3, 1, 2)
+        crop = self.transform.crop
+        if len(frames) == 0:
+            return self.scale.new_zeros(0, 3, crop, crop)
+        height, width = images.shape[-2:]
+        short = min(height, width)
+        target = self.transform.resize
+        size = (int(target * height / short), int(target * width / short))
+        images = resize_uint8(images, *size, self.transform.kernel, self.transform.antialias)
+        top, left = (round((full - crop) / 2) for full in size)
+        images = images[..., top : top + crop, left : left + crop]
+        return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)

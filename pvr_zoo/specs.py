@@ -1,0 +1,206 @@
+"""What is known about an encoder without building it: plain data, no torch.
+
+`EncoderSpec` is one row of the registry together with a request (truncation, feature, norm, input size). Consumers read
+the spec and never look at the name. Named `specs`, not `spec`, because `pvr_zoo.spec` is the function that looks one up.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pvr_zoo.errors import SpecError
+
+FEATURES = ("cls", "mean", "patches", "vector")
+NORMS = ("keep", "none")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MAX_INPUT = 2048
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From a uint8 frame to the network's input: short side to `resize`, centre crop to `crop`, then (v − mean) / std.
+
+    v is the pixel value mapped from 0..255 to `value_range`. Interpolation works on integers like Pillow's, which is what
+    the published evaluation transforms do.
+    """
+
+    resize: int
+    crop: int
+    kernel: str = "bilinear"  # or "bicubic"
+    antialias: bool = True
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        assert self.kernel in ("bilinear", "bicubic"), self.kernel
+        assert 0 < self.crop <= self.resize, (self.crop, self.resize)
+
+    def at(self, size: int) -> "Transform":
+        """The same transform for another input size; the share of the picture that the crop keeps stays the same."""
+        return self if size == self.crop else replace(self, resize=round(self.resize * size / self.crop), crop=size)
+
+    def describe(self) -> str:
+        numbers = ",".join(f"{v:g}" for v in (*self.mean, *self.std, *self.value_range))
+        kernel = self.kernel + ("+antialias" if self.antialias else "")
+        return f"short={self.resize} {kernel} crop={self.crop} mean,std,range={numbers}"
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where published weights lie, and what they must hash to.
+
+    Exactly one of `url`, `hub` and `package` is set. Without a `sha256` a hub file is still compared with the content hash
+    that the hub names it by, and the hash and commit that were used go into the encoder's identity.
+    """
+
+    url: str = ""
+    hub: str = ""  # Hugging Face repository
+    file: str = "model.safetensors"  # within the hub repository
+    revision: str = "main"  # of the hub repository
+    package: str = ""  # file shipped with pvr_zoo, relative to the package
+    sha256: str = ""
+    command: str = ""  # how to make the file, for errors
+
+    def __post_init__(self) -> None:
+        assert sum(map(bool, (self.url, self.hub, self.package))) == 1, self
+        assert not self.sha256 or len(self.sha256) == 64, self.sha256
+
+    @property
+    def filename(self) -> str:
+        return (self.url or self.package or self.file).rsplit("/", 1)[-1]
+
+    @property
+    def address(self) -> str:
+        if self.hub:
+            return f"https://huggingface.co/{self.hub}/resolve/{self.revision}/{self.file}"
+        return self.url or f"pvr_zoo/{self.package}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a checkpoint wraps the network's own key names."""
+
+    top: tuple[str, ...] = ()  # keys under which the weights may be nested
+    prefix: tuple[str, ...] = ()  # prefixes to strip where every key has them
+    drop: tuple[str, ...] = ()  # key prefixes that are not part of the encoder (heads, decoders)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The property groups of the study (arXiv 2411.10175, Table 3)."""
+
+    objective: str
+    data: str
+    backbone: str
+    language: bool = False
+    sequential: bool = False
+    diverse: bool = False
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One encoder and one way to use it.
+
+    The last four fields are the request; on a registry row they hold the defaults. `truncate` counts the stages (ResNet)
+    or blocks (ViT) kept; `norm` says whether the network's final norm is applied to the kept tokens.
+    """
+
+    name: str
+    family: str
+    architecture: str
+    builder: str  # "module:function", called as function(spec) -> Network
+    transform: Transform
+    widths: tuple[int, ...]  # channels after each stage or block
+    strides: tuple[int, ...]  # pixels per feature cell after each stage or block
+    features: tuple[str, ...]  # feature kinds on offer, the default first
+    groups: Groups
+    licence: str
+    citation: str
+    unit: str = "block"  # what `truncate` counts
+    input_multiple: int = 0  # the input size must be a multiple of this; 0: only the published size
+    final_norm: bool = False
+    channels_last: bool = False
+    positions: str = ""  # rule by which position embeddings change grid: "antialias" or "hub"
+    weights: WeightsSource | None = None
+    layout: Layout = field(default_factory=Layout)
+    seed: int | None = None  # of random weights
+    truncate: int = 0
+    feature: str = ""
+    norm: str = ""
+    input_size: int = 0
+
+    def __post_init__(self) -> None:
+        fill = lambda key, value: object.__setattr__(self, key, value)  # noqa: E731  (frozen: defaults that depend)
+        assert len(self.widths) == len(self.strides) > 0, (self.widths, self.strides)
+        fill("truncate", self.truncate or self.depth)
+        fill("feature", self.feature or self.features[0])
+        fill("norm", self.norm or ("keep" if self.final_norm else "none"))
+        fill("input_size", self.input_size or self.transform.crop)
+        fill("transform", self.transform.at(self.input_size))
+
+    @property
+    def depth(self) -> int:
+        return len(self.widths)
+
+    @property
+    def grid(self) -> int:
+        """Side of the square feature map."""
+        return -(-self.input_size // self.strides[self.truncate - 1])
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        width = self.widths[self.truncate - 1]
+        return (self.grid**2, width) if self.feature == "patches" else (width,)
+
+    @property
+    def render_size(self) -> int:
+        """Side of the smallest square frame that the transform does not enlarge."""
+        return self.transform.resize
+
+    def request(
+        self,
+        *,
+        truncate: int | None = None,
+        feature: str | None = None,
+        norm: str | None = None,
+        input_size: int | None = None,
+    ) -> "EncoderSpec":
+        """This encoder used in another way; raises SpecError where it does not offer that."""
+        changes: dict[str, Any] = {}
+        if truncate is not None:
+            changes["truncate"] = self._check_truncate(truncate)
+        if feature is not None:
+            changes["feature"] = self._check_name("feature", feature, self.features)
+        if norm is not None:
+            legal = NORMS if self.final_norm else ("none",)
+            changes["norm"] = self._check_name("norm", norm, legal)
+        if input_size is not None:
+            changes["input_size"] = self._check_input_size(input_size)
+        return replace(self, **changes)
+
+    def _check_truncate(self, truncate: int) -> int:
+        if isinstance(truncate, bool) or not isinstance(truncate, int) or not 1 <= truncate <= self.depth:
+            raise SpecError(
+                f"truncate={truncate!r} is not possible: {self.name} has {self.depth} {self.unit}s",
+                hint=f"Give a whole number from 1 to {self.depth}, or nothing for all of them.",
+            )
+        return truncate
+
+    def _check_name(self, what: str, value: str, legal: tuple[str, ...]) -> str:
+        if value not in legal:
+            raise SpecError(f"{self.name} has no {what}={value!r}", hint=f"It offers: {', '.join(legal)}.")
+        return value
+
+    def _check_input_size(self, size: int) -> int:
+        published = self.transform.crop
+        if size == published:
+            return size
+        whole = isinstance(size, int) and not isinstance(size, bool)
+        if not self.input_multiple:
+            raise SpecError(f"{self.name} works at input_size={published} only, not {size!r}")
+        if not whole or size % self.input_multiple or not max(32, self.input_multiple) <= size <= _MAX_INPUT:
+            raise SpecError(
+                f"input_size={size!r} does not fit {self.name}",
+                hint=f"Give a multiple of {self.input_multiple} from 32 to {_MAX_INPUT}; {published} is as published.",
+            )
+        return size
