@@ -1,0 +1,117 @@
+"""Figure "ood": return in distribution against out of distribution, per encoder and shift."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from analysis import stats
+from analysis.figures import style
+
+COLUMNS = ("task", "encoder", "seed", "split", "shift", "severity", "return")
+IN = "in distribution"
+MARKERS = ("D", "s", "^", "v", "P", "X")  # of the shifts; the disc is in distribution
+
+
+def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = None) -> style.Drawn:
+    """Mean return of every encoder in distribution (disc) and under each shift (hollow), with intervals over seeds.
+
+    `episodes`: one row per episode with `COLUMNS`; shift "none" at severity 0 is in distribution. Optional `series`, `agent`.
+    `random_scores`: task to the return of random actions.
+    """
+    episodes = style.prepare(episodes, COLUMNS)
+    episodes = episodes.assign(condition=condition_names(episodes))
+    titles = style.panel_names(episodes)
+    conditions = sorted(episodes["condition"].unique(), key=lambda name: (name != IN, name))
+    numbers = summarise(episodes)
+    names = list(style.series_of(episodes)["series"])
+    with style.paper():
+        height = 0.75 + len(names) * (0.14 + 0.13 * len(conditions))
+        figure, axes = style.panels(len(titles), height)
+        for axis, ((task, agent), title) in zip(axes, titles.items(), strict=True):
+            mine = (numbers["task"] == task) & (numbers["agent"] == agent)
+            rows = episodes[(episodes["task"] == task) & (episodes["agent"] == agent)]
+            _panel(axis, numbers[mine], rows, names, conditions)
+            if random_scores and task in random_scores:
+                axis.axvline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
+            axis.set(xlabel="episode return", title=title)
+        for number, axis in enumerate(axes):
+            counts = numbers.groupby("series")["seeds"].max()
+            first = number % 3 == 0
+            axis.set_yticks(range(len(names)), [f"{n} ({style.seeds(counts[n])})" for n in names] if first else [])
+        _legend(figure, conditions, bool(random_scores), numbers)
+    return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(numbers), _notes(numbers))
+
+
+def condition_names(episodes: pd.DataFrame) -> pd.Series:
+    """What the episodes of a row were drawn from, in words."""
+    severities = episodes.groupby("shift")["severity"].nunique()
+
+    def name(split: str, shift: str, severity: float) -> str:
+        if shift == "none" and severity == 0:
+            return IN
+        strength = f" {severity:g}" if severities[shift] > 1 else ""
+        return shift.replace("_", " ") + strength + (" (training part)" if split == "train" else "")
+
+    triples = zip(episodes["split"], episodes["shift"], episodes["severity"], strict=True)
+    return pd.Series([name(*triple) for triple in triples], index=episodes.index, dtype=object)
+
+
+def summarise(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Mean and interval per task, agent, series and condition; a seed counts once, as the mean of its episodes.
+
+    `retained`: the mean as a share of the same series' mean in distribution.
+    """
+    rows = []
+    for key, mine in episodes.groupby(["task", "agent", "series", "encoder", "condition"], sort=True):
+        interval = stats.bootstrap(mine.groupby("seed")["return"].mean().to_numpy(), stats.mean)
+        rows.append((*key, interval.point, interval.low, interval.high, interval.runs, len(mine)))
+    columns = ["task", "agent", "series", "encoder", "condition", "mean", "low", "high", "seeds", "episodes"]
+    table = pd.DataFrame(rows, columns=columns)
+    inside = table[table["condition"] == IN].set_index(["task", "agent", "series"])["mean"]
+    base = pd.MultiIndex.from_frame(table[["task", "agent", "series"]]).map(inside).to_numpy(float)
+    return table.assign(retained=np.divide(table["mean"], base, out=np.full(len(table), np.nan), where=base != 0))
+
+
+def _panel(axis: Axes, numbers: pd.DataFrame, episodes: pd.DataFrame, names: list[str], conditions: list[str]) -> None:
+    step = 0.72 / max(len(conditions), 1)
+    for row in numbers.itertuples():
+        place = conditions.index(row.condition)
+        y = names.index(row.series) + (place - (len(conditions) - 1) / 2) * step
+        colour = style.look(row.encoder).colour
+        mine = episodes[(episodes["series"] == row.series) & (episodes["condition"] == row.condition)]
+        points = mine["return"] if row.seeds == 1 else mine.groupby("seed")["return"].mean()
+        axis.plot(points, np.full(len(points), y), "|", color=colour, alpha=0.35, ms=4, mew=0.7, zorder=2)
+        axis.plot([row.low, row.high], [y, y], color=colour, lw=1.4, solid_capstyle="butt", zorder=3)
+        fill = colour if row.condition == IN else "white"
+        marker = "o" if row.condition == IN else MARKERS[(place - 1) % len(MARKERS)]
+        axis.plot(row.mean, y, marker, color=colour, mfc=fill, ms=4.5, mew=1.1, zorder=4)
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_xlim(left=min(0.0, float(episodes["return"].min())))
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x")
+
+
+def _legend(figure, conditions: list[str], random: bool, numbers: pd.DataFrame) -> None:
+    entries = []
+    for place, name in enumerate(conditions):
+        marker, fill = ("o", style.GREY) if name == IN else (MARKERS[(place - 1) % len(MARKERS)], "white")
+        entries.append(Line2D([], [], color=style.GREY, ls="", marker=marker, mfc=fill, ms=4.5, mew=1.1, label=name))
+    small = "one episode" if numbers["seeds"].max() == 1 else "one seed"
+    entries.append(Line2D([], [], color=style.GREY, ls="", marker="|", ms=4, mew=0.7, alpha=0.6, label=small))
+    if random:
+        entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))
+    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+
+
+def _caption(numbers: pd.DataFrame) -> str:
+    if numbers["seeds"].max() == 1:
+        return "Mean return in and out of distribution. One seed: no interval; ticks are single episodes."
+    return "Mean return in and out of distribution, with its 95 % bootstrap interval over seeds; ticks are the seeds' means."
+
+
+def _notes(numbers: pd.DataFrame) -> list[str]:
+    single = numbers[numbers["seeds"] == 1][["task", "series"]].drop_duplicates()
+    return [f"{task}: {series} has one seed, so no interval" for task, series in single.itertuples(index=False)]

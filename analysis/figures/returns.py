@@ -1,0 +1,117 @@
+"""Figure "returns": return over agent steps, one panel per task (and agent), one line per encoder."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from analysis import stats
+from analysis.figures import style
+
+COLUMNS = ("task", "encoder", "seed", "step", "return", "kind")
+TRAIN_POINTS = 100  # of one seed's line of training returns; more episodes are averaged in bins
+
+
+def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = None) -> style.Drawn:
+    """Evaluation mean with its band over seeds, training episodes faint behind it.
+
+    `episodes`: one row per episode with `COLUMNS`; `kind` is "train" or "eval"; optional `series` (name of the line, default the
+    encoder), `agent`, `frame` (environment frames, for the axis on top). `random_scores`: task to the return of random actions.
+    """
+    episodes = style.prepare(episodes, COLUMNS)
+    titles = style.panel_names(episodes)
+    lines = style.line_styles(episodes)
+    numbers = []
+    with style.paper():
+        figure, axes = style.panels(len(titles))
+        for axis, ((task, agent), title) in zip(axes, titles.items(), strict=True):
+            rows = episodes[(episodes["task"] == task) & (episodes["agent"] == agent)]
+            for name, encoder in style.series_of(rows).itertuples(index=False):
+                mine = rows[rows["series"] == name]
+                _train(axis, mine[mine["kind"] == "train"], style.look(encoder).colour)
+                numbers.append(_evaluation(axis, mine[mine["kind"] == "eval"], encoder, lines[name], (task, agent, name)))
+            if random_scores and task in random_scores:
+                axis.axhline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
+            _axes(axis, rows, title)
+        for axis in axes[:: min(len(axes), 3)]:
+            axis.set_ylabel("episode return")
+        _legend(figure, episodes, lines, bool(random_scores))
+    return style.Drawn(figure, pd.concat(numbers, ignore_index=True), _caption(episodes), _notes(episodes))
+
+
+def _train(axis: Axes, rows: pd.DataFrame, colour: str) -> None:
+    for _, one in rows.groupby("seed"):
+        one = one.sort_values("step")
+        bins = np.arange(len(one)) * min(TRAIN_POINTS, len(one)) // len(one)
+        line = one.groupby(bins)[["step", "return"]].mean()
+        axis.plot(line["step"], line["return"], color=colour, lw=0.6, alpha=0.3, zorder=2)
+
+
+def _evaluation(axis: Axes, rows: pd.DataFrame, encoder: str, line: tuple, key: tuple[str, str, str]) -> pd.DataFrame:
+    columns = ["task", "agent", "series", "step", "mean", "low", "high", "seeds"]
+    if len(rows) == 0:
+        return pd.DataFrame(columns=columns)
+    look = style.look(encoder)
+    curves = [(c.index.to_numpy(float), c.to_numpy(float)) for c in _curves(rows)]
+    band = stats.band(*stats.align(curves))
+    marker = look.marker if len(band.x) <= 12 else ""
+    axis.plot(band.x, band.mean, color=look.colour, ls=line, marker=marker, zorder=4)
+    axis.fill_between(band.x, band.low, band.high, color=look.colour, alpha=0.18, lw=0, zorder=3)
+    table = {"step": band.x, "mean": band.mean, "low": band.low, "high": band.high, "seeds": len(curves)}
+    return pd.DataFrame({**dict(zip(columns, key, strict=False)), **table})[columns]
+
+
+def _curves(rows: pd.DataFrame) -> list[pd.Series]:
+    """One curve per seed: the mean over the episodes of each evaluation."""
+    return [one.groupby("step")["return"].mean() for _, one in rows.groupby("seed")]
+
+
+def _axes(axis: Axes, rows: pd.DataFrame, title: str) -> None:
+    axis.set_xlabel("agent steps")
+    axis.grid(axis="y")
+    axis.margins(x=0.02)
+    axis.set_ylim(bottom=min(0.0, float(rows["return"].min())))
+    style.thousands(axis)
+    repeat = _frames_per_step(rows)
+    if repeat > 1:
+        top = axis.secondary_xaxis("top", functions=(lambda x: x * repeat, lambda x: x / repeat))
+        style.thousands(top)
+        top.spines["top"].set_visible(True)
+        top.set_xlabel("environment frames")
+    axis.set_title(title)
+
+
+def _frames_per_step(rows: pd.DataFrame) -> int:
+    if "frame" not in rows:
+        return 1
+    moved = rows[rows["step"] > 0]
+    return int(np.round((moved["frame"] / moved["step"]).median())) if len(moved) else 1
+
+
+def _legend(figure, episodes: pd.DataFrame, lines: dict[str, tuple], random: bool) -> None:
+    entries = []
+    for name, encoder in style.series_of(episodes).itertuples(index=False):
+        mine = episodes[episodes["series"] == name]
+        look, count = style.look(encoder), mine.groupby(["task", "agent"])["seed"].nunique().max()
+        label = f"{name} ({style.seeds(count)})"
+        entries.append(Line2D([], [], color=look.colour, marker=look.marker, ls=lines[name], label=label))
+    if (episodes["kind"] == "train").any():
+        entries.append(Line2D([], [], color=style.GREY, lw=0.6, alpha=0.6, label="training episodes"))
+    if random:
+        entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))
+    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+
+
+def _caption(episodes: pd.DataFrame) -> str:
+    several = episodes.groupby(["task", "agent", "series"])["seed"].nunique().max() > 1
+    band = "Band: 95 % bootstrap interval of the mean over seeds." if several else "One seed: no interval."
+    return f"Episode return over agent steps: mean of evaluation episodes; thin lines: training episodes. {band}"
+
+
+def _notes(episodes: pd.DataFrame) -> list[str]:
+    counts = episodes.groupby(["task", "agent", "series"])["seed"].nunique()
+    notes = [f"{task}: {series} has one seed, so no interval" for (task, _, series), n in counts.items() if n == 1]
+    evaluated = set(episodes.loc[episodes["kind"] == "eval", "series"])
+    return notes + [f"{name}: no evaluation yet, training episodes only" for name in sorted(set(episodes["series"]) - evaluated)]

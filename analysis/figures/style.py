@@ -1,0 +1,231 @@
+"""The look of every figure, its colours, and how it is written: picture, numbers, and where they come from.
+
+Widths are a column (3.3 in) and a page (6.9 in) of two-column papers; text is 7 pt in print. One encoder has one colour and one
+marker in every figure, whatever else is drawn. To give a new encoder a colour of its own, add it to `ENCODERS`.
+"""
+
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from analysis.errors import AnalysisError
+from analysis.files import write_files
+
+COLUMN, PAGE = 3.3, 6.9  # inches
+FORMATS = ("pdf", "png", "svg")
+GREY, LIGHT = "#6b6b6b", "#d9d9d9"
+
+PAPER = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.titlepad": 4,
+    "axes.labelpad": 2.5,
+    "axes.axisbelow": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.5,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType, embedded: journals refuse Type 3
+    "ps.fonttype": 42,
+    "svg.hashsalt": "mbrl_pvr",
+    "text.parse_math": False,  # names may hold a dollar sign
+    "axes.formatter.use_mathtext": False,
+}
+
+# Okabe & Ito's colours without the yellow, and four of Tol's that stay apart from them in print and for colour-blind readers.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#332288", "#999933")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an encoder is drawn."""
+
+    colour: str
+    marker: str
+
+
+# Controls are black and grey; encoders that meet in one figure most often are far apart.
+ENCODERS = {
+    "scratch": Look("#000000", "o"),
+    "state": Look("#7f7f7f", "s"),
+    "embedded": Look("#0072B2", "o"),
+    "random_resnet18": Look("#999933", "v"),
+    "random_resnet50": Look("#999933", "P"),
+    "resnet18_in1k": Look("#D55E00", "s"),
+    "resnet50_in1k": Look("#D55E00", "X"),
+    "vits16_dino": Look("#56B4E9", "D"),
+    "dinov2_vits14": Look("#009E73", "^"),
+    "dinov2_vitb14": Look("#009E73", "D"),
+    "mae_vitb16": Look("#882255", "P"),
+    "r3m_resnet50": Look("#CC79A7", "D"),
+    "vip_resnet50": Look("#E69F00", "v"),
+    "vc1_vitb": Look("#332288", "^"),
+    "vc1_vitl": Look("#332288", "X"),
+    "clip_vitl14": Look("#44AA99", "s"),
+    "clip_rn50x64": Look("#44AA99", "P"),
+}
+LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)), (0, (6, 2)))
+
+
+def look(encoder: str) -> Look:
+    """The encoder's colour and marker; one that is not in `ENCODERS` gets them from its name, the same ones always."""
+    if encoder in ENCODERS:
+        return ENCODERS[encoder]
+    number = zlib.crc32(encoder.encode())
+    return Look(COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)])
+
+
+def line_styles(table: pd.DataFrame) -> dict[str, tuple]:
+    """Series to line style: variants of one encoder share its colour and differ in the dashes."""
+    styles: dict[str, tuple] = {}
+    for _, names in series_of(table).groupby("encoder", sort=False)["series"]:
+        styles |= {name: LINES[number % len(LINES)] for number, name in enumerate(sorted(names))}
+    return styles
+
+
+def series_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The distinct (series, encoder) of a table, sorted by name: the order of every legend."""
+    return table[["series", "encoder"]].drop_duplicates("series").sort_values("series", ignore_index=True)
+
+
+@dataclass
+class Drawn:
+    """A figure, the numbers in it, a sentence that says what is drawn, and what a reader must know besides."""
+
+    figure: Figure
+    numbers: pd.DataFrame
+    caption: str
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What goes into the metadata of every file."""
+
+    runs: Sequence[str] = ()
+    command: str = ""
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """Draw and save inside of this; the caller's matplotlib settings are left alone."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(PAPER)
+        yield
+
+
+def prepare(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The table with the optional columns `series` (default: the encoder) and `agent`; raises AnalysisError for a missing column."""
+    if len(table) == 0:
+        raise AnalysisError("the table has no rows")
+    for column in columns:
+        if column not in table:
+            raise AnalysisError(f"the table has no column {column!r}", hint=f"It has: {', '.join(map(str, table.columns))}")
+    given = {"series": table["encoder"], "agent": ""}
+    return table.assign(**{name: value for name, value in given.items() if name not in table})
+
+
+def panel_names(table: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(task, agent) to the title of its panel; the agent is named only where there are several."""
+    pairs = sorted(set(zip(table["task"], table["agent"], strict=True)))
+    several = len({agent for _, agent in pairs}) > 1
+    return {(task, agent): task.rpartition("/")[2] + (f" · {agent}" if several else "") for task, agent in pairs}
+
+
+def panels(count: int, height: float = 2.0, columns: int = 3) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels: one fills a column, more fill the page."""
+    across = min(count, columns)
+    rows = -(-count // across)
+    figure = Figure(figsize=(COLUMN if count == 1 else PAGE, rows * height + 0.35), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
+    axes = [figure.add_subplot(rows, across, number + 1) for number in range(count)]
+    return figure, axes
+
+
+def thousands(axis: Axes, which: str = "x", bins: int = 5) -> None:
+    """Ticks as 5k and 1.5M, few enough not to touch."""
+    target = getattr(axis, f"{which}axis")
+    target.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
+    target.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+
+
+def short_number(value: float) -> str:
+    """2500 as 2.5k, 3000000 as 3M."""
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def seeds(count: int) -> str:
+    """"1 seed", "3 seeds"."""
+    return f"{count} seed" + ("s" if count != 1 else "")
+
+
+def save(
+    drawn: Drawn, folder: str | Path, name: str, provenance: Provenance | None = None, formats: Sequence[str] = ("pdf", "png")
+) -> list[Path]:
+    """Write the figure in every format, and its numbers as CSV; all of them appear or none does. Returns the paths."""
+    if unknown := [kind for kind in formats if kind not in FORMATS]:
+        raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
+    provenance = provenance or Provenance()
+    files = {}
+    with paper():
+        for kind in formats:
+            buffer = io.BytesIO()
+            drawn.figure.savefig(buffer, format=kind, metadata=_metadata(kind, name, drawn.caption, provenance))
+            files[f"{name}.{kind}"] = buffer.getvalue()
+    files[f"{name}.csv"] = drawn.numbers.to_csv(index=False, float_format="%.6g").encode()
+    return write_files(Path(folder), files)
+
+
+def _metadata(kind: str, title: str, caption: str, provenance: Provenance) -> dict[str, str | None]:
+    runs = f"runs: {', '.join(provenance.runs)}" if provenance.runs else ""
+    command = f"command: {provenance.command}" if provenance.command else ""
+    text = {key: "".join(c if c.isprintable() else " " for c in value) for key, value in
+            {"title": title, "caption": caption, "runs": runs, "command": command}.items()}  # fmt: skip
+    if kind == "png":
+        return {"Title": text["title"], "Description": text["caption"], "Source": text["runs"], "Comment": text["command"]}
+    if kind == "svg":
+        return {
+            "Title": text["title"],
+            "Description": text["caption"],
+            "Keywords": text["runs"],
+            "Source": text["command"],
+            "Date": None,
+        }
+    return {
+        "Title": text["title"],
+        "Subject": text["caption"],
+        "Keywords": "; ".join(filter(None, (text["runs"], text["command"]))),
+        "Creator": "mbrl_pvr analysis",
+        "CreationDate": None,
+    }

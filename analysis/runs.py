@@ -1,0 +1,227 @@
+"""Reads run folders: the only part of this package that knows their layout. To read a new file, add a field and its check to `Run`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import files
+from analysis.errors import DAMAGED, AnalysisError, damaged
+from analysis.files import INTEGER, NUMBER, OPTIONAL, TEXT
+
+RUN_ID = "id"  # of manifest.json
+STATE = "state"  # of status.json
+RUNNING, FINISHED = "running", "finished"
+
+METRIC_COLUMNS = {"step": INTEGER, "frame": INTEGER}
+ROW_COLUMNS = {
+    "agent": TEXT,
+    "encoder": TEXT,
+    "task": TEXT,
+    "shift": TEXT,
+    "severity": NUMBER,
+    "seed": INTEGER,
+    "step": INTEGER,
+    "frame": INTEGER,
+    "episode": INTEGER,
+    "return": NUMBER,
+    "length": INTEGER,
+    "success": OPTIONAL,
+}
+EPISODE_COLUMNS = {"kind": TEXT, **ROW_COLUMNS}
+OOD_COLUMNS = {"split": TEXT, **ROW_COLUMNS}
+CONFIG_KEYS = {"seed": int, "env.name": str, "encoder.name": str, "agent.name": str}
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Recorded rollouts of E episodes padded to T steps; `length` (E,) counts the valid ones.
+
+    posterior, open_loop: (E, T, L), equal before index `context`; reward_*, value: (E, T). Index t holds the reward that arrives with
+    obs[t]; index 0 has none. `kind`: "deterministic" (TD-MPC2) or "categorical" (DreamerV3: logits).
+    """
+
+    posterior: np.ndarray
+    open_loop: np.ndarray
+    reward_true: np.ndarray
+    reward_pred: np.ndarray
+    reward_open_loop: np.ndarray
+    value: np.ndarray
+    length: np.ndarray
+    context: int
+    kind: str
+
+    @property
+    def valid(self) -> np.ndarray:
+        """(E, T) bool: steps that belong to the episode."""
+        return np.arange(self.posterior.shape[1])[None, :] < self.length[:, None]
+
+
+_REQUIRED_ARRAYS = tuple(Latents.__dataclass_fields__)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run folder. Logs are None where they are missing or empty; `latents` is read when first asked for."""
+
+    path: Path
+    id: str
+    state: str
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    metrics: pd.DataFrame | None
+    episodes: pd.DataFrame | None
+    ood: pd.DataFrame | None
+    has_latents: bool
+
+    @property
+    def seed(self) -> int:
+        return self.config["seed"]
+
+    @property
+    def task(self) -> str:
+        return self.config["env"]["name"]
+
+    @property
+    def encoder(self) -> str:
+        return self.config["encoder"]["name"]
+
+    @property
+    def agent(self) -> str:
+        return self.config["agent"]["name"]
+
+    @property
+    def finished(self) -> bool:
+        return self.state == FINISHED
+
+    @cached_property
+    def latents(self) -> Latents | None:
+        """The recorded rollouts, or None where none were recorded; raises AnalysisError where the file is damaged."""
+        return read_latents(self.path / "latents.npz") if self.has_latents else None
+
+
+def load_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Read run folders, in the order given. Unfinished runs are among them (`run.finished`).
+
+    Raises AnalysisError for no folder at all, folders that are not runs, damaged files (naming file and column), and for one
+    run given twice.
+    """
+    folders = [Path(path) for path in paths]
+    if not folders:
+        raise AnalysisError("no run folders were given", hint="Name at least one folder that `mbrl-pvr train` has made")
+    runs = [load_run(folder) for folder in folders]
+    seen: dict[str, Run] = {}
+    for run in runs:
+        if run.id in seen:
+            raise AnalysisError(
+                f"run {run.id!r} is given twice",
+                f"{seen[run.id].path} and {run.path}",
+                "A run counts once; leave one of the two out",
+            )
+        seen[run.id] = run
+    return runs
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read one run folder; raises AnalysisError where it is not one, or is damaged."""
+    folder = Path(folder)
+    _check_is_run(folder)
+    config = files.read_yaml(folder / "config.yaml")
+    for key, kind in CONFIG_KEYS.items():
+        if not isinstance(value := look_up(config, key), kind):
+            raise damaged(f"config.yaml should hold {key} as {kind.__name__}, but has {value!r}", folder / "config.yaml")
+    manifest = files.read_json(folder / "manifest.json")
+    state = files.read_json(folder / "status.json").get(STATE)
+    for name, key, value in (("manifest.json", RUN_ID, manifest.get(RUN_ID)), ("status.json", STATE, state)):
+        if not isinstance(value, str):
+            raise damaged(f"{name} should hold a text {key!r}, but has {value!r}", folder / name)
+    torn = state == RUNNING
+    ood = folder / "ood.parquet"
+    has_latents = (folder / "latents.npz").exists()
+    if has_latents:
+        check_latents(folder / "latents.npz")
+    return Run(
+        path=folder,
+        id=manifest[RUN_ID],
+        state=str(state),
+        config=config,
+        manifest=manifest,
+        metrics=_log(folder / "metrics.jsonl", METRIC_COLUMNS, torn),
+        episodes=_log(folder / "episodes.jsonl", EPISODE_COLUMNS, torn),
+        ood=_rows_or_none(files.read_parquet(ood), OOD_COLUMNS, ood) if ood.exists() else None,
+        has_latents=has_latents,
+    )
+
+
+def _check_is_run(folder: Path) -> None:
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise AnalysisError(f"run folder {folder.name!r} {problem}", str(folder))
+    needed = ("config.yaml", "manifest.json", "status.json")
+    missing = [name for name in needed if not (folder / name).is_file()]
+    if not missing:
+        return
+    if len(missing) < len(needed):
+        raise AnalysisError(f"run folder is half-written: {', '.join(missing)} is missing", str(folder), exit_code=DAMAGED)
+    inside = sorted(path.name for path in folder.iterdir())
+    if not inside:
+        raise AnalysisError("the folder is empty", str(folder), "A run folder holds config.yaml and manifest.json")
+    runs = [name for name in inside if (folder / name / "config.yaml").is_file()]
+    hint = f"It holds {len(runs)} run folders; name those: {folder}/*" if runs else f"It holds: {', '.join(inside[:5])}"
+    raise AnalysisError("not a run folder: no config.yaml, manifest.json or status.json", str(folder), hint)
+
+
+def _log(path: Path, columns: Mapping[str, str], torn_tail: bool) -> pd.DataFrame | None:
+    return _rows_or_none(files.read_jsonl(path, torn_tail), columns, path) if path.exists() else None
+
+
+def _rows_or_none(rows: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame | None:
+    if len(rows) == 0:
+        return None
+    return files.check_columns(rows, columns, path)
+
+
+def look_up(config: Mapping[str, Any], key: str) -> Any:
+    """The value under a dotted key, None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def check_latents(path: Path) -> None:
+    """Look at the headers of latents.npz alone; raises AnalysisError naming the array that is missing or has a wrong shape."""
+    seen = files.read_npz_shapes(path)
+    if missing := [name for name in _REQUIRED_ARRAYS if name not in seen]:
+        raise damaged(f"latents.npz has no array {missing[0]!r}", path, f"It has: {', '.join(seen)}")
+    shape = seen["posterior"][0]
+    if len(shape) != 3 or 0 in shape:
+        raise damaged(f"posterior of latents.npz should be (E, T, L) with no empty side, but is {shape}", path)
+    wanted: dict[str, tuple[int, ...]] = {"open_loop": shape, "length": shape[:1], "context": (), "kind": ()}
+    wanted |= dict.fromkeys(("reward_true", "reward_pred", "reward_open_loop", "value"), shape[:2])
+    for name, want in wanted.items():
+        if seen[name][0] != want:
+            raise damaged(f"{name} of latents.npz should be {want}, as posterior says, but is {seen[name][0]}", path)
+    for name in _REQUIRED_ARRAYS:
+        letters = {"kind": "U", "length": "iu", "context": "iu"}.get(name, "f")
+        if seen[name][1].kind not in letters:
+            raise damaged(f"{name} of latents.npz has type {seen[name][1]}", path)
+
+
+def read_latents(path: Path) -> Latents:
+    """The recorded rollouts of one file, checked; raises AnalysisError where it is damaged."""
+    check_latents(path)
+    arrays = files.read_npz(path, _REQUIRED_ARRAYS)
+    steps = arrays["posterior"].shape[1]
+    context, kind = int(arrays.pop("context")), str(arrays.pop("kind"))
+    if kind not in ("deterministic", "categorical"):
+        raise damaged(f"kind of latents.npz should be 'deterministic' or 'categorical', but is {kind!r}", path)
+    if not 1 <= context < steps:
+        raise damaged(f"context of latents.npz should lie in 1..{steps - 1}, but is {context}", path)
+    if arrays["length"].min() < 1 or arrays["length"].max() > steps:
+        raise damaged(f"length of latents.npz should lie in 1..{steps}, but has {arrays['length'].tolist()}", path)
+    return Latents(context=context, kind=kind, **arrays)

@@ -1,0 +1,138 @@
+"""Statistics over few runs (Agarwal et al. 2021, arXiv 2108.13264) in NumPy.
+
+Scores are arrays (..., runs, tasks); statistics reduce the last two axes, so that a whole bootstrap is one call. To add a
+statistic, write a function of that form: `bootstrap` and the figures take it as it is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.errors import AnalysisError
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+CHUNK = 4_000_000  # resampled scores held at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A statistic and its bootstrap interval; with one run there is no interval: `low` and `high` are NaN and `note` says so."""
+
+    point: float
+    low: float
+    high: float
+    runs: int
+    note: str = ""
+
+
+def mean(scores: np.ndarray) -> np.ndarray:
+    """Mean over runs and tasks."""
+    return np.mean(scores, axis=(-2, -1))
+
+
+def median(scores: np.ndarray) -> np.ndarray:
+    """Median over tasks of the mean over runs."""
+    return np.median(np.mean(scores, axis=-2), axis=-1)
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Interquartile mean over runs and tasks together: the lowest and the highest quarter, rounded down, are left out.
+
+    A 1-D array is one task.
+    """
+    scores = np.asarray(scores, dtype=float)
+    flat = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    cut = flat.shape[-1] // 4
+    return np.mean(flat[..., cut : flat.shape[-1] - cut], axis=-1)
+
+
+def normalise(returns: np.ndarray, random: np.ndarray | float, maximum: np.ndarray | float) -> np.ndarray:
+    """(G - G_random) / (G_max - G_random), per task; the study takes G_max = 1000 in dm_control (facts: section 5)."""
+    span = np.asarray(maximum, dtype=float) - random
+    if np.any(span <= 0):
+        raise AnalysisError(f"the maximal return {maximum} does not lie above the random return {random}")
+    return (np.asarray(returns, dtype=float) - random) / span
+
+
+def bootstrap(
+    scores: np.ndarray, statistic: Statistic = iqm, *, level: float = 0.95, repetitions: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile interval of a statistic of scores (runs, tasks) or (runs,): runs are drawn with replacement within each task."""
+    scores = check_scores(scores)
+    point, runs = float(statistic(scores)), len(scores)
+    if runs == 1:
+        return Interval(point, np.nan, np.nan, 1, "1 run: no interval")
+    draws = _resampled(scores, statistic, repetitions, np.random.default_rng(seed))
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(point, float(low), float(high), runs)
+
+
+def check_scores(scores: np.ndarray) -> np.ndarray:
+    """Scores as float (runs, tasks); raises AnalysisError for wrong shapes and for values that are not finite."""
+    scores = np.asarray(scores, dtype=float)
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    if scores.ndim != 2 or scores.size == 0:
+        raise AnalysisError(f"scores should be (runs, tasks) with at least one of each, but have shape {scores.shape}")
+    if not np.isfinite(scores).all():
+        run, task = np.argwhere(~np.isfinite(scores))[0]
+        raise AnalysisError(f"the score of run {run} on task {task} is {scores[run, task]}")
+    return scores
+
+
+def _resampled(scores: np.ndarray, statistic: Statistic, repetitions: int, rng: np.random.Generator) -> np.ndarray:
+    runs, tasks = scores.shape
+    chunk = max(1, CHUNK // scores.size)
+    parts = []
+    for start in range(0, repetitions, chunk):
+        picks = rng.integers(runs, size=(min(chunk, repetitions - start), runs, tasks))
+        parts.append(statistic(scores[picks, np.arange(tasks)]))
+    return np.concatenate(parts)
+
+
+def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
+    """P(X > Y) + P(X = Y) / 2 for runs drawn from each side, averaged over tasks; x: (runs, tasks), y: (other runs, tasks)."""
+    x, y = check_scores(x), check_scores(y)
+    if x.shape[1] != y.shape[1]:
+        raise AnalysisError(f"both sides need the same tasks, but have {x.shape[1]} and {y.shape[1]}")
+    difference = x[:, None, :] - y[None, :, :]
+    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+
+
+@dataclass(frozen=True)
+class Band:
+    """A mean curve and its interval over curves at every x; `low` and `high` are NaN where there is one curve."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    count: np.ndarray  # curves with a value at x
+
+
+def align(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Curves (x, y) on all their x inside the range that they share: x (P,), y (curves, P), linear in between."""
+    first, last = max(x.min() for x, _ in curves), min(x.max() for x, _ in curves)
+    grid = np.unique(np.concatenate([x for x, _ in curves]))
+    grid = grid[(grid >= first) & (grid <= last)]
+    return grid, np.stack([np.interp(grid, x, y) for x, y in curves])
+
+
+def band(x: np.ndarray, curves: np.ndarray, *, level: float = 0.95, repetitions: int = 1000, seed: int = 0) -> Band:
+    """Mean of curves (n, P) over those that are not NaN, with a percentile interval: whole curves are drawn with replacement."""
+    curves = np.asarray(curves, dtype=float)
+    n = len(curves)
+    there = np.isfinite(curves)
+    count = there.sum(axis=0)
+    nothing = np.full(curves.shape[1], np.nan)
+    average = np.divide(np.where(there, curves, 0).sum(axis=0), count, out=nothing.copy(), where=count > 0)
+    if n == 1:
+        return Band(x, average, nothing, nothing, count)
+    picks = np.random.default_rng(seed).integers(n, size=(repetitions, n))
+    weights = (picks[:, :, None] == np.arange(n)).sum(axis=1)  # (repetitions, n): how often each curve was drawn
+    total, drawn = weights @ np.where(there, curves, 0), weights @ there
+    draws = np.divide(total, drawn, out=np.full(total.shape, np.nan), where=drawn > 0)
+    ends = np.full((2, curves.shape[1]), np.nan)
+    several = count > 1
+    ends[:, several] = np.nanquantile(draws[:, several], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Band(x, average, ends[0], ends[1], count)
