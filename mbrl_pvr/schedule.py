@@ -1,50 +1,40 @@
 """When things happen, as pure functions of the step: a resumed run decides as if it had never stopped."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from math import floor
 
 
 @dataclass(frozen=True)
 class Every:
-    """True when a step passes a multiple of `interval`; never for interval 0. Steps advance by `stride` (environments)."""
+    """True when a multiple of `interval` lies in (before, now]; never for interval 0."""
 
     interval: int
-    stride: int = 1
 
     def __post_init__(self) -> None:
-        if self.interval < 0 or self.stride < 1:
-            raise ValueError(f"interval must be >= 0 and stride >= 1, got {self.interval} and {self.stride}")
+        if self.interval < 0:
+            raise ValueError(f"interval={self.interval} must be at least 0")
 
-    def __call__(self, step: int) -> bool:
-        if self.interval == 0:
-            return False
-        return step // self.interval > (step - self.stride) // self.interval
+    def __call__(self, before: int, now: int) -> bool:
+        return self.interval > 0 and now // self.interval > before // self.interval
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """How many updates are due in all at a step: `burst` at step `start`, then `ratio` for each step beyond it."""
+class Stopwatch:
+    """Seconds spent in named parts of the loop: `with clock("render"): …`. Parts may not nest in themselves."""
 
-    ratio: float
-    start: int = 0
-    burst: int = 0
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
 
-    def __post_init__(self) -> None:
-        if self.ratio < 0 or self.start < 0 or self.burst < 0:
-            raise ValueError(f"ratio, start, burst must be >= 0, got {self.ratio}, {self.start}, {self.burst}")
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[part] = self._seconds.get(part, 0.0) + time.perf_counter() - start
 
-    def __call__(self, step: int) -> int:
-        return 0 if step < self.start else self.burst + floor((step - self.start) * self.ratio)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """From `first` to `last` over `duration` steps, then constant."""
-
-    first: float
-    last: float
-    duration: int
-
-    def __call__(self, step: int) -> float:
-        fraction = 1.0 if self.duration <= 0 else min(1.0, max(0.0, step / self.duration))
-        return self.first + fraction * (self.last - self.first)
+    def take(self) -> dict[str, float]:
+        """Seconds by part since the last call, and start anew."""
+        taken, self._seconds = self._seconds, {}
+        return taken

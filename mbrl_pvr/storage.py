@@ -136,7 +136,7 @@ def _temporary(path: Path) -> Path:
 
 
 def write_atomic(path: Path | str, data: Buffer | Iterable[Buffer], needed: int = 0) -> dict[str, Any]:
-    """Replace `path` by `data` (bytes, or pieces of them): all or nothing, and durable. Returns {"length", "sha256"}."""
+    """Replace `path` by `data` (bytes, or pieces): all or nothing, and durable. Returns {"length", "sha256"}."""
     path = Path(path)
     temporary = _temporary(path)
     try:
@@ -150,7 +150,7 @@ def write_atomic(path: Path | str, data: Buffer | Iterable[Buffer], needed: int 
 
 
 @contextmanager
-def staged(path: Path | str) -> Iterator[Path]:
+def replace_atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path for a library that writes files itself (video, figures); it takes the name `path` at the end."""
     path = Path(path)
     temporary = _temporary(path).with_suffix(TEMPORARY + path.suffix)  # libraries choose the format by the ending
@@ -356,3 +356,9 @@ class Journal:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             call("close", self.path, fd)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

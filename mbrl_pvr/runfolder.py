@@ -1,0 +1,216 @@
+"""The run folder: who may write it, what it was made from, and how far it is. Layout in DESIGN section 7."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from mbrl_pvr import __version__
+from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
+from mbrl_pvr.lock import LOCK_NAME, Lock, lock
+from mbrl_pvr.storage import (
+    TEMPORARY,
+    Buffer,
+    Journal,
+    digest,
+    make_folders,
+    plain,
+    read_sealed,
+    remove_leftovers,
+    replace_atomic,
+    sealed_json,
+    verify_file,
+    write_atomic,
+)
+from mbrl_pvr.yamlfile import dump_yaml, read_yaml
+
+FORMAT = 1  # of the run folder; raised when older versions of this code could not read it
+MAX_PATH = 3900  # bytes; names inside a run folder are shorter than the rest up to Linux's 4096
+HEARTBEAT = 15.0  # seconds between rewrites of status.json while nothing but the step changes
+
+
+class RunFolder:
+    """A locked run folder. Made by `open` or `attach`; a context manager that releases the lock."""
+
+    def __init__(self, path: Path, config: dict[str, Any], manifest: dict[str, Any], held: Lock) -> None:
+        self.path, self.config, self.manifest = path, config, manifest
+        self._lock = held
+        self._journals: dict[str, Journal] = {}
+        self._status = read_status(path)
+        self._beat = float("-inf")
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        config: dict[str, Any],
+        manifest: dict[str, Any],
+        identity: dict[str, Any],
+        diff: Callable[[dict[str, Any], dict[str, Any]], Iterable[str]],
+    ) -> "RunFolder":
+        """Create the folder, or continue it where it was made with the same `identity`, and lock it.
+
+        `identity` is the part of the configuration that results depend on; `diff(old config, new config)` gives the
+        lines of the ConfigError where it differs. A continued run keeps its stored configuration and manifest.
+        """
+        path = Path(path).absolute()
+        if is_new(path):
+            make_folders(path)
+        held = lock(path)
+        try:
+            _remove_all_leftovers(path)
+            if not (path / "manifest.json").exists():
+                _create(path, config, manifest, identity)
+            old_config, old_manifest = read_run(path)
+            if old_manifest["identity"] != digest(identity):
+                lines = "\n".join(f"  {line}" for line in diff(old_config, plain(config)))
+                raise ConfigError(
+                    f"this run was made with another configuration:\n{lines}", str(path), "Give another --dir."
+                )
+            return cls(path, old_config, old_manifest, held)
+        except Exception:
+            held.release()
+            raise
+
+    @classmethod
+    def attach(cls, path: Path | str) -> "RunFolder":
+        """Lock a run folder that exists, whatever its configuration (resume, ood, record)."""
+        path = Path(path).absolute()
+        read_run(path)
+        held = lock(path)
+        try:
+            _remove_all_leftovers(path)
+            return cls(path, *read_run(path), held)
+        except Exception:
+            held.release()
+            raise
+
+    @property
+    def identity(self) -> str:
+        """Digest of what the run's results depend on."""
+        return self.manifest["identity"]
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What status.json holds: state, step, checkpoint (step of the last one committed, or None), time/… fields."""
+        return dict(self._status)
+
+    def set_status(self, state: str | None = None, step: int | None = None, checkpoint: int | None = None) -> None:
+        """Update status.json; where only the step changes, at most every 15 s.
+
+        States: running, finished, failed, interrupted; `checkpoint` is the step of the last one committed.
+        """
+        new: dict[str, Any] = {"state": state, "step": step, "checkpoint": checkpoint}
+        new = {**self._status, **{k: v for k, v in new.items() if v is not None}}
+        changed = any(new[k] != self._status[k] for k in ("state", "checkpoint"))
+        self._status = new
+        if changed or time.monotonic() - self._beat > HEARTBEAT:
+            self._beat = time.monotonic()
+            new |= {"time/pid": os.getpid(), "time/host": socket.gethostname(), "time/heartbeat": time.time()}
+            write_atomic(self.path / "status.json", (json.dumps(new, indent=1) + "\n").encode())
+
+    def journal(self, name: str) -> Journal:
+        """The journal `name` (metrics.jsonl …), opened once."""
+        if name not in self._journals:
+            self._journals[name] = Journal(self.path / name)
+        return self._journals[name]
+
+    @property
+    def journals(self) -> dict[str, Journal]:
+        """The journals opened so far, by name."""
+        return dict(self._journals)
+
+    def write(self, name: str, data: Buffer) -> Path:
+        """Write one file of the run atomically; `name` may have folders."""
+        path = self.path / name
+        make_folders(path.parent)
+        write_atomic(path, data)
+        return path
+
+    def replace(self, name: str) -> AbstractContextManager[Path]:
+        """A temporary path for a library that writes itself; it becomes `name` when the block ends without an error."""
+        path = self.path / name
+        make_folders(path.parent)
+        return replace_atomic(path)
+
+    def close(self) -> None:
+        """Close the journals and release the lock."""
+        for journal in self._journals.values():
+            journal.close()
+        self._journals.clear()
+        self._lock.release()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def is_new(path: Path | str) -> bool:
+    """True where a run may be created, False where one is; writes nothing. StorageError where neither holds."""
+    path = Path(path).absolute()
+    if len(os.fsencode(path)) > MAX_PATH or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise StorageError("the path is too long", f"{str(path)[:60]}…", f"At most {MAX_PATH} bytes, 255 per name.")
+    for place in [path, *path.parents]:
+        if place.exists() and not place.is_dir():
+            raise StorageError("a run folder was asked for, but this is a file", str(place), "Give another --dir.")
+    if not path.exists():
+        return True
+    try:
+        names = {p.name for p in path.iterdir()}
+    except OSError as error:
+        raise StorageError(f"the folder cannot be read: {error.strerror}", str(path)) from error
+    if "manifest.json" in names:
+        return False
+    if LOCK_NAME in names and names & {"checkpoints", "replay", "metrics.jsonl", "status.json"}:
+        raise IntegrityError("manifest.json of this run is missing", str(path), "Restore it or give another --dir.")
+    rest = {n for n in names if not (n.startswith(".") and TEMPORARY in n)} - {LOCK_NAME}
+    if rest - ({"config.yaml"} if LOCK_NAME in names else set()):
+        raise StorageError("the folder is not empty and holds no run of mbrl-pvr", str(path), "Give another --dir.")
+    return True
+
+
+def read_run(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configuration and manifest of a run, verified; takes no lock. IntegrityError, StorageError."""
+    path = Path(path).absolute()
+    if is_new(path):
+        raise StorageError("there is no run here", str(path), "Start one with `mbrl-pvr train`.")
+    manifest = read_sealed(path / "manifest.json")
+    if manifest.get("format", FORMAT + 1) > FORMAT:
+        raise IntegrityError(
+            f"made by a newer version: needs mbrl-pvr >= {manifest.get('mbrl_pvr', '?')}, this is {__version__}",
+            str(path),
+        )
+    config = path / "config.yaml"
+    verify_file(config, manifest["config"])
+    return read_yaml(config), manifest
+
+
+def read_status(path: Path | str) -> dict[str, Any]:
+    """What status.json says, or that nothing has happened yet; IntegrityError where it is not readable."""
+    file = Path(path) / "status.json"
+    empty: dict[str, Any] = {"state": "new", "step": 0, "checkpoint": None}
+    if not file.exists():
+        return empty
+    try:
+        return {**empty, **json.loads(file.read_bytes())}
+    except (ValueError, TypeError) as error:
+        raise IntegrityError("not readable", str(file), "Delete this file; it only reports progress.") from error
+
+
+def _create(path: Path, config: dict[str, Any], manifest: dict[str, Any], identity: dict[str, Any]) -> None:
+    if not is_new(path):
+        return
+    entry = write_atomic(path / "config.yaml", dump_yaml(plain(config)).encode())
+    own = {"format": FORMAT, "mbrl_pvr": __version__, "identity": digest(identity), "config": entry}
+    write_atomic(path / "manifest.json", sealed_json({**manifest, **own}))
+
+
+def _remove_all_leftovers(path: Path) -> None:
+    for folder in (path, path / "checkpoints", path / "replay"):
+        remove_leftovers(folder)
