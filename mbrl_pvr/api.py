@@ -1,0 +1,144 @@
+"""The commands as Python calls. Nothing heavy is imported before a call; the command line calls these same functions.
+
+No module of the package may be named like one of them: importing it would replace the function.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mbrl_pvr.settings import RunConfig
+    from mbrl_pvr.trainer import Result
+
+RUNS = Path("runs")  # where runs go that are given no folder
+DEBUG_EPISODES = 2
+
+
+def configure(
+    overrides: Sequence[str] = (), *, config: "str | Path | RunConfig | None" = None, debug: bool = False
+) -> "RunConfig":
+    """The checked configuration of a run; `config` is a preset's name, a YAML file, or a finished RunConfig."""
+    from mbrl_pvr.config import check_names, load_config, shrink
+    from mbrl_pvr.errors import ConfigError
+    from mbrl_pvr.settings import RunConfig
+
+    if isinstance(config, RunConfig):
+        if overrides:
+            raise ConfigError("overrides change a preset or a file, not a RunConfig", hint="Use dataclasses.replace")
+        chosen = check_names(config)
+    else:
+        chosen = load_config(overrides, config)
+    return shrink(chosen) if debug else chosen
+
+
+def default_folder(config: "RunConfig") -> Path:
+    """runs/<agent>-<encoder>-<task>-seed<k>."""
+    from mbrl_pvr.config import run_name
+
+    return RUNS / run_name(config)
+
+
+def train(
+    overrides: Sequence[str] = (),
+    dir: str | Path | None = None,
+    *,
+    config: "str | Path | RunConfig | None" = None,
+    debug: bool = False,
+) -> "Result":
+    """Train a world model and its agent in the run folder `dir`; a folder of the same configuration is continued."""
+    chosen = configure(overrides, config=config, debug=debug)
+    from mbrl_pvr import trainer
+
+    return trainer.train(chosen, default_folder(chosen) if dir is None else Path(dir))
+
+
+def resume(run: str | Path) -> "Result":
+    """Continue an interrupted run with the configuration that it stores."""
+    from mbrl_pvr import trainer
+
+    return trainer.resume(Path(run))
+
+
+def evaluate(run: str | Path, *, episodes: int = 12, video: bool = False) -> "pd.DataFrame":
+    """Play episodes in the training distribution with the newest checkpoint; one row per episode."""
+    _at_least(1, episodes=episodes)
+    from mbrl_pvr import evaluation
+
+    return evaluation.evaluate_run(Path(run), episodes=episodes, video=video)
+
+
+def ood(
+    run: str | Path, *, episodes: int = 200, shift: str | None = None, severity: float = 1.0, video: bool = True
+) -> "pd.DataFrame":
+    """Play episodes under the training looks and under the held-out looks of a shift; one row per episode."""
+    from mbrl_pvr.envs.config import SHIFTS
+    from mbrl_pvr.errors import ConfigError
+    from mbrl_pvr.names import did_you_mean
+
+    _at_least(1, episodes=episodes)
+    named = [s for s in SHIFTS if s != "none"]
+    if shift is not None and shift not in named:
+        raise ConfigError(
+            f"unknown shift {shift!r}", "shift", did_you_mean(shift, named, f"Shifts: {', '.join(named)}")
+        )
+    if not 0 <= severity <= 1:
+        raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
+    from mbrl_pvr import evaluation
+
+    return evaluation.ood(Path(run), episodes=episodes, shift=shift, severity=severity, video=video)
+
+
+def record(run: str | Path, *, episodes: int = 10, context: int = 1) -> Path:
+    """Write latents.npz: held-out episodes with the model's predictions, the first `context` observations given."""
+    _at_least(1, episodes=episodes, context=context)
+    from mbrl_pvr import recording
+
+    return recording.record(Path(run), episodes=episodes, context=context)
+
+
+def analyze(runs: str | Path | Sequence[str | Path], out: str | Path, *, figures: Sequence[str] | None = None) -> Any:
+    """Draw every figure, or those named, whose inputs the runs hold."""
+    from mbrl_pvr.errors import ConfigError
+
+    paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
+    if not paths:
+        raise ConfigError("there is no run to analyze", hint="Give the folders of one or more runs")
+    import analysis
+
+    return analysis.analyze(paths, Path(out), figures)
+
+
+def pretrain(
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    *,
+    steps: int = 20_000,
+    frames: int | Sequence[str | Path] = 20_000,
+    debug: bool = False,
+) -> Path:
+    """Train the study's autoencoder on frames of `env=…` and write an encoder file for `encoder=PATH`.
+
+    `frames` is how many to render under random actions, or the run folders that kept pixels to take them from.
+    """
+    from mbrl_pvr.names import safe_name
+
+    sources: int | list[Path] = frames if isinstance(frames, int) else [Path(run) for run in frames]
+    _at_least(1, steps=steps, **({"frames": sources} if isinstance(sources, int) else {}))
+    chosen = configure(overrides, debug=debug)
+    if debug:
+        steps, sources = min(steps, 20), min(sources, 64) if isinstance(sources, int) else sources
+    target = Path(out or f"autoencoder-{safe_name(chosen.env.name)}.safetensors")
+    from mbrl_pvr import pretraining
+
+    return pretraining.autoencoder(chosen, out=target, steps=steps, frames=sources, seed=chosen.seed)
+
+
+def _at_least(low: int, **values: int) -> None:
+    from mbrl_pvr.errors import ConfigError
+
+    for name, value in values.items():
+        if value < low:
+            raise ConfigError(f"{name}={value} must be at least {low}")

@@ -1,0 +1,1 @@
+"""The command line; `mbrl_pvr.cli.main:main` is its entry."""

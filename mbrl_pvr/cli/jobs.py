@@ -1,0 +1,184 @@
+"""The commands that do work: train, resume, eval, ood, record, analyze, pretrain; each is one call of `mbrl_pvr.api`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mbrl_pvr import api
+from mbrl_pvr.cli.output import jsonable, say, say_json, table
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="agent=tdmpc2 encoder=NAME|PATH env=NAME seed=1 agent.lr=1e-3 …"),
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Tiny sizes, under a minute; every code path is kept.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for name, command in (("train", train), ("resume", resume), ("eval", evaluate), ("ood", ood), ("record", record)):
+        app.command(name)(command)
+    app.command("analyze")(analyze)
+    pretraining = typer.Typer(
+        help="Train an encoder on a task's own frames.", no_args_is_help=True, rich_markup_mode=None
+    )
+    pretraining.callback()(_group)
+    pretraining.command("autoencoder")(autoencoder)
+    app.add_typer(pretraining, name="pretrain")
+
+
+def _group() -> None:
+    """Makes a group of a single command."""
+
+
+def train(
+    overrides: Overrides = None,
+    dir: Annotated[Path | None, typer.Option("--dir", help="The run's folder [default: runs/<name>].")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", metavar="NAME|PATH", help="A preset (demo) or a YAML file.")
+    ] = None,
+    debug: Debug = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print every key, explained, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a world model; the same command on the same folder continues."""
+    if print_config or dry_run:
+        _show_config(overrides or [], dir, config, debug, print_config, as_json)
+        return
+    result = api.train(overrides or [], dir, config=config, debug=debug)
+    _report_run(result, as_json)
+
+
+def _show_config(
+    overrides: list[str], dir: Path | None, preset: str | None, debug: bool, print_config: bool, as_json: bool
+) -> None:
+    from mbrl_pvr.config import identity, to_dict, to_yaml
+
+    config = api.configure(overrides, config=preset, debug=debug)
+    folder = api.default_folder(config) if dir is None else dir
+    if print_config:
+        if as_json:
+            say_json(to_dict(config))
+        else:
+            print(to_yaml(config, docs=True), end="")
+    elif as_json:
+        say_json({"dir": folder, "identity": identity(config), "config": to_dict(config)})
+    else:
+        say(f"would train {config.agent.name} on {config.encoder.name} in {config.env.name}, seed {config.seed}")
+        say(f"for {config.steps:,} agent steps ({config.steps * config.env.action_repeat:,} frames), in {folder}")
+
+
+def _report_run(result: Any, as_json: bool) -> None:
+    values = jsonable(result)
+    if as_json:
+        say_json(values)
+    else:
+        for key, value in values.items():
+            say(f"{key}: {value}")
+
+
+def resume(run: Run, as_json: Json = False) -> None:
+    """Continue an interrupted run."""
+    _report_run(api.resume(run), as_json)
+
+
+def evaluate(
+    run: Run,
+    episodes: Annotated[int, typer.Option(help="How many episodes.")] = 12,
+    video: Annotated[bool, typer.Option("--video", help="Film the first episode.")] = False,
+    debug: Debug = False,
+    as_json: Json = False,
+) -> None:
+    """Play episodes in the training distribution."""
+    _print_episodes(api.evaluate(run, episodes=_few(episodes, debug), video=video), as_json)
+
+
+def ood(
+    run: Run,
+    episodes: Annotated[int, typer.Option(help="How many episodes of each kind.")] = 200,
+    shift: Annotated[str | None, typer.Option(help="[default: the shift that the run was trained under]")] = None,
+    severity: Annotated[float, typer.Option(help="0: original colours … 1: the palette's.")] = 1.0,
+    video: Annotated[bool, typer.Option("--video/--no-video", help="Film the first episode of each kind.")] = True,
+    debug: Debug = False,
+    as_json: Json = False,
+) -> None:
+    """Play episodes in and out of the training distribution."""
+    rows = api.ood(run, episodes=_few(episodes, debug), shift=shift, severity=severity, video=video)
+    _print_episodes(rows, as_json)
+
+
+def record(
+    run: Run,
+    episodes: Annotated[int, typer.Option(help="How many episodes.")] = 10,
+    context: Annotated[int, typer.Option(help="Observations given before the model goes on open loop.")] = 1,
+    debug: Debug = False,
+    as_json: Json = False,
+) -> None:
+    """Store latents and predictions of held-out episodes in the run folder."""
+    path = api.record(run, episodes=_few(episodes, debug), context=context)
+    say_json({"path": path}) if as_json else say(str(path))
+
+
+def analyze(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders.")],
+    out: Annotated[Path, typer.Option("--out", help="Where tables and figures go.")],
+    figure: Annotated[list[str] | None, typer.Option("--figure", help="Only this figure; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw the figures whose inputs the runs hold."""
+    report = jsonable(api.analyze(runs, out, figures=figure or None))
+    if as_json:
+        say_json(report)
+        return
+    for key, value in report.items():
+        say(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def autoencoder(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="env=NAME seed=1 frames=20000, or frames=RUN,RUN: pixels of runs"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Encoder file [default: autoencoder-<task>.safetensors].")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 20_000,
+    debug: Debug = False,
+    as_json: Json = False,
+) -> None:
+    """Train the study's autoencoder and write a file for encoder=PATH."""
+    given = [text for text in overrides or [] if text.startswith("frames=")]
+    rest = [text for text in overrides or [] if text not in given]
+    chosen = {"frames": _frames(given[-1].removeprefix("frames="))} if given else {}
+    path = api.pretrain(rest, out, steps=steps, debug=debug, **chosen)
+    say_json({"path": path}) if as_json else say(f"{path}\nUse it: mbrl-pvr train encoder={path}")
+
+
+def _frames(text: str) -> Any:
+    try:
+        return int(text.replace("_", ""))
+    except ValueError:
+        return [Path(part) for part in text.split(",")]
+
+
+def _few(episodes: int, debug: bool) -> int:
+    return min(episodes, api.DEBUG_EPISODES) if debug else episodes
+
+
+def _print_episodes(frame: Any, as_json: bool) -> None:
+    """Episode rows as JSON, or their mean returns by split."""
+    if as_json:
+        say_json(frame)
+        return
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for row in frame.to_dict(orient="records"):
+        key = (row.get("split", row["kind"]), row["shift"], row["severity"])
+        groups.setdefault(key, []).append(row["return"])
+    lines = [(*key, len(r), f"{sum(r) / len(r):.1f}", f"{min(r):.1f}", f"{max(r):.1f}") for key, r in groups.items()]
+    say(table(lines, ("split", "shift", "severity", "episodes", "mean return", "lowest", "highest")))
