@@ -1,8 +1,8 @@
 """Checkpoints: the whole state of training at one step, or nothing.
 
-A checkpoint is a folder that appears by one rename. Its MANIFEST.json, written last, holds size and sha256 of every file
-and of every replay segment it needs, and how long the logs were. Going back to it means: load the tensors, cut the logs to
-those lengths, load the replay. What came after is computed again, identically, so nothing is journalled in between.
+A checkpoint is a folder that appears by one rename. Its MANIFEST.json, written last, holds size and sha256 of every
+file and replay segment, and how long the logs were. Going back to it means: load the tensors, cut the logs to those
+lengths, load the replay. What came after is computed again, identically, so nothing is journalled in between.
 """
 
 import logging
@@ -108,7 +108,7 @@ def save(
 ) -> Checkpoint:
     """Commit the state at agent step `step`, read it back, then remove what is older than the `keep` newest.
 
-    Rows of `run.journals` and of `replay` up to now belong to it. StorageError leaves the older checkpoints as they are.
+    All rows so far of the journals and of `replay` belong to it. StorageError leaves older checkpoints as they are.
     """
     if keep < 2:
         raise ValueError(f"keep={keep}: the newest checkpoint may be damaged, so at least 2 are kept")

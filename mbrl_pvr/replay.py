@@ -1,7 +1,7 @@
 """Replay: one row per tick and environment, stacked and cut into sequences when sampled.
 
-Why not torchrl: its memory-mapped buffer runs ahead of the weights and cannot be cut back to a checkpoint, and a sample of
-16 × 64 × 768 float16 takes it 2.8 ms where NumPy takes 0.24 ms (2 cores, torchrl 0.14.1, both from 20 000 rows).
+Why not torchrl: its memory-mapped buffer runs ahead of the weights and cannot be cut back to a checkpoint, and a sample
+of 16 × 64 × 768 float16 takes it 2.8 ms where NumPy takes 0.24 ms (2 cores, torchrl 0.14.1, both from 20 000 rows).
 
 Rows live in arrays (capacity in ticks, N, …) that are allocated once and overwritten as a ring. On disk the rows added
 between two checkpoints are one sealed segment file; a checkpoint names the segments that cover the ring.
@@ -82,7 +82,7 @@ class Replay:
             )
 
     def add(self, **columns: np.ndarray | None) -> None:
-        """One tick of arrays (N, …): action, reward, is_first, is_last, is_terminal; feature, pixels, proprio where kept.
+        """One tick of arrays (N, …): action, reward, is_first, is_last, is_terminal, and those of the observation.
 
         Where `is_first`, action and reward are stored as zero. EnvError for numbers that are not finite.
         """

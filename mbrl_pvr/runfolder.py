@@ -48,14 +48,14 @@ class RunFolder:
         cls,
         path: Path | str,
         config: dict[str, Any],
-        manifest: dict[str, Any],
-        identity: dict[str, Any],
+        *,
+        identity: Any,
         diff: Callable[[dict[str, Any], dict[str, Any]], Iterable[str]],
     ) -> "RunFolder":
         """Create the folder, or continue it where it was made with the same `identity`, and lock it.
 
-        `identity` is the part of the configuration that results depend on; `diff(old config, new config)` gives the
-        lines of the ConfigError where it differs. A continued run keeps its stored configuration and manifest.
+        `identity` (JSON-like) stands for what of the configuration decides the results; `diff(old, new configuration)`
+        gives the lines of the ConfigError where it differs. A continued run keeps its configuration and manifest.
         """
         path = Path(path).absolute()
         if is_new(path):
@@ -64,7 +64,7 @@ class RunFolder:
         try:
             _remove_all_leftovers(path)
             if not (path / "manifest.json").exists():
-                _create(path, config, manifest, identity)
+                _create(path, config, identity)
             old_config, old_manifest = read_run(path)
             if old_manifest["identity"] != digest(identity):
                 lines = "\n".join(f"  {line}" for line in diff(old_config, plain(config)))
@@ -93,6 +93,13 @@ class RunFolder:
     def identity(self) -> str:
         """Digest of what the run's results depend on."""
         return self.manifest["identity"]
+
+    def set_manifest(self, facts: dict[str, Any]) -> None:
+        """Add what was measured or chosen at the start (device, versions, …); a continued run keeps what it has."""
+        if not self.manifest["complete"]:
+            own = {k: self.manifest[k] for k in ("format", "mbrl_pvr", "identity", "config")}
+            write_atomic(self.path / "manifest.json", sealed_json({**facts, **own, "complete": True}))
+            self.manifest = read_sealed(self.path / "manifest.json")
 
     @property
     def status(self) -> dict[str, Any]:
@@ -203,12 +210,12 @@ def read_status(path: Path | str) -> dict[str, Any]:
         raise IntegrityError("not readable", str(file), "Delete this file; it only reports progress.") from error
 
 
-def _create(path: Path, config: dict[str, Any], manifest: dict[str, Any], identity: dict[str, Any]) -> None:
+def _create(path: Path, config: dict[str, Any], identity: Any) -> None:
     if not is_new(path):
         return
     entry = write_atomic(path / "config.yaml", dump_yaml(plain(config)).encode())
-    own = {"format": FORMAT, "mbrl_pvr": __version__, "identity": digest(identity), "config": entry}
-    write_atomic(path / "manifest.json", sealed_json({**manifest, **own}))
+    own = {"format": FORMAT, "mbrl_pvr": __version__, "identity": digest(identity), "config": entry, "complete": False}
+    write_atomic(path / "manifest.json", sealed_json(own))
 
 
 def _remove_all_leftovers(path: Path) -> None:
