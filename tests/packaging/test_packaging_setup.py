@@ -1,0 +1,119 @@
+"""`tools/setup.sh` with a stand-in for pip: what it asks for, when it does nothing, what a failure leaves."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = [
+    "bash",
+    "awk",
+    "cat",
+    "cp",
+    "cut",
+    "date",
+    "dirname",
+    "env",
+    "flock",
+    "grep",
+    "head",
+    "id",
+    "mktemp",
+    "rm",
+    "sed",
+    "sha256sum",
+    "sudo",
+    "tail",
+    "tee",
+]
+
+# answers as the .venv's Python would: pip is recorded, not run; `held` is the version of torch that it holds
+PYTHON = """#!/bin/bash
+here=$(dirname "$0")/../..
+case "$*" in
+  *"-m pip install"*) echo "$*" >>"$here/calls"; echo "Collecting something"; exit $(cat "$here/pip_status") ;;
+  *'m.version("torch").split'*) cat "$here/held" ;;
+  *) exec {python} "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(root: Path, tmp_path: Path) -> Path:
+    """A checkout with a set-up script and a .venv that is not current, on a machine without Debian's tools."""
+    for name in ("pyproject.toml", "constraints.txt", "tools/setup.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(root / name, tmp_path / name)
+    (tmp_path / "programs").mkdir()
+    for tool in TOOLS:
+        if path := shutil.which(tool):
+            (tmp_path / "programs" / tool).symlink_to(path)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text(PYTHON.replace("{python}", sys.executable))
+    python.chmod(0o755)
+    (tmp_path / "held").write_text("")
+    (tmp_path / "pip_status").write_text("0")
+    return tmp_path
+
+
+def _setup(checkout: Path) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": str(checkout / "programs"), "HOME": str(checkout), "LANG": os.environ.get("LANG", "C.UTF-8")}
+    command = ["bash", "tools/setup.sh"]
+    return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False)
+
+
+def _calls(checkout: Path) -> list[str]:
+    return (checkout / "calls").read_text().splitlines() if (checkout / "calls").exists() else []
+
+
+def test_second_call_is_silent_and_does_nothing(checkout: Path) -> None:
+    first = _setup(checkout)
+    assert first.returncode == 0, first.stderr
+    assert "-e .[dev]" in _calls(checkout)[-1]
+    number = len(_calls(checkout))
+    second = _setup(checkout)
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    assert len(_calls(checkout)) == number
+
+
+def test_changed_pins_set_up_again_and_changed_checks_do_not(checkout: Path) -> None:
+    _setup(checkout)
+    number = len(_calls(checkout))
+    with (checkout / "pyproject.toml").open("a") as file:
+        file.write('\n[tool.somechecker]\nlevel = "strict"\n')
+    assert _setup(checkout).stdout == ""
+    with (checkout / "constraints.txt").open("a") as file:
+        file.write("another==1.0\n")
+    assert _setup(checkout).stdout != ""
+    assert len(_calls(checkout)) > number
+
+
+def test_torch_that_is_there_is_kept(checkout: Path) -> None:
+    (checkout / "held").write_text("2.14.0\n")
+    done = _setup(checkout)
+    assert "keeping the torch 2.14.0" in done.stdout
+    pins = (checkout / ".venv" / "constraints.txt").read_text().splitlines()
+    assert "torch==2.14.0" in pins
+    assert [pin for pin in pins if pin.startswith(("torch==", "torchvision=="))] == ["torch==2.14.0"]
+    assert all("-c .venv/constraints.txt" in call for call in _calls(checkout))
+
+
+def test_failure_of_pip_is_told_and_tried_again(checkout: Path) -> None:
+    (checkout / "pip_status").write_text("1")
+    failed = _setup(checkout)
+    assert failed.returncode == 1
+    assert "setup.log" in failed.stderr
+    (checkout / "pip_status").write_text("0")
+    again = _setup(checkout)
+    assert (again.returncode, "done in" in again.stdout) == (0, True)
+
+
+def test_no_python_says_what_to_install(checkout: Path) -> None:
+    shutil.rmtree(checkout / ".venv")
+    done = _setup(checkout)
+    assert done.returncode == 1
+    assert "apt-get install" in done.stderr
