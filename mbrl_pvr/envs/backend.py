@@ -20,7 +20,9 @@ def missing(backend: str) -> list[tuple[str, str]]:
 
 def no_renderer(backend: str, cause: str) -> EnvError:
     """The error for a backend that cannot draw: what was tried, what is missing, how to get it."""
-    packages = " ".join(package for _, package in missing(backend) or [(n, p) for n, p in _LIBRARIES[backend]])
+    packages = " ".join(
+        package for _, package in missing(backend) or [(names[0], package) for names, package in _LIBRARIES[backend]]
+    )
     other = "osmesa" if backend == "egl" else "egl"
     hint = f"On Debian: apt-get install -y --no-install-recommends {packages}"
     if not missing(other):

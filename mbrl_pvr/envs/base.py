@@ -117,6 +117,6 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         reward, terminated, truncated = self.act(actions[0])
         return self.observe(), reward, terminated, truncated, {"success": self.success()}
 
-    def render(self) -> NDArray:  # type: ignore[override]
+    def render(self) -> NDArray:
         """The current picture, also where `pixels` is off."""
         return self.frame()

@@ -6,6 +6,7 @@ limit and draw another system at each start, get 1000 simulator steps and one fi
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import resolve
+from mbrl_pvr.envs.shifts import Look, Recolor, draw_look
 from mbrl_pvr.errors import ConfigError, EnvError
 
 EPISODE_STEPS = 1000  # simulator steps; every task of the suite that has a time limit lasts this long
@@ -39,10 +41,14 @@ class DMCEnv(FrameEnv):
         self._low = np.where(bounded, spec.minimum, -1.0)
         self._high = np.where(bounded, spec.maximum, 1.0)
         limit = EPISODE_STEPS if config.time_limit is None else config.time_limit / self._env.control_timestep()
-        self._limit = math.ceil(limit)  # simulator steps
+        self._limit = math.ceil(limit - 1e-6)  # simulator steps
         self._count = 0
         self._timestep = self._env.reset()
         self._cameras: dict[int, Any] = {}
+        self._split = split
+        self._recolor = Recolor(self.physics.model.ptr)
+        self.look = Look()
+        self._drawn_look = Look()
         super().__init__(
             config,
             action_spec=ActionSpec(spec.shape[0]),
@@ -52,6 +58,8 @@ class DMCEnv(FrameEnv):
 
     def start(self, seed: SeedSequence) -> None:
         """Initial state from the first words of the seed; the look does not change it."""
+        config = self.config
+        self.look = draw_look(seed, config.shifts, self._split, config.severity, config.factors)
         self._env.task.random.seed(seed.generate_state(4))
         self._timestep = self._env.reset()
         self._count = 0
@@ -72,6 +80,7 @@ class DMCEnv(FrameEnv):
 
     def frame(self, size: int | None = None) -> NDArray:
         """Draw the current state."""
+        self._show_look()
         camera = self._camera(size or self.config.size)
         flags = dict(_FAST_FLAGS) if self.config.render == "fast" else None
         return camera.render(render_flag_overrides=flags).copy()
@@ -79,6 +88,18 @@ class DMCEnv(FrameEnv):
     def proprio(self) -> NDArray:
         """The task's observations, in the suite's order."""
         return _flatten(self._timestep.observation)
+
+    def frames_of(self, looks: Sequence[Look], size: int | None = None) -> NDArray:
+        """The current state under each look, (len(looks), H, W, 3); the episode's own look stays."""
+        own = self.look
+        try:
+            frames = []
+            for look in looks:
+                self.look = look
+                frames.append(self.frame(size))
+            return np.stack(frames)
+        finally:
+            self.look = own
 
     def get_sim_state(self) -> NDArray:
         """MuJoCo's full integration state, enough to draw this moment again in the same episode."""
@@ -109,6 +130,18 @@ class DMCEnv(FrameEnv):
         if config.render == "fast":  # before the first frame, or it has no effect
             model.vis.quality.shadowsize = 0
             model.vis.quality.offsamples = 0
+
+    def _show_look(self) -> None:
+        """Recolour the model, only where the next frame differs from the last one's look."""
+        if self.look == self._drawn_look:
+            return
+        changed = self._recolor.apply(self.look)
+        self._drawn_look = self.look
+        if self._cameras:  # a renderer that is yet to be made takes the textures from the model
+            contexts = self.physics.contexts
+            with contexts.gl.make_current() as gl:
+                for texture in changed:
+                    gl.call(_mujoco().mjr_uploadTexture, self.physics.model.ptr, contexts.mujoco.ptr, texture)
 
     def _camera(self, size: int) -> Any:
         if not self._can_draw:

@@ -38,13 +38,18 @@ class Lane:
 
     def __init__(self, env: FrameEnv, *, seed: int, stream: str, index: int) -> None:
         self.env = env
-        self._key = (seed, stream, index)
+        self._seed, self._stream, self._index = seed, stream, index
         self.episode = -1
         self._actions: list[NDArray] = []
         self._over = True
 
-    def reset(self, episode: int | None = None) -> Tick:
-        """Leave the running episode, if any, and begin the next one, or the one with the given number."""
+    def reset(self, episode: int | None = None, seed: int | None = None) -> Tick:
+        """Leave the running episode, if any, and begin the next one, or the one with the given number.
+
+        A `seed` replaces the stream's own; its episodes count from 0.
+        """
+        if seed is not None:
+            self._seed, self.episode = seed, -1
         self._begin(self.episode + 1 if episode is None else episode)
         return self._tick(0.0, is_first=True)
 
@@ -58,6 +63,7 @@ class Lane:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as JSON-able values."""
         return {
+            "seed": self._seed,
             "episode": self.episode,
             "actions": [action.tolist() for action in self._actions],  # float32 survives JSON exactly
             "over": self._over,
@@ -69,6 +75,7 @@ class Lane:
 
         Another MuJoCo version or processor can do that; then the run goes on, though not bit for bit.
         """
+        self._seed = state["seed"]
         if state["episode"] < 0:
             self.episode, self._actions, self._over = -1, [], True
             return True
@@ -85,7 +92,7 @@ class Lane:
         return self.env.digest() == state["digest"]
 
     def _begin(self, episode: int) -> None:
-        self.env.begin(episode_seed(*self._key, episode))
+        self.env.begin(episode_seed(self._seed, self._stream, self._index, episode))
         self.episode, self._actions, self._over = episode, [], False
 
     def _act(self, action: NDArray) -> tuple[float, bool, bool]:

@@ -58,9 +58,9 @@ class Worker:
         if kind == "ok":
             return rest[0]
         name, what, where, hint, trace = rest
-        error = getattr(errors, name)(what, f"{where}, {self.label}" if where else self.label, hint)
-        error.add_note(f"In the worker:\n{trace}")
-        raise error
+        failure = getattr(errors, name)(what, f"{where}, {self.label}" if where else self.label, hint)
+        failure.add_note(f"In the worker:\n{trace}")
+        raise failure
 
     def obituary(self) -> EnvError:
         """What is known about a worker that no longer answers."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 from mbrl_pvr.envs.base import FrameEnv
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import resolve
+from mbrl_pvr.errors import ConfigError
 
 SPLITS = ("train", "held_out")
 
@@ -17,6 +18,9 @@ def build_env(config: EnvConfig, split: str = "train") -> FrameEnv:
     if config.name.startswith("counting/"):
         from mbrl_pvr.envs.counting import CountingEnv
 
+        if config.shifts != "none" or config.time_limit is not None:
+            asked = f"env.shifts={config.shifts}, env.time_limit={config.time_limit}"
+            raise ConfigError(f"{config.name} has neither looks nor simulated time, got {asked}")
         return CountingEnv(config, split)
     from mbrl_pvr.envs.dmc import DMCEnv
 

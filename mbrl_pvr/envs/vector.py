@@ -50,25 +50,27 @@ def make(
     stream: str,
     split: str = "train",
     max_steps: int | None = None,
+    start_timeout: float = START_TIMEOUT,
 ) -> "VectorEnv":
     """Start `num` environments (default `config.num`), each in a process of its own, which ends with this thread.
 
     Episode e of environment i is a function of (seed, stream, i, e) alone; its look is drawn from `split` of the shift.
+    Building the environments and drawing their first frames may take `start_timeout` seconds each.
     Raises ConfigError (unknown name, impossible request) or EnvError (no renderer, simulator failed).
     """
     caps = [cap for cap in (config.max_steps, max_steps) if cap is not None]
     config = replace(
         config, name=resolve(config.name), num=config.num if num is None else num, max_steps=min(caps, default=None)
     )
-    return VectorEnv(config, seed=seed, stream=stream, split=split)
+    return VectorEnv(config, seed=seed, stream=stream, split=split, start_timeout=start_timeout)
 
 
 class VectorEnv:
     """N environments in lockstep. After any error all workers are gone and the object is closed."""
 
-    def __init__(self, config: EnvConfig, *, seed: int, stream: str, split: str) -> None:
+    def __init__(self, config: EnvConfig, *, seed: int, stream: str, split: str, start_timeout: float) -> None:
         self.config, self.num, self.action_repeat = config, config.num, config.action_repeat
-        self._pending = False
+        self._pending, self._start_timeout = False, start_timeout
         self._frames, frames_fd = _shared_frames(config)
         self._workers: list[Worker] = []
         self._finalizer = weakref.finalize(self, shut_down, self._workers, politely=False)
@@ -80,7 +82,7 @@ class VectorEnv:
                 os.close(frames_fd)
         for i, worker in enumerate(self._workers):
             self._tell(worker, "build", config, self.num, seed, stream, i, split)
-        spec = self._gather(START_TIMEOUT, f"building the environment with backend {config.backend}")[0]
+        spec = self._gather(start_timeout, f"building the environment with backend {config.backend}")[0]
         self.action_spec: ActionSpec = spec["action_spec"]
         self.proprio_dim: int = spec["proprio_dim"]
         self.max_episode_steps: int = spec["max_episode_steps"]
@@ -90,10 +92,13 @@ class VectorEnv:
         """Process ids of the workers."""
         return [worker.process.pid for worker in self._workers]
 
-    def reset(self, episode: int | None = None) -> EnvStep:
-        """Begin the next episode in every environment (the first: 0), or the one with the given number."""
-        self._ask("reset", episode)
-        return self._step(START_TIMEOUT, f"drawing the first frame with backend {self.config.backend}")
+    def reset(self, episode: int | None = None, *, seed: int | None = None) -> EnvStep:
+        """Begin the next episode in every environment (the first: 0), or the one with the given number.
+
+        A `seed` replaces the one given to `make`; its episodes count from 0.
+        """
+        self._ask("reset", episode, seed)
+        return self._step(self._start_timeout, f"drawing the first frame with backend {self.config.backend}")
 
     def send(self, actions: ArrayLike) -> None:
         """Hand over actions (N, dim) and return at once; `recv` waits for the outcome."""

@@ -78,8 +78,8 @@ class _Server:
             "max_episode_steps": env.max_episode_steps,
         }
 
-    def do_reset(self, episode: int | None) -> tuple:
-        return self._hand_over(self._lane.reset(episode))
+    def do_reset(self, episode: int | None, seed: int | None) -> tuple:
+        return self._hand_over(self._lane.reset(episode, seed))
 
     def do_step(self, action: NDArray) -> tuple:
         return self._hand_over(self._lane.step(action))
