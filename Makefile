@@ -18,8 +18,8 @@ setup:
 
 demo: setup
 	$(BIN)/mbrl-pvr train --config demo --dir $(DEMO)
-	$(BIN)/mbrl-pvr ood $(DEMO)
-	$(BIN)/mbrl-pvr record $(DEMO)
+	$(BIN)/mbrl-pvr ood $(DEMO) --episodes 3
+	$(BIN)/mbrl-pvr record $(DEMO) --episodes 4
 	$(BIN)/mbrl-pvr analyze $(DEMO) --out $(DEMO)/figures
 	@echo
 	@echo "videos:  $(abspath $(DEMO))/videos";  ls $(DEMO)/videos
