@@ -115,25 +115,32 @@ def pretrain(
     overrides: Sequence[str] = (),
     out: str | Path | None = None,
     *,
-    steps: int = 20_000,
-    frames: int | Sequence[str | Path] = 20_000,
+    steps: int = 8000,
+    frames: int | Sequence[str | Path] = 3000,
     debug: bool = False,
 ) -> Path:
     """Train the study's autoencoder on frames of `env=…` and write an encoder file for `encoder=PATH`.
 
-    `frames` is how many to render under random actions, or the run folders that kept pixels to take them from.
+    `env=A,B` names several tasks; `frames` is how many to render of each under random actions, or the run folders that
+    kept pixels to take them from.
     """
     from mbrl_pvr.names import safe_name
 
-    sources: int | list[Path] = frames if isinstance(frames, int) else [Path(run) for run in frames]
-    _at_least(1, steps=steps, **({"frames": sources} if isinstance(sources, int) else {}))
-    chosen = configure(overrides, debug=debug)
+    _at_least(1, steps=steps, frames=frames if isinstance(frames, int) else len(frames))
+    names = next((text.removeprefix("env=").split(",") for text in reversed(overrides) if text.startswith("env=")), [])
+    shared = [text for text in overrides if not text.startswith("env=")]
+    chosen = [configure([*shared, f"env={name}"], debug=debug) for name in names] or [configure(shared, debug=debug)]
     if debug:
-        steps, sources = min(steps, 20), min(sources, 64) if isinstance(sources, int) else sources
-    target = Path(out or f"autoencoder-{safe_name(chosen.env.name)}.safetensors")
+        steps, frames = min(steps, 20), min(frames, 64) if isinstance(frames, int) else frames
     from mbrl_pvr import pretraining
 
-    return pretraining.autoencoder(chosen, out=target, steps=steps, frames=sources, seed=chosen.seed)
+    return pretraining.autoencoder(
+        [config.env for config in chosen],
+        Path(out or f"autoencoder-{safe_name(chosen[0].env.name)}.safetensors"),
+        frames=frames,
+        steps=steps,
+        seed=chosen[0].seed,
+    )
 
 
 def _at_least(low: int, **values: int) -> None:

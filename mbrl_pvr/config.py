@@ -45,7 +45,6 @@ __all__ = [
     "encoder_spec",
     "from_dict",
     "identity",
-    "identity_tree",
     "load_config",
     "presets",
     "read_config",
@@ -59,7 +58,6 @@ DEFAULT_AGENT = "tdmpc2"
 WITHOUT_ENCODER = ("scratch", "state")  # the agent gets pixels, or the simulator's state, instead of features
 NOT_IDENTITY = ("device", "threads", "compile", "tensorboard")  # how a run is computed, not what is computed
 DISCRETE_ENVS = ("counting/discrete",)  # tasks whose actions are choices
-_ABSENT = "(absent)"
 _PATH_KEYS = ("encoder.name", "encoder.weights")
 
 
@@ -143,22 +141,16 @@ def to_yaml(config: RunConfig, docs: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def diff(a: RunConfig | dict[str, Any], b: RunConfig | dict[str, Any]) -> list[str]:
-    """What differs, as "agent.lr: 0.0003 -> 0.001"; configurations or their `to_dict`."""
-    old, new = (dict(flatten(to_dict(c) if isinstance(c, RunConfig) else c)) for c in (a, b))
-    changed = [key for key in {**old, **new} if old.get(key, _ABSENT) != new.get(key, _ABSENT)]
-    return [f"{key}: {_plain(old.get(key, _ABSENT))} -> {_plain(new.get(key, _ABSENT))}" for key in changed]
-
-
-def identity_tree(config: RunConfig) -> dict[str, Any]:
-    """The part of the configuration that decides the run's result: all but device, threads, compilation and sinks."""
-    return {k: v for k, v in to_dict(config).items() if k not in NOT_IDENTITY}
+def diff(a: RunConfig, b: RunConfig) -> list[str]:
+    """What differs, as "agent.lr: 0.0003 -> 0.001"."""
+    old, new = dict(flatten(to_dict(a))), dict(flatten(to_dict(b)))
+    return [f"{key}: {_plain(old[key])} -> {_plain(new[key])}" for key in old if old[key] != new[key]]
 
 
 def identity(config: RunConfig) -> str:
-    """sha256 of `identity_tree`."""
-    text = json.dumps(identity_tree(config), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    """sha256 of everything that decides the run's result; device, threads, compilation and sinks are left out."""
+    tree = {k: v for k, v in to_dict(config).items() if k not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def run_name(config: RunConfig) -> str:

@@ -101,9 +101,10 @@ def unknown_key(key: str, known: tuple[str, ...], where: str) -> ConfigError:
 
 def build(cls: type[T], tree: dict[str, Any], where: str = "", prefix: str = "") -> T:
     """An instance of `cls` from a checked tree; keys that are absent take their defaults. Raises ConfigError."""
+    fields_of: dict[str, Any] = hints(cls)  # type: ignore[arg-type]  # mypy: functools.cache wants Hashable
     values = {}
     for name, value in tree.items():
-        inner = section(hints(cls)[name])
+        inner = section(fields_of[name])
         values[name] = build(inner, value, where, f"{prefix}{name}.") if inner else value
     try:
         return cls(**values)

@@ -1,4 +1,4 @@
-"""The commands that do work: train, resume, eval, ood, record, analyze, pretrain; each is one call of `mbrl_pvr.api`."""
+"""The commands that do work, from train to pretrain; each is one call of `mbrl_pvr.api`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -141,14 +141,12 @@ def analyze(
 def autoencoder(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[KEY=VALUE]...", help="env=NAME seed=1 frames=20000, or frames=RUN,RUN: pixels of runs"
-        ),
+        typer.Argument(metavar="[KEY=VALUE]...", help="env=NAME seed=1 frames=3000, or frames=RUN,RUN: pixels of runs"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Encoder file [default: autoencoder-<task>.safetensors].")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 20_000,
+    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 8000,
     debug: Debug = False,
     as_json: Json = False,
 ) -> None:

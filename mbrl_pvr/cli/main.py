@@ -96,7 +96,8 @@ def explain(error: Exception) -> tuple[str, int]:
 def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "mbrl-pvr"
-    return f"{error.format_message()}\nSee: {path} --help"
+    text = error.format_message()
+    return text if text.startswith("Usage:") else f"{text}\nSee: {path} --help"
 
 
 def run() -> None:
