@@ -1,4 +1,4 @@
-"""Hyper-parameters of TD-MPC2 (Hansen, Su, Wang 2024, arXiv 2310.16828): defaults are the official ones. No torch import."""
+"""Hyper-parameters of TD-MPC2 (Hansen, Su, Wang 2024, arXiv 2310.16828); the defaults are the official ones."""
 
 from dataclasses import dataclass, fields
 

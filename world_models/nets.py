@@ -1,0 +1,192 @@
+"""Building blocks of networks. Weights come from an explicit generator, never from the global one."""
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+EXP_LIMIT = 20.0  # beyond it mish(x) = x in float32, and exp(x)² would in time overflow
+NORM_EPS = 1e-5
+
+
+def simnorm(x: Tensor, dim: int) -> Tensor:
+    """Simplicial normalisation: softmax over each group of `dim` neighbours (Lavoie et al. 2022, arXiv 2204.00616)."""
+    return F.softmax(x.unflatten(-1, (-1, dim)), -1).flatten(-2)
+
+
+def mish(x: Tensor) -> Tensor:
+    """x tanh(softplus(x)), by one exponential: tanh(softplus(x)) = n / (n + 2) with n = eˣ(eˣ + 2)."""
+    e = x.clamp(max=EXP_LIMIT).exp()
+    n = e * (e + 2)
+    return x * (n / (n + 2))
+
+
+class _NormMish(torch.autograd.Function):
+    """Layer norm, then mish; keeps mish's slope, so that the backward pass needs no exponential."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+        y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], scale, shift, NORM_EPS)
+        e = y.clamp(max=EXP_LIMIT).exp_()
+        n = (e + 2).mul_(e)
+        n_plus = n + 2
+        gate = n / n_plus
+        if any(ctx.needs_input_grad):
+            slope = n.sub_(e).mul_(4).div_(n_plus.square_())  # d gate / dy = 4 e(e + 1) / (n + 2)²
+            ctx.save_for_backward(x, scale, shift, mean, rstd, torch.addcmul(gate, y, slope, out=slope))
+        return gate.mul_(y)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        x, scale, shift, mean, rstd, slope = ctx.saved_tensors
+        return torch.ops.aten.native_layer_norm_backward(
+            grad * slope, x, x.shape[-1:], mean, rstd, scale, shift, list(ctx.needs_input_grad)
+        )
+
+
+def norm_mish(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """mish(layer_norm(x)) over the last dimension; a compiler gets the plain formula, eager mode a fused one."""
+    if torch.compiler.is_compiling():
+        return mish(F.layer_norm(x, x.shape[-1:], scale, shift, NORM_EPS))
+    return _NormMish.apply(x, scale, shift)
+
+
+def _normal(shape: tuple[int, ...], generator: Generator, std: float = 0.02) -> nn.Parameter:
+    return nn.Parameter(torch.empty(shape).normal_(0, std, generator=generator))
+
+
+class Linear(nn.Module):
+    """x Wᵀ + b, with normal weights of deviation 0.02, or zero."""
+
+    def __init__(self, inputs: int, outputs: int, generator: Generator, *, zero: bool = False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs)) if zero else _normal((outputs, inputs), generator)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class NormedLinear(Linear):
+    """Linear layer, layer norm, and mish (or whatever follows, where `activate` is off)."""
+
+    def __init__(self, inputs: int, outputs: int, generator: Generator, *, activate: bool = True):
+        super().__init__(inputs, outputs, generator)
+        self.scale = nn.Parameter(torch.ones(outputs))
+        self.shift = nn.Parameter(torch.zeros(outputs))
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if self.activate:
+            return norm_mish(x, self.scale, self.shift)
+        return F.layer_norm(x, x.shape[-1:], self.scale, self.shift, NORM_EPS)
+
+
+HeadWeights = tuple[Tensor | None, ...]
+
+
+class Head(nn.Module):
+    """Two hidden layers over a latent and, where `actions` > 0, an action; the output layer is linear or normed.
+
+    The first layer keeps its weights for latent and action apart. That spares the concatenation, lets one latent
+    broadcast against many actions, and spares the gradient with respect to a latent that needs none.
+    """
+
+    def __init__(
+        self, latent: int, actions: int, hidden: int, outputs: int, generator: Generator, *, normed=False, zero=False
+    ):
+        super().__init__()
+        self.first = NormedLinear(latent, hidden, generator)
+        self.action_weight = _normal((hidden, actions), generator) if actions else None
+        self.second = NormedLinear(hidden, hidden, generator)
+        self.last = (
+            NormedLinear(hidden, outputs, generator, activate=False)
+            if normed
+            else Linear(hidden, outputs, generator, zero=zero)
+        )
+
+    def weights(self, *, detach: bool = False) -> HeadWeights:
+        """What `apply_head` takes; as an argument, heads can be chosen anew at each call of a compiled function."""
+        first, second, last = self.first, self.second, self.last
+        found = (
+            *(first.weight, self.action_weight, first.bias, first.scale, first.shift),
+            *(second.weight, second.bias, second.scale, second.shift, last.weight, last.bias),
+        )
+        return tuple(None if w is None else w.detach() for w in found) if detach else found
+
+    def forward(self, z: Tensor, action: Tensor | None = None) -> Tensor:
+        out = apply_head(self.weights(), z, action)
+        if isinstance(self.last, NormedLinear):
+            return F.layer_norm(out, out.shape[-1:], self.last.scale, self.last.shift, NORM_EPS)
+        return out
+
+
+def apply_head(weights: HeadWeights, z: Tensor, action: Tensor | None, keep: Tensor | None = None) -> Tensor:
+    """A head's output before any output norm; `keep` scales the first layer's products (dropout), shape (*, hidden)."""
+    w_z, w_a, b_1, scale_1, shift_1, w_2, b_2, scale_2, shift_2, w_3, b_3 = weights
+    x = F.linear(z, w_z, b_1)
+    if action is not None:
+        x = x + F.linear(action, w_a)
+    if keep is not None:
+        x = x * keep
+    x = norm_mish(x, scale_1, shift_1)
+    x = norm_mish(F.linear(x, w_2, b_2), scale_2, shift_2)
+    return F.linear(x, w_3, b_3)
+
+
+class MLP(nn.Module):
+    """Hidden layers with norm and mish, and a normed output layer without activation."""
+
+    def __init__(self, inputs: int, hidden: list[int], outputs: int, generator: Generator):
+        super().__init__()
+        sizes = [inputs, *hidden]
+        layers = [NormedLinear(a, b, generator) for a, b in itertools.pairwise(sizes)]
+        self.layers = nn.ModuleList([*layers, NormedLinear(sizes[-1], outputs, generator, activate=False)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Conv(nn.Module):
+    """A convolution with stride 1 or 2; the stride of 2 runs as a stride of 1 over 2x2 blocks moved into the channels.
+
+    The products are the same up to zeros (an odd kernel grows by one row and one column of them); on CPUs blocks with
+    more channels run two to three times as fast. Memory is channels-last throughout. Initialised as torch's own layer.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, generator: Generator):
+        super().__init__()
+        bound = 1 / math.sqrt(inputs * kernel**2)
+        self.weight = nn.Parameter(
+            torch.empty(outputs, inputs, kernel, kernel).uniform_(-bound, bound, generator=generator)
+        )
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound, generator=generator))
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, height, width) to (N, outputs, ...); with stride 2 an image already in blocks has 4C channels."""
+        weight = self.weight
+        if self.stride == 2:
+            kernel = weight.shape[-1]
+            if x.shape[1] == weight.shape[1]:
+                need = 2 * ((x.shape[-1] - kernel) // 2) + kernel + kernel % 2
+                x = to_blocks(_pad_or_crop(x, need))
+            weight = to_blocks(_pad_or_crop(weight, kernel + kernel % 2))
+        return F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), self.bias)
+
+
+def _pad_or_crop(x: Tensor, size: int) -> Tensor:
+    grow = size - x.shape[-1]
+    return x if grow == 0 else F.pad(x, (0, grow, 0, grow))
+
+
+def to_blocks(x: Tensor) -> Tensor:
+    """(N, C, 2h, 2w) to (N, 4C, h, w), channels-last; channel order is row in block, column in block, C."""
+    n, c, height, width = x.shape
+    blocks = x.reshape(n, c, height // 2, 2, width // 2, 2).permute(0, 2, 4, 3, 5, 1)
+    return blocks.reshape(n, height // 2, width // 2, 4 * c).permute(0, 3, 1, 2)

@@ -1,0 +1,229 @@
+"""TD-MPC2 as an agent: acting by planning, one update, predictions for study, and a flat state."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from world_models.optim import Adam
+from world_models.returns import discount_for
+from world_models.tdmpc2 import losses, planner
+from world_models.tdmpc2.config import TDMPC2Config
+from world_models.tdmpc2.model import WorldModel
+from world_models.tdmpc2.noise import PlanNoise, UpdateNoise, generator
+from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec
+
+REPORT_ROWS = 256  # observations encoded at once in `report`
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What a plan leaves for the next one in N environments, and what its noise is made of."""
+
+    mean: Tensor  # (H, N, A): the last plan, step 0 already taken
+    seed: int
+    step: int  # acts so far
+
+
+class TDMPC2:
+    """Keeps the contract of `world_models.agent.Agent`.
+
+    With `compile`, losses and planner run through torch.compile for fixed shapes; without, eagerly. They agree to
+    rounding, so a run resumes bitwise within one mode only. Raises ValueError for discrete actions.
+    """
+
+    def __init__(
+        self,
+        shapes: ObsShapes,
+        action: ActionSpec,
+        config: TDMPC2Config,
+        *,
+        episode_length: int,
+        seed: int,
+        compile: bool = False,
+        device: torch.device | str = "cpu",
+    ):
+        if action.discrete:
+            raise ValueError(f"TD-MPC2 plans over continuous actions; got discrete=True with {action.dim} choices")
+        if episode_length < 1:
+            raise ValueError(f"episode_length={episode_length} must be at least 1")
+        self.config, self.actions, self.seed = config, action.dim, seed
+        self.shapes = shapes
+        self.sequence = SequenceSpec(config.batch_size, config.horizon + 1, config.stack, within_episode=True)
+        self.discount = discount_for(episode_length, config.discount_denom, config.discount_min, config.discount_max)
+        self.iterations = config.iterations + 2 * (action.dim >= 20)  # the official heuristic for large action spaces
+        self.shifts = shapes.pixels is not None and config.augment == "shift"
+
+        cpu = torch.device("cpu")
+        self.model = WorldModel(shapes, action.dim, config, generator(cpu, seed, "weights")).to(device)
+        self.device = next(self.model.parameters()).device
+        self.scale = torch.ones((), device=self.device)
+        self.updates = 0
+        self._build_optimisers()
+        self._functions = self._compiled() if compile else self._eager()
+
+    def _build_optimisers(self) -> None:
+        named = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
+        policy = {k: p for k, p in named.items() if k.startswith("policy.")}
+        encoder = {k: p for k, p in named.items() if k.startswith("encoder.")}
+        rest = {k: p for k, p in named.items() if k not in policy and k not in encoder}
+        c = self.config
+        self.optimizer = Adam([(encoder, c.lr * c.enc_lr_scale), (rest, c.lr)], c.grad_clip_norm)
+        self.policy_optimizer = Adam([(policy, c.lr)], c.grad_clip_norm, eps=1e-5)
+
+    @staticmethod
+    def _eager() -> dict[str, Callable[..., Any]]:
+        return {
+            "targets": losses.targets,
+            "model_losses": losses.model_losses,
+            "policy_loss": losses.policy_loss,
+            "encode": WorldModel.encode,
+            "prior": planner.prior_trajectories,
+            "improve": planner.improve,
+        }
+
+    @classmethod
+    def _compiled(cls) -> dict[str, Callable[..., Any]]:
+        return {name: torch.compile(f, dynamic=False, fullgraph=True) for name, f in cls._eager().items()}
+
+    # Acting
+
+    def initial(self, n: int, seed: int) -> Carry:
+        """The carry of `n` environments before their first observation."""
+        return Carry(torch.zeros(self.config.horizon, n, self.actions, device=self.device), seed, 0)
+
+    def act(self, carry: Carry, obs: Obs, explore: bool) -> tuple[Tensor, Carry]:
+        """Plan; actions (N, A). Without `explore` the chosen elite's action gets no noise."""
+        n = obs.is_first.shape[0]
+        if carry.mean.shape[1] != n:
+            raise ValueError(f"a carry of {carry.mean.shape[1]} environments met observations of {n}")
+        noise = PlanNoise.draw(self.config, self.iterations, n, self.actions, carry.seed, carry.step, self.device)
+        action, mean = self.plan(carry.mean, obs.to(self.device), noise, explore)
+        return action, Carry(mean, carry.seed, carry.step + 1)
+
+    @torch.no_grad()
+    def plan(self, previous: Tensor, obs: Obs, noise: PlanNoise, explore: bool) -> tuple[Tensor, Tensor]:
+        """Actions (N, A) and the plan (H, N, A), from the previous plan and given noise."""
+        model, run = self.model, self._functions
+        shift = noise.shift if self.shifts else None
+        z = run["encode"](model, model.encoder.inputs(obs), shift)
+        prior = run["prior"](model, z, noise.prior_noise)
+        mean = torch.zeros_like(previous)
+        mean[:-1] = previous[1:]
+        mean = mean * ~obs.is_first[:, None]
+        std = torch.full_like(mean, self.config.max_std)
+        for i, which in enumerate(noise.heads):
+            heads = model.heads(which)
+            samples = noise.sample_noise[i], noise.value_noise[i]
+            mean, std, elite, score = run["improve"](model, heads, z, prior, mean, std, *samples, self.discount)
+        return planner.select(elite, score, std, noise, explore), mean
+
+    # Learning
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on model, policy and target Q functions."""
+        noise = UpdateNoise.draw(self.config, batch.reward.shape[0], self.actions, self.seed, self.updates, self.device)
+        metrics = self.learn(batch.to(self.device), noise)
+        self.updates += 1
+        return metrics
+
+    def learn(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """The update with given noise."""
+        model, run = self.model, self._functions
+        horizon = self.config.horizon
+        if batch.reward.shape[1] != horizon + 1:
+            raise ValueError(f"sequences of {batch.reward.shape[1]} steps; horizon={horizon} needs {horizon + 1}")
+        parts = {k: v.transpose(0, 1).contiguous() for k, v in model.encoder.inputs(batch.obs).items()}
+        first, later = {k: v[0] for k, v in parts.items()}, {k: v[1:] for k, v in parts.items()}
+        shift = noise.shift if self.shifts else None
+        first_shift, later_shift = (None, None) if shift is None else (shift[0], shift[1:])
+        action = batch.action[:, 1:].transpose(0, 1).contiguous()
+        reward = batch.reward[:, 1:].t().contiguous()
+        terminal = batch.is_terminal[:, 1:].t().float().contiguous()
+
+        heads = model.heads(noise.target_heads, target=True)
+        next_z, td = run["targets"](
+            model, heads, later, later_shift, reward, terminal, noise.target_noise, self.discount
+        )
+        loss, metrics, zs = run["model_losses"](
+            model, first, first_shift, action, reward, terminal, next_z, td, noise.value_keep
+        )
+        metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(loss, list(self.optimizer.parameters.values())))
+
+        heads = model.heads(noise.policy_heads)
+        loss, policy_metrics, self.scale = run["policy_loss"](
+            model, heads, zs, noise.policy_noise, noise.policy_keep, self.scale
+        )
+        policy_metrics["policy_grad_norm"] = self.policy_optimizer.step(
+            torch.autograd.grad(loss, list(self.policy_optimizer.parameters.values()))
+        )
+        self._move_targets()
+        return metrics | policy_metrics | {"td_target": td.mean()}
+
+    @torch.no_grad()
+    def _move_targets(self) -> None:
+        torch._foreach_lerp_(list(self.model.target_q.parameters()), list(self.model.q.parameters()), self.config.tau)
+
+    # Study
+
+    @torch.no_grad()
+    def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
+        """Predictions on recorded sequences, without augmentation; `value` is the mean of all Q functions."""
+        model, steps = self.model, batch.reward.shape[1]
+        if not 1 <= context <= steps:
+            raise ValueError(f"context={context} must lie in 1..{steps}, the sequence length")
+        batch = batch.to(self.device)
+        parts = {k: v.flatten(0, 1) for k, v in model.encoder.inputs(batch.obs).items()}
+        rows = next(iter(parts.values())).shape[0]
+        chunks = [
+            model.encode({k: v[i : i + REPORT_ROWS] for k, v in parts.items()}) for i in range(0, rows, REPORT_ROWS)
+        ]
+        posterior = torch.cat(chunks).unflatten(0, batch.reward.shape)
+        open_loop = posterior.clone()
+        for t in range(context, steps):
+            open_loop[:, t] = model.next(open_loop[:, t - 1], batch.action[:, t])
+        action = model.pi_mean(posterior)
+        value = model.Q(model.heads(list(range(len(model.q)))), posterior, action).mean(0)
+        return {
+            "posterior": posterior,
+            "open_loop": open_loop,
+            "reward_pred": self._rewards(posterior, batch.action),
+            "reward_open_loop": self._rewards(open_loop, batch.action),
+            "value": value,
+        }
+
+    def _rewards(self, z: Tensor, action: Tensor) -> Tensor:
+        """Predicted rewards (B, T) of taking action[t] at z[t - 1]; NaN at t = 0."""
+        reward = self.model.scalar(self.model.reward(z[:, :-1], action[:, 1:]))
+        return torch.cat([torch.full_like(reward[:, :1], torch.nan), reward], 1)
+
+    # State
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state under its name, not copied."""
+        optimizers = {"optimizer": self.optimizer, "policy_optimizer": self.policy_optimizer}
+        groups = {"model": self.model.state_dict(), **{k: o.state_dict() for k, o in optimizers.items()}}
+        flat = {f"{group}.{name}": value.detach() for group, found in groups.items() for name, value in found.items()}
+        return flat | {"scale": self.scale, "updates": torch.tensor(self.updates)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies on the CPU of model.*, optimizer.*, policy_optimizer.*, scale and updates."""
+        return {name: value.detach().cpu().clone() for name, value in self._tensors().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore `state_dict`; ValueError names what is missing, unknown or misshapen, before anything changes."""
+        mine = self._tensors()
+        missing, unknown = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
+        if missing or unknown:
+            raise ValueError(f"agent state lacks {missing[:5]} and holds unknown {unknown[:5]}")
+        for name, value in mine.items():
+            if value.shape != state[name].shape or value.dtype != state[name].dtype:
+                found, wanted = ((tuple(x.shape), x.dtype) for x in (state[name], value))
+                raise ValueError(f"agent state {name} is {found}, expected {wanted}")
+        with torch.no_grad():
+            for name, value in mine.items():
+                value.copy_(state[name])
+        self.scale = mine["scale"]
+        self.updates = int(state["updates"])

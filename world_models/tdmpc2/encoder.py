@@ -1,0 +1,153 @@
+"""From stacked features, pixels and proprioception to the latent z; every subset of the three works.
+
+| given | front end |
+|---|---|
+| features | one linear layer (`front_end="linear"`, as the study) or the official state encoder ("mlp") |
+| pixels | the official four convolutions; one linear layer more where they do not give `latent_dim` numbers |
+| proprioception alone | the official state encoder |
+| several | each image part as above, then [parts, proprioception] concatenated, one linear layer |
+
+The result goes through SimNorm. The official code knows one part at a time,
+and pixels only of 64x64 with a latent of 512.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from world_models.nets import MLP, Conv, Linear, simnorm
+from world_models.tdmpc2.config import TDMPC2Config
+from world_models.types import Obs, ObsShapes
+
+PAD = 3  # pixels of random shift in each direction
+KERNELS, STRIDES = (7, 5, 3, 3), (2, 2, 2, 1)
+
+
+def shift_pixels(pixels: Tensor, shift: Tensor) -> Tensor:
+    """Each image (N, S, height, width, C) moved by its whole number of pixels; borders repeat.
+
+    shift is (N, 2), rows and columns, from 0 to 2 PAD; PAD leaves an image in place. Whole steps interpolate nothing.
+    """
+    n, stack, height, width, colours = pixels.shape
+    rows = (shift[:, :1] + torch.arange(height, device=shift.device) - PAD).clamp(0, height - 1)
+    left, right = pixels[..., :1, :].expand(-1, -1, -1, PAD, -1), pixels[..., -1:, :].expand(-1, -1, -1, PAD, -1)
+    padded = torch.cat([left, pixels, right], -2)
+    line, window = (width + 2 * PAD) * colours, width * colours
+    images = torch.arange(n * stack, device=shift.device).view(n, stack, 1) * height
+    starts = (images + rows.unsqueeze(1)) * line + (shift[:, 1] * colours).view(n, 1, 1)
+    windows = padded.view(-1).as_strided((padded.numel() - window + 1, window), (1, 1))
+    return windows.index_select(0, starts.view(-1)).view(pixels.shape)
+
+
+def pixel_blocks(pixels: Tensor, shift: Tensor | None) -> Tensor:
+    """Images (N, S, height, width, C) as (N, 4SC, height / 2, width / 2) in [-0.5, 0.5], channels-last.
+
+    Channels are ordered row in block, column in block, S, C, as `to_blocks` does. A compiler fuses the gather.
+    """
+    n, stack, height, width, colours = pixels.shape
+    if torch.compiler.is_compiling() and shift is not None:
+        ranges = [torch.arange(k, device=pixels.device) for k in (n, stack, height, width, colours)]
+        rows = (shift[:, :1] + ranges[2] - PAD).clamp(0, height - 1).view(n, height // 2, 1, 2, 1, 1, 1)
+        columns = (shift[:, 1:] + ranges[3] - PAD).clamp(0, width - 1).view(n, 1, width // 2, 1, 2, 1, 1)
+        image = ranges[0].view(n, 1, 1, 1, 1, 1, 1)
+        blocks = pixels[image, ranges[1].view(stack, 1), rows, columns, ranges[4]]
+    else:
+        moved = pixels if shift is None else shift_pixels(pixels, shift)
+        split = moved.view(n, stack, height // 2, 2, width // 2, 2, colours)
+        blocks = split.permute(0, 2, 4, 3, 5, 1, 6)
+    blocks = blocks.reshape(n, height // 2, width // 2, 4 * stack * colours).float()
+    return (blocks * (1 / 255) - 0.5).permute(0, 3, 1, 2)
+
+
+class PixelEncoder(nn.Module):
+    """Four convolutions with ReLU between them; the output is flattened as (channels, rows, columns)."""
+
+    def __init__(self, channels: int, size: int, width: int, generator: Generator):
+        super().__init__()
+        inputs = [channels, width, width, width]
+        self.convs = nn.ModuleList(
+            [Conv(i, width, k, s, generator) for i, k, s in zip(inputs, KERNELS, STRIDES, strict=True)]
+        )
+        for kernel, stride in zip(KERNELS, STRIDES, strict=True):
+            size = (size - kernel) // stride + 1
+        self.outputs = width * max(size, 0) ** 2
+
+    def forward(self, pixels: Tensor, shift: Tensor | None) -> Tensor:
+        x = pixel_blocks(pixels, shift)
+        for conv in self.convs[:-1]:
+            x = F.relu(conv(x))
+        return self.convs[-1](x).flatten(1)
+
+
+class Encoder(nn.Module):
+    """z = SimNorm(front ends of what the observation holds)."""
+
+    def __init__(self, shapes: ObsShapes, config: TDMPC2Config, generator: Generator):
+        super().__init__()
+        self.shapes, self.stack, self.simnorm_dim = shapes, config.stack, config.simnorm_dim
+        w = config.widths
+        hidden = [w.enc_dim] * max(w.num_enc_layers - 1, 1)
+        self.feature: nn.Module | None = None
+        self.pixels: PixelEncoder | None = None
+        self.state: nn.Module | None = None
+        self.merge: nn.Module | None = None
+        widths: list[int] = []  # of what is merged
+        if shapes.feature is not None:
+            inputs = config.stack * int(torch.Size(shapes.feature).numel())
+            linear = config.front_end == "linear"
+            layer = Linear(inputs, w.latent_dim, generator) if linear else MLP(inputs, hidden, w.latent_dim, generator)
+            self.feature = layer
+            widths.append(w.latent_dim)
+        if shapes.pixels is not None:
+            self.pixels = self._pixel_encoder(shapes.pixels, config, generator)
+            widths.append(self.pixels.outputs)
+        if shapes.proprio is not None:
+            if not widths:
+                self.state = MLP(shapes.proprio, hidden, w.latent_dim, generator)
+            widths.append(w.latent_dim if not widths else shapes.proprio)
+        if len(widths) > 1 or widths[0] != w.latent_dim:
+            self.merge = Linear(sum(widths), w.latent_dim, generator)
+
+    @staticmethod
+    def _pixel_encoder(shape: tuple[int, int, int], config: TDMPC2Config, generator: Generator) -> PixelEncoder:
+        height, width, colours = shape
+        if height != width or height % 2:
+            raise ValueError(f"pixels of {height}x{width}: height and width must be equal and even")
+        encoder = PixelEncoder(config.stack * colours, height, config.widths.num_channels, generator)
+        if encoder.outputs == 0:
+            raise ValueError(f"pixels of {height}x{width} are too small for kernels {KERNELS} with strides {STRIDES}")
+        return encoder
+
+    def inputs(self, obs: Obs) -> dict[str, Tensor]:
+        """The parts of `obs` (*, ...) that are read, with shapes checked: feature (*, SF) and proprio (*, D) flattened."""
+        parts: dict[str, Tensor] = {}
+        lead = obs.is_first.shape
+        wanted = {
+            "feature": None if self.shapes.feature is None else (self.stack, *self.shapes.feature),
+            "pixels": None if self.shapes.pixels is None else (self.stack, *self.shapes.pixels),
+            "proprio": None if self.shapes.proprio is None else (self.shapes.proprio,),
+        }
+        for name, shape in wanted.items():
+            if shape is None:
+                continue
+            value = getattr(obs, name)
+            if value is None or value.shape != (*lead, *shape):
+                found = None if value is None else tuple(value.shape)
+                raise ValueError(f"{name} of shape {found}, expected {(*lead, *shape)}")
+            parts[name] = value if name == "pixels" else value.flatten(len(lead)).float()
+        return parts
+
+    def forward(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Tensor:
+        """z (*, L) of parts (*, ...) as `inputs` gives them; shift (*, 2) moves the pixels."""
+        fronts = []
+        if self.feature is not None:
+            fronts.append(self.feature(parts["feature"]))
+        if self.pixels is not None:
+            lead = parts["pixels"].shape[:-4]
+            flat = None if shift is None else shift.reshape(-1, 2)
+            fronts.append(self.pixels(parts["pixels"].flatten(0, -5), flat).unflatten(0, lead))
+        if self.shapes.proprio is not None:
+            proprio = parts["proprio"]
+            fronts.append(proprio if self.state is None else self.state(proprio))
+        x = fronts[0] if len(fronts) == 1 else torch.cat(fronts, -1)
+        return simnorm(x if self.merge is None else self.merge(x), self.simnorm_dim)
