@@ -57,17 +57,19 @@ def train(
 
 def resume(run: str | Path) -> "Result":
     """Continue an interrupted run with the configuration that it stores."""
+    path = _run_folder(run)
     from mbrl_pvr import trainer
 
-    return trainer.resume(Path(run))
+    return trainer.resume(path)
 
 
 def evaluate(run: str | Path, *, episodes: int = 12, video: bool = False) -> "pd.DataFrame":
     """Play episodes in the training distribution with the newest checkpoint; one row per episode."""
     _at_least(1, episodes=episodes)
+    path = _run_folder(run)
     from mbrl_pvr import evaluation
 
-    return evaluation.evaluate_run(Path(run), episodes=episodes, video=video)
+    return evaluation.evaluate_run(path, episodes=episodes, video=video)
 
 
 def ood(
@@ -86,17 +88,19 @@ def ood(
         )
     if not 0 <= severity <= 1:
         raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
+    path = _run_folder(run)
     from mbrl_pvr import evaluation
 
-    return evaluation.ood(Path(run), episodes=episodes, shift=shift, severity=severity, video=video)
+    return evaluation.ood(path, episodes=episodes, shift=shift, severity=severity, video=video)
 
 
 def record(run: str | Path, *, episodes: int = 10, context: int = 1) -> Path:
     """Write latents.npz: held-out episodes with the model's predictions, the first `context` observations given."""
     _at_least(1, episodes=episodes, context=context)
+    path = _run_folder(run)
     from mbrl_pvr import recording
 
-    return recording.record(Path(run), episodes=episodes, context=context)
+    return recording.record(path, episodes=episodes, context=context)
 
 
 def analyze(runs: str | Path | Sequence[str | Path], out: str | Path, *, figures: Sequence[str] | None = None) -> Any:
@@ -141,6 +145,14 @@ def pretrain(
         steps=steps,
         seed=chosen[0].seed,
     )
+
+
+def _run_folder(run: str | Path) -> Path:
+    """The folder, once it is known to hold a readable run: a slip is told before torch is imported."""
+    from mbrl_pvr.runfolder import read_run
+
+    read_run(run)
+    return Path(run)
 
 
 def _at_least(low: int, **values: int) -> None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
+_NEAR = 0.2  # suggestions that are this much worse than the best are left out
 _THRESHOLD = 0.55  # below this similarity a suggestion confuses more than it helps
 
 
@@ -23,7 +24,8 @@ def nearest(name: str, options: Iterable[str], limit: int = 3) -> list[str]:
         return max(full, 0.98 * last)
 
     ranked = sorted(((score(option), option) for option in options), key=lambda pair: (-pair[0], pair[1]))
-    return [option for value, option in ranked[:limit] if value >= _THRESHOLD]
+    floor = max(_THRESHOLD, ranked[0][0] - _NEAR) if ranked else 0.0
+    return [option for value, option in ranked[:limit] if value >= floor]
 
 
 def did_you_mean(name: str, options: Iterable[str], otherwise: str = "") -> str:

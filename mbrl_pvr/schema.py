@@ -74,6 +74,10 @@ def _check(cls: type, tree: Any, prefix: str, where: str, known: tuple[str, ...]
     for key, value in tree.items():
         refuse_code(key, where)
         hint = hints(cls).get(key) if isinstance(key, str) else None
+        if hint is None and f"{prefix}{key}" in known:
+            raise ConfigError(
+                f"unknown key {key!r}", where, f"Nest it: {key.replace('.', ': {')}: …" + "}" * key.count(".")
+            )
         if hint is None:
             raise unknown_key(f"{prefix}{key}", known, where)
         inner = section(hint)

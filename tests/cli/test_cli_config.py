@@ -26,7 +26,16 @@ from mbrl_pvr.errors import ConfigError, Error
 from mbrl_pvr.schema import convert, field_docs, leaf_keys
 from mbrl_pvr.yamlfile import dump_yaml, parse_yaml
 
-SOME_KEYS = ("seed", "device", "steps", "updates_per_step", "encoder.normalise", "agent.front_end", "env.num", "replay.capacity")
+SOME_KEYS = (
+    "seed",
+    "device",
+    "steps",
+    "updates_per_step",
+    "encoder.normalise",
+    "agent.front_end",
+    "env.num",
+    "replay.capacity",
+)
 
 
 def test_defaults_are_the_dataclasses() -> None:
@@ -133,7 +142,10 @@ def test_every_field_of_ours_is_documented() -> None:
 
 
 def test_diff_names_what_changed() -> None:
-    assert diff(load_config(), load_config(["agent.lr=1e-3", "seed=2"])) == ["seed: 1 -> 2", "agent.lr: 0.0003 -> 0.001"]
+    assert diff(load_config(), load_config(["agent.lr=1e-3", "seed=2"])) == [
+        "seed: 1 -> 2",
+        "agent.lr: 0.0003 -> 0.001",
+    ]
 
 
 def test_identity_ignores_how_a_run_is_computed() -> None:
@@ -235,10 +247,13 @@ plain = st.recursive(
         st.integers(-(10**12), 10**12),
         st.floats(allow_nan=False, allow_infinity=False),
         st.text(max_size=12).filter(lambda s: s.isprintable()),
-        st.sampled_from(["on", "1e3", "0x10", "010", "1:30", "~", "null", "2020-01-01", "1_0", ".5", "=", "<<", "!x", "*a"]),
+        st.sampled_from(
+            ["on", "1e3", "0x10", "010", "1:30", "~", "null", "2020-01-01", "1_0", ".5", "=", "<<", "!x", "*a"]
+        ),
     ),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
