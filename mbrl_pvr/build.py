@@ -1,0 +1,101 @@
+"""From a configuration to its parts: encoder, environments, agent. Everything that is chosen by name is chosen here."""
+
+import logging
+import shutil
+from dataclasses import dataclass, replace
+
+import torch
+
+import pvr_zoo
+from mbrl_pvr import envs
+from mbrl_pvr.config import RunConfig
+from mbrl_pvr.errors import Unavailable
+from mbrl_pvr.features import Features
+from mbrl_pvr.process import keep_freed_memory, set_threads
+from world_models.agent import Agent
+from world_models.tdmpc2.agent import TDMPC2
+from world_models.types import ActionSpec
+
+_log = logging.getLogger(__name__)
+
+OWN_ENCODING = ("scratch", "state")  # encoder names under which the agent gets pixels or the simulator's state
+
+
+@dataclass(frozen=True)
+class EnvFacts:
+    """What an agent must know of an environment; kept in the manifest so that a run loads without a simulator."""
+
+    action_dim: int
+    discrete: bool
+    proprio_dim: int
+    episode_length: int  # agent steps
+
+    @classmethod
+    def of(cls, env: envs.VectorEnv) -> "EnvFacts":
+        """Read off a running environment."""
+        return cls(env.action_spec.dim, env.action_spec.discrete, env.proprio_dim, env.max_episode_steps)
+
+
+def pick_device(config: RunConfig) -> torch.device:
+    """`auto` becomes cuda where torch sees one; raises Unavailable where cuda is asked for and is not there."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise Unavailable("device=cuda, but torch sees no CUDA device", hint="Use device=cpu or device=auto")
+    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def pick_compile(config: RunConfig, device: torch.device) -> bool:
+    """Whether updates and plans are compiled: on a GPU, or where asked for. Without a C++ compiler all runs eager, said once."""
+    wanted = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+    if wanted and shutil.which("g++") is None and shutil.which("clang++") is None:
+        _log.warning("no C++ compiler (Debian: apt-get install g++ python3-dev): updates run eager, which is slower")
+        return False
+    return wanted
+
+
+def setup_process(threads: int) -> None:
+    """Fix this process's threads, and keep freed memory instead of handing it back to the kernel after every update."""
+    set_threads(threads)
+    keep_freed_memory()
+
+
+def build_encoder(config: RunConfig, device: torch.device) -> "pvr_zoo.Encoder | None":
+    """The frozen encoder of the run, or None where the agent learns from pixels or is given the state."""
+    choice = config.encoder
+    if choice.name in OWN_ENCODING:
+        return None
+    encoder = pvr_zoo.create(
+        choice.name,
+        truncate=choice.truncate,
+        feature=choice.feature,
+        norm=choice.norm,
+        input_size=choice.input_size,
+        weights=choice.weights,
+    )
+    return encoder.to(device)
+
+
+def env_config(config: RunConfig, *, pixels: bool = False) -> envs.EnvConfig:
+    """The environment as the agent needs it: nothing is rendered where only the state is seen, unless `pixels` asks for pictures."""
+    only_state = config.encoder.name == "state"
+    return replace(config.env, pixels=pixels or not only_state, proprio=config.env.proprio or only_state)
+
+
+def build_features(config: RunConfig, facts: EnvFacts, device: torch.device) -> Features:
+    """The feature provider that fits the environment's frames and the run's encoder."""
+    proprio = facts.proprio_dim if env_config(config).proprio else None
+    return Features(config.encoder, build_encoder(config, device), config.env.size, proprio)
+
+
+def build_agent(
+    config: RunConfig, features: Features, facts: EnvFacts, device: torch.device, *, compiled: bool
+) -> Agent:
+    """The agent of `config.agent`, with weights drawn from the run's seed."""
+    return TDMPC2(
+        features.shapes,
+        ActionSpec(facts.action_dim, facts.discrete),
+        config.agent,
+        episode_length=facts.episode_length,
+        seed=config.seed,
+        compile=compiled,
+        device=device,
+    )

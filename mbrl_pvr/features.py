@@ -1,0 +1,61 @@
+"""Frames to what the agent sees and replay keeps: the only caller of the encoder zoo while a run lasts.
+
+A frozen encoder sees each frame exactly once, when it is collected; `Features.frames_encoded` counts, so that a test can prove it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mbrl_pvr.config import EncoderConfig
+from mbrl_pvr.envs import EnvStep
+from mbrl_pvr.errors import IntegrityError
+from pvr_zoo.encoder import Encoder
+from world_models.types import ObsShapes
+
+
+@dataclass(frozen=True)
+class View:
+    """One tick of N environments as replay keeps it; None where the agent does not get that part."""
+
+    feature: np.ndarray | None  # (N, *feature_shape) float16
+    pixels: np.ndarray | None  # (N, height, width, 3) uint8
+    proprio: np.ndarray | None  # (N, D) float32
+
+
+class Features:
+    """Turns environment steps into views. Without an encoder, pixels pass through (`scratch`) or are not used (`state`)."""
+
+    def __init__(self, config: EncoderConfig, encoder: Encoder | None, size: int, proprio: int | None) -> None:
+        pixels = (size, size, 3) if config.name == "scratch" else None
+        feature = None if encoder is None else tuple(encoder.spec.feature_shape)
+        self.shapes = ObsShapes(feature=feature, pixels=pixels, proprio=proprio)
+        self.encoder = encoder
+        self.layer_norm = config.normalise == "layernorm"
+        self.frames_encoded = 0
+
+    def view(self, step: EnvStep) -> View:
+        """What the agent may see of one tick; each frame in it is encoded here and nowhere else."""
+        return View(
+            feature=None if self.encoder is None else self._encode(step.frame),
+            pixels=step.frame if self.shapes.pixels is not None else None,
+            proprio=step.proprio if self.shapes.proprio is not None else None,
+        )
+
+    @torch.inference_mode()
+    def _encode(self, frames: np.ndarray) -> np.ndarray:
+        device = next(iter(self.encoder.parameters())).device
+        feature = self.encoder(torch.from_numpy(frames).to(device))  # (N, *feature_shape) float32
+        if self.layer_norm:
+            feature = F.layer_norm(feature, feature.shape[-1:])
+        half = feature.to(torch.float16).cpu().numpy()
+        if not np.isfinite(half).all():
+            peak = feature.abs().max().item()
+            raise IntegrityError(
+                f"encoder {self.encoder.spec.name!r} gave a feature that float16 cannot hold (largest magnitude {peak:g})",
+                hint="Check the weights, or normalise the feature: encoder.normalise=layernorm",
+            )
+        self.frames_encoded += len(frames)
+        return half

@@ -1,0 +1,180 @@
+"""Train the study's in-distribution autoencoder on frames of tasks, and write its encoder as a file for `encoder=PATH`.
+
+Frames come from held random actions, or from run folders that kept pixels (encoder=scratch), since random actions leave
+most states unseen. Beside the file stand its loss curve and a picture of reconstructions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mbrl_pvr import checkpoint, envs
+from mbrl_pvr.envs import EnvConfig
+from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.seeding import derive, rng
+from mbrl_pvr.storage import make_folders, replace_atomic
+from mbrl_pvr.tensorfile import load
+from pvr_zoo.families.autoencoder import SIZE, ConvAutoencoder, save_encoder
+
+HOLD = (1, 9)  # random actions are held this many agent steps, so that they move the body instead of averaging out
+EPISODE_CAP = 50  # agent steps before the next reset: many starting states, looks and early motions
+BATCH = 64
+LEARNING_RATE = 1e-3  # peak of a cosine schedule
+SHOWN = 12  # frames in the picture of reconstructions
+
+Progress = Callable[[int, int, str], None]  # done, total, what
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames (M, 64, 64, 3) uint8 in groups of one look each; `background[group[i]]` is the median frame of frame i's look."""
+
+    frames: np.ndarray
+    group: np.ndarray  # (M,) int
+    background: np.ndarray  # (G, 64, 64, 3) uint8
+
+
+def autoencoder(
+    tasks: Sequence[EnvConfig],
+    out: Path | str,
+    *,
+    frames: int | Sequence[Path | str],
+    steps: int,
+    seed: int,
+    feature_dim: int = 256,
+    progress: Progress = lambda done, total, what: None,
+) -> Path:
+    """Train on `frames` frames of each task, or on all frames of the run folders `frames`, for `steps` batches of 64.
+
+    Returns the encoder file. Raises ConfigError where a run kept no frames.
+    """
+    out = Path(out)
+    make_folders(out.absolute().parent)
+    if isinstance(frames, int):
+        data = _joined([random_frames(task, frames, seed, progress) for task in tasks])
+        sources = [
+            f"{frames} frames of {t.name}, held random actions, shifts={t.shifts}, render={t.render}" for t in tasks
+        ]
+    else:
+        data = _joined([run_frames(run) for run in frames])
+        sources = [f"frames of run {Path(run).name}" for run in frames]
+    model, curve = _fit(data, steps, seed, feature_dim, progress)
+    card: dict[str, Any] = {
+        "recipe": f"convolutional autoencoder, Adam {LEARNING_RATE} with cosine decay, batch {BATCH}, {steps} steps; "
+        "half of the squared error on the foreground",
+        "data": sources,
+        "frames": len(data.frames),
+        "seed": seed,
+        "loss_curve": curve,
+        "licence": "MIT",
+    }
+    path = save_encoder(out, model, card)
+    _draw_curve(path.with_name(f"{path.stem}_loss.png"), curve)
+    _draw_reconstructions(path.with_name(f"{path.stem}_reconstruction.png"), model, data, seed)
+    return path
+
+
+def random_frames(config: EnvConfig, count: int, seed: int, progress: Progress) -> Frames:
+    """`count` frames of one task under held random actions, with the training looks of `config.shifts`; a group an episode."""
+    capped = replace(config, size=SIZE, max_steps=EPISODE_CAP, pixels=True, num=1)
+    frames, group, held = [], [], 0
+    noise = rng(seed, f"pretrain-{config.name}")
+    with envs.make(capped, seed=seed, stream="pretrain") as env:
+        step = env.reset()
+        action = np.zeros((1, env.action_spec.dim), dtype=np.float32)
+        while len(frames) < count:
+            frames.append(step.frame[0])
+            group.append(int(step.episode[0]))
+            if held == 0:
+                action = noise.uniform(-1, 1, action.shape).astype(np.float32)
+                held = int(noise.integers(*HOLD))
+            held -= 1
+            step = env.step(action)
+            if len(frames) % 100 == 0:
+                progress(len(frames), count, f"frames of {config.name}")
+    return _grouped(np.stack(frames), np.array(group))
+
+
+def run_frames(run: Path | str) -> Frames:
+    """All frames that a run's newest checkpoint holds; ConfigError where the run kept none."""
+    saved = checkpoint.latest(run)
+    if saved is None or saved.replay is None or "pixels" not in saved.replay["shape"]:
+        raise ConfigError("this run kept no frames to train on", str(run), "Use a run with encoder=scratch")
+    if saved.replay["shape"]["pixels"][2:4] != [SIZE, SIZE]:
+        raise ConfigError(f"frames of this run are not {SIZE}×{SIZE} pixels", str(run))
+    segments = [load(Path(run) / entry["file"]) for entry in saved.replay["segments"]]
+    pixels = np.concatenate([s["pixels"].numpy() for s in segments])  # (ticks, N, 64, 64, 3)
+    first = np.concatenate([s["is_first"].numpy() for s in segments])  # (ticks, N)
+    episode = np.cumsum(first, axis=0) * first.shape[1] + np.arange(first.shape[1])
+    return _grouped(pixels.reshape(-1, SIZE, SIZE, 3), episode.reshape(-1))
+
+
+def _grouped(frames: np.ndarray, episode: np.ndarray) -> Frames:
+    names, group = np.unique(episode, return_inverse=True)
+    background = np.stack([np.median(frames[group == g], axis=0) for g in range(len(names))]).astype(np.uint8)
+    return Frames(frames, group, background)
+
+
+def _joined(parts: Sequence[Frames]) -> Frames:
+    offsets = np.cumsum([0] + [len(p.background) for p in parts])
+    return Frames(
+        np.concatenate([p.frames for p in parts]),
+        np.concatenate([p.group + offset for p, offset in zip(parts, offsets[:-1], strict=True)]),
+        np.concatenate([p.background for p in parts]),
+    )
+
+
+def _fit(
+    data: Frames, steps: int, seed: int, feature_dim: int, progress: Progress
+) -> tuple[ConvAutoencoder, list[list[float]]]:
+    """The trained model and its loss curve [[step, mean loss since the last point], …]."""
+    torch.manual_seed(derive(seed, "autoencoder"))
+    model = ConvAutoencoder(feature_dim).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    noise = rng(seed, "autoencoder-batches")
+    curve: list[list[float]] = []
+    recent: list[float] = []
+    for step in range(1, steps + 1):
+        chosen = noise.integers(0, len(data.frames), BATCH)
+        frames, background = data.frames[chosen], data.background[data.group[chosen]]
+        loss = model.loss(torch.from_numpy(frames), torch.from_numpy(background))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        recent.append(loss.item())
+        if step % max(1, steps // 100) == 0 or step == steps:
+            curve.append([step, float(f"{np.mean(recent):.5g}")])
+            progress(step, steps, f"autoencoder, loss {curve[-1][1]:.5f}")
+            recent.clear()
+    return model, curve
+
+
+def _draw_curve(path: Path, curve: list[list[float]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.3, 2.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*np.array(curve).T, color="#0072B2", linewidth=1)
+    axes.set(xlabel="training step", ylabel="loss", yscale="log")
+    axes.spines[["top", "right"]].set_visible(False)
+    with replace_atomic(path) as temporary:
+        figure.savefig(temporary, dpi=200)
+
+
+def _draw_reconstructions(path: Path, model: ConvAutoencoder, data: Frames, seed: int) -> None:
+    """Frames above, what the feature remembers of them below."""
+    chosen = np.sort(rng(seed, "autoencoder-shown").choice(len(data.frames), SHOWN, replace=False))
+    frames = data.frames[chosen]
+    rebuilt = model.reconstruct(torch.from_numpy(frames)).numpy()
+    rows = [np.concatenate(list(row), axis=1) for row in (frames, rebuilt)]
+    with replace_atomic(path) as temporary:
+        Image.fromarray(np.concatenate(rows)).resize((SHOWN * SIZE * 2, 4 * SIZE), Image.Resampling.NEAREST).save(
+            temporary
+        )

@@ -1,0 +1,78 @@
+"""Held-out rollouts with the model's predictions beside the truth: the arrays that the analysis reads."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.evaluation import IN_DISTRIBUTION, play
+from mbrl_pvr.rollout import Episode
+from mbrl_pvr.session import Trained, load_trained
+from world_models.types import Batch, Obs
+
+
+def record(run: Path | str, *, episodes: int = 10, context: int = 1) -> Path:
+    """Play `episodes` with the newest checkpoint and write `latents.npz` into the run folder.
+
+    The first `context` observations of an episode are given to the model, the rest is predicted open loop under the recorded
+    actions. Arrays are padded to the longest episode; `length` says how many steps are real.
+    """
+    with load_trained(run) as trained:
+        if context < 1:
+            raise ConfigError(f"context={context}: at least one observation must be given to the model")
+        reports = [
+            _report(trained, episode, context) for _, episode in play(trained, IN_DISTRIBUTION, "record", episodes)
+        ]
+        facts = {"context": context, "kind": "deterministic", "step": trained.step}
+        with trained.run.replace("latents.npz") as temporary:
+            np.savez_compressed(temporary, **_padded(reports), **facts)
+        return trained.run.path / "latents.npz"
+
+
+def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
+    """One episode as a batch (1, T, …) with stacked observations."""
+    steps = len(episode.reward)
+    index = np.maximum(
+        np.arange(steps)[:, None] + np.arange(1 - stack, 1), 0
+    )  # (T, S): frames before the first are the first
+
+    def part(name: str, stacked: bool) -> torch.Tensor | None:
+        if getattr(episode.views[0], name) is None:
+            return None
+        array = np.concatenate([getattr(view, name) for view in episode.views])  # (T, …)
+        return torch.from_numpy(array[index] if stacked else array)[None].to(device)
+
+    is_first, is_last = np.zeros((2, 1, steps), dtype=bool)
+    is_first[:, 0], is_last[:, -1] = True, True
+    return Batch(
+        obs=Obs(
+            is_first=torch.from_numpy(is_first).to(device),
+            feature=part("feature", stacked=True),
+            pixels=part("pixels", stacked=True),
+            proprio=part("proprio", stacked=False),
+        ),
+        action=torch.from_numpy(episode.action)[None].to(device),
+        reward=torch.from_numpy(episode.reward)[None].to(device),
+        is_last=torch.from_numpy(is_last).to(device),
+        is_terminal=torch.from_numpy(episode.is_terminal)[None].to(device),
+    )
+
+
+def _report(trained: Trained, episode: Episode, context: int) -> dict[str, np.ndarray]:
+    batch = to_batch(episode, trained.agent.sequence.stack, trained.device)
+    report = {k: v[0].float().cpu().numpy() for k, v in trained.agent.report(batch, context).items()}
+    report["reward_true"] = episode.reward
+    if episode.views[0].feature is not None:
+        report["feature"] = np.concatenate([view.feature for view in episode.views])
+    return report
+
+
+def _padded(reports: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    lengths = np.array([len(r["reward_true"]) for r in reports])
+    longest = lengths.max()
+
+    def pad(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [(0, longest - len(x))] + [(0, 0)] * (x.ndim - 1))
+
+    return {name: np.stack([pad(r[name]) for r in reports]) for name in reports[0]} | {"length": lengths}

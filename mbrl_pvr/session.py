@@ -1,0 +1,218 @@
+"""What a run is made of, put together: from a folder and a configuration to something that can train, or be looked at."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mbrl_pvr import checkpoint, config, envs
+from mbrl_pvr.build import (
+    EnvFacts,
+    build_agent,
+    build_features,
+    env_config,
+    pick_compile,
+    pick_device,
+    setup_process,
+)
+from mbrl_pvr.collect import Collector
+from mbrl_pvr.config import RunConfig
+from mbrl_pvr.display import Display
+from mbrl_pvr.errors import IntegrityError
+from mbrl_pvr.features import Features
+from mbrl_pvr.logger import Logger
+from mbrl_pvr.replay import Replay
+from mbrl_pvr.runfolder import RunFolder, read_run
+from mbrl_pvr.sinks import make_sinks
+from mbrl_pvr.storage import plain
+from world_models.agent import Agent
+
+VERSIONS = ("torch", "numpy", "dm_control", "mujoco", "gymnasium", "timm")
+
+
+@dataclass
+class Trained:
+    """An agent with what it needs to act: encoder, device, and the run folder it belongs to."""
+
+    run: RunFolder
+    config: RunConfig
+    agent: Agent
+    features: Features
+    device: torch.device
+    step: int  # agent steps behind these weights
+
+
+@dataclass
+class Session(Trained):
+    """A run while it trains."""
+
+    replay: Replay
+    collector: Collector
+    logger: Logger
+    updates: int = 0
+    eval_return: float = float("nan")
+
+    def save(self) -> None:
+        """Commit everything that continuing needs."""
+        carry, numbers = split_carry(self.collector.carry)
+        groups = {"agent": self.agent.state_dict(), "carry": carry}
+        meta = {
+            "collector": self.collector.state_dict(),
+            "carry": numbers,
+            "updates": self.updates,
+            "eval_return": self.eval_return,
+            "logger": self.logger.state_dict(),
+        }
+        checkpoint.save(
+            self.run,
+            self.collector.steps,
+            groups,
+            meta,
+            replay=self.replay,
+            device=self.device,
+            keep=self.config.keep_checkpoints,
+        )
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Continue from `saved`, whose logs `checkpoint.restore` has cut."""
+        self.agent.load_state_dict(saved.tensors("agent"))
+        self.replay.load(self.run.path, saved.replay)
+        self.collector.load_state_dict(saved.meta["collector"])
+        tensors = {k: v.to(self.device) for k, v in saved.tensors("carry").items()}
+        self.collector.carry = replace(self.collector.carry, **tensors, **saved.meta["carry"])
+        self.updates, self.step = saved.meta["updates"], saved.step
+        self.eval_return = saved.meta["eval_return"]
+        self.logger.load_state_dict(saved.meta["logger"])
+
+
+class _Parts:
+    """Environments and encoder of a run, started on first use; the environments end with `stack`."""
+
+    def __init__(self, chosen: RunConfig, stack: ExitStack) -> None:
+        self.config, self._stack = chosen, stack
+        self.device = pick_device(chosen)
+        self.compiled = pick_compile(chosen, self.device)
+        setup_process(chosen.threads)
+
+    @cached_property
+    def env(self) -> envs.VectorEnv:
+        """The training environments."""
+        made = envs.make(env_config(self.config), seed=self.config.seed, stream="train")
+        return self._stack.enter_context(made)
+
+    @cached_property
+    def facts(self) -> EnvFacts:
+        """What the agent must know of them."""
+        return EnvFacts.of(self.env)
+
+    @cached_property
+    def features(self) -> Features:
+        """The feature provider with its encoder."""
+        return build_features(self.config, self.facts, self.device)
+
+    def manifest(self) -> dict[str, Any]:
+        """What the results depend on beside the configuration."""
+        encoder = self.features.encoder
+        return {
+            "command": sys.argv,
+            "git": _git_state(),
+            "versions": {name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "compiled": self.compiled,
+            "encoder": None if encoder is None else encoder.identity,
+            "env": asdict(self.facts),
+            "seed": self.config.seed,
+            "action_repeat": self.config.env.action_repeat,
+        }
+
+
+@contextmanager
+def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
+    """The run in `directory`, new or continued from its newest whole checkpoint; closes everything at the end."""
+    identity = {"sha256": config.identity(wanted)}
+    with ExitStack() as stack:
+        parts = _Parts(wanted, stack)
+        run = stack.enter_context(RunFolder.open(directory, config.to_dict(wanted), identity=identity, diff=_diff))
+        if not run.manifest["complete"]:
+            run.set_manifest(parts.manifest())
+        setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
+        facts, features, device = parts.facts, parts.features, parts.device
+        _refuse_other_encoder(run, features)
+        agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
+        replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num)
+        saved = checkpoint.restore(run)
+        sinks = make_sinks(["tensorboard"] if wanted.tensorboard else [], run)
+        repeat = wanted.env.action_repeat
+        logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=Display()))
+        collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
+        session = Session(run, wanted, agent, features, device, 0, replay, collector, logger)
+        if saved is not None:
+            session.restore(saved)
+        yield session
+
+
+def split_carry(carry: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """A carry (a dataclass) as its tensors and its plain numbers."""
+    tensors = {k: v for k, v in vars(carry).items() if isinstance(v, torch.Tensor)}
+    return tensors, {k: v for k, v in vars(carry).items() if k not in tensors}
+
+
+@contextmanager
+def load_trained(directory: Path | str) -> Iterator[Trained]:
+    """The newest whole checkpoint of a run, ready to act; the folder is locked meanwhile. IntegrityError where there is none."""
+    with RunFolder.attach(directory) as run:
+        chosen = config.from_dict(run.config)
+        saved = checkpoint.latest(run.path)
+        if saved is None:
+            raise IntegrityError("this run has no checkpoint yet", str(run.path), "Continue it: mbrl-pvr resume RUN")
+        facts = EnvFacts(**run.manifest["env"])
+        device = pick_device(chosen)
+        setup_process(chosen.threads)
+        features = build_features(chosen, facts, device)
+        agent = build_agent(chosen, features, facts, device, compiled=False)
+        agent.load_state_dict(saved.tensors("agent"))
+        yield Trained(run, chosen, agent, features, device, saved.step)
+
+
+def read_config(directory: Path | str) -> RunConfig:
+    """The configuration that a run folder was made with."""
+    return config.from_dict(read_run(directory)[0])
+
+
+def _diff(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return config.diff(config.from_dict(old), config.from_dict(new))
+
+
+def _refuse_other_encoder(run: RunFolder, features: Features) -> None:
+    """IntegrityError where the encoder's weights are not those that the run began with."""
+    now = None if features.encoder is None else plain(features.encoder.identity)
+    if run.manifest["encoder"] != now:
+        raise IntegrityError(
+            f"the encoder is not the one that this run began with: {run.manifest['encoder']} then, {now} now",
+            str(run.path),
+            "Put the old weights back, or start a new run",
+        )
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this code runs from, and whether it was changed since; None for an installed package."""
+
+    def git(*args: str) -> str:
+        done = subprocess.run(
+            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,126 @@
+"""The main job: train a world model and its agent, from a configuration to a finished run folder."""
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from mbrl_pvr.config import RunConfig
+from mbrl_pvr.errors import IntegrityError
+from mbrl_pvr.evaluation import IN_DISTRIBUTION, evaluate_agent, mean_return, row
+from mbrl_pvr.schedule import Every
+from mbrl_pvr.seeding import rng
+from mbrl_pvr.session import Session, open_session, read_config
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training run ended with."""
+
+    path: Path
+    steps: int  # agent steps
+    eval_return: float  # mean of the last evaluation
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user or the scheduler asked to stop; the run was saved and can be resumed."""
+
+
+def train(config: RunConfig, directory: Path | str) -> Result:
+    """Train in `directory`; continues what the folder holds.
+
+    Raises ConfigError where the folder holds a run of another configuration, RunLocked where another process uses it,
+    Interrupted after a first Ctrl-C or SIGTERM, once the state is saved.
+    """
+    with open_session(config, directory) as session, _StopFlag() as stop:
+        return _loop(session, stop)
+
+
+def resume(directory: Path | str) -> Result:
+    """Continue the run in `directory` with the configuration stored there."""
+    return train(read_config(Path(directory)), directory)
+
+
+def _loop(s: Session, stop: "_StopFlag") -> Result:
+    """Collect, learn, evaluate, save; each tick of the environments is one turn."""
+    config, collector = s.config, s.collector
+    should_log, should_evaluate = Every(config.log_every), Every(config.eval.every)
+    should_save = Every(config.checkpoint_every)
+    if collector.ticks == 0:
+        collector.start()
+        _evaluate(s)
+    while collector.steps < config.steps:
+        before = collector.steps
+        collector.send(explore_randomly=before < config.random_steps)
+        _learn(s)
+        for episode in collector.receive():
+            s.logger.episode(row(config, "train", IN_DISTRIBUTION, collector.steps, episode.number, episode))
+        now, last = collector.steps, collector.steps >= config.steps
+        if should_log(before, now) or last:
+            s.logger.metrics({f"time/{part}": seconds for part, seconds in collector.clock.take().items()})
+            s.logger.flush(now)
+        if should_evaluate(before, now) or last:
+            _evaluate(s)
+        if should_save(before, now) or last or stop.requested:
+            s.save()
+        if stop.requested and not last:
+            raise Interrupted(f"stopped at step {now} and saved; continue with: mbrl-pvr resume {s.run.path}")
+        s.logger.progress(now, config.steps)
+    return Result(s.run.path, collector.steps, s.eval_return)
+
+
+def _learn(s: Session) -> None:
+    """As many updates as are due, on data that is already stored; the first call makes up for the random steps."""
+    if s.collector.steps < s.config.random_steps:
+        return
+    due = int(s.collector.steps * s.config.updates_per_step) - s.updates
+    for _ in range(due):
+        with s.collector.clock("sample"):
+            batch = s.replay.sample(s.agent.sequence, rng(s.config.seed, "sample", s.updates)).to(s.device)
+        with s.collector.clock("update"):
+            metrics = s.agent.update(batch)
+        s.updates += 1
+        _refuse_nan(metrics, s)
+        s.logger.metrics({f"train/{k}": v for k, v in metrics.items()})
+
+
+def _refuse_nan(metrics: dict[str, torch.Tensor], s: Session) -> None:
+    """Stop at the first update whose loss is not finite, before it can reach a checkpoint."""
+    bad = sorted(k for k, v in metrics.items() if not torch.isfinite(v).all())
+    if bad:
+        raise IntegrityError(
+            f"{', '.join(bad)} became NaN or infinite at update {s.updates} (agent step {s.collector.steps})",
+            str(s.run.path),
+            "The newest checkpoint is from before it; lower agent.lr or look at the rewards, then start a new run",
+        )
+
+
+def _evaluate(s: Session) -> None:
+    """Episodes in the training distribution, always the same ones, so that the curve compares like with like."""
+    s.step = s.collector.steps
+    rows = list(evaluate_agent(s, "eval", IN_DISTRIBUTION, s.config.eval.episodes, video=s.config.eval.video))
+    for entry in rows:
+        s.logger.episode(entry)
+    s.eval_return = mean_return(rows)
+    s.logger.metrics({"eval/return": s.eval_return})
+    s.logger.flush(s.collector.steps)
+
+
+class _StopFlag:
+    """Ctrl-C or SIGTERM asks for a stop at the next tick; a second one ends the process at once."""
+
+    def __enter__(self) -> "_StopFlag":
+        self.requested = False
+        self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *exc: object) -> None:
+        for s, handler in self._old.items():
+            signal.signal(s, handler)
