@@ -123,6 +123,7 @@ def save(
         "sequence": _next_sequence(folder),
         "identity": run.identity,
         "environment": environment(device),
+        "keep": keep,
         "journals": {name: run.journal(name).commit() for name in JOURNALS},
         "replay": replay.seal(run.path) if replay else None,
     }
@@ -189,6 +190,7 @@ def restore(run: RunFolder, warn: Warn = _log.warning) -> Checkpoint | None:
         run.journal(name).cut(**committed.get(name, {"length": 0, "crc32": 0}))
     if checkpoint is not None:
         run.set_status(step=checkpoint.step, checkpoint=checkpoint.step)
+        _prune(run.path, checkpoint.manifest["keep"])  # a kill may have come before the end of it
     return checkpoint
 
 

@@ -51,11 +51,14 @@ def lock(folder: Path | str) -> Lock:
     except OSError as error:
         call("close", path, fd)
         raise StorageError(f"this file system cannot lock files: {error.strerror}", str(folder)) from error
-    held = Lock(path, fd)
     who = {"pid": os.getpid(), "host": socket.gethostname(), "started": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-    call("ftruncate", path, fd, 0)
-    write_all(fd, memoryview(json.dumps(who).encode()), path, 0)
-    return held
+    try:
+        call("ftruncate", path, fd, 0)
+        write_all(fd, memoryview(json.dumps(who).encode()), path, 0)
+    except StorageError:
+        call("close", path, fd)
+        raise
+    return Lock(path, fd)
 
 
 def _holder(path: Path) -> str:

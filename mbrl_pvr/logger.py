@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Mean:
-    """Mean of numbers, in double precision and in the order given. Tensors are read late, so as not to wait for them."""
+    """Mean of numbers, in double precision and in the order given. Tensors are read late, to not wait for them."""
 
     def __init__(self, total: float = 0.0, count: int = 0) -> None:
         self.total, self.count = total, count

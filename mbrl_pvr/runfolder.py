@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +146,11 @@ class RunFolder:
 
     def close(self) -> None:
         """Close the journals and release the lock."""
-        for journal in self._journals.values():
-            journal.close()
-        self._journals.clear()
-        self._lock.release()
+        with ExitStack() as stack:  # an error in one does not keep the others open
+            stack.callback(self._lock.release)
+            for journal in self._journals.values():
+                stack.callback(journal.close)
+            self._journals.clear()
 
     def __enter__(self) -> "RunFolder":
         return self

@@ -130,7 +130,7 @@ SINKS: dict[str, Callable[[RunFolder], Sink]] = {
 
 
 def make_sinks(names: Sequence[str], run: RunFolder) -> list[Sink]:
-    """The sinks of these names. ConfigError for an unknown one; Unavailable, with the install line, for a missing one."""
+    """The sinks of these names. ConfigError for an unknown name, Unavailable for a missing extra."""
     for name in names:
         if name not in SINKS:
             raise ConfigError(f"unknown sink {name!r}", "", did_you_mean(name, SINKS, f"Available: {', '.join(SINKS)}"))

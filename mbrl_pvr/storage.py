@@ -57,7 +57,13 @@ def using(replacement: Syscalls) -> Iterator[None]:
 
 def free_space(path: Path | str) -> int:
     """Bytes that an ordinary user may still write where `path` is or will be."""
-    path = Path(path).absolute()
+    try:
+        return _free(Path(path).absolute())
+    except OSError as error:
+        raise StorageError(f"the disk does not say what is free: {error.strerror}", str(path)) from error
+
+
+def _free(path: Path) -> int:
     while not path.exists():
         path = path.parent
     stat = syscalls("statvfs", path)
@@ -78,7 +84,7 @@ def call(name: str, path: Path, *args: Any, needed: int = 0) -> Any:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, os.strerror(error.errno or 0))
         try:
-            free = f"{free_space(path):,}"
+            free = f"{_free(path):,}"
         except OSError:
             free = "unknown"
         numbers = f"{needed:,} bytes needed, {free} free" if needed else f"{free} bytes free"
