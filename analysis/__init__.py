@@ -1,7 +1,8 @@
 """Arrays and run folders in; numbers and figures out. Knows no torch, no simulator and none of our other packages.
 
-`load_runs` reads run folders, `analyze` makes every figure whose inputs exist. The parts work on plain arrays and tables from any
-code base: `analysis.stats`, `analysis.dynamics`, `analysis.rewards`, `analysis.latents`, `analysis.figures.*` (see README.md).
+`load_runs` reads run folders, `analyze` makes every figure whose inputs exist. The parts work on plain arrays and
+tables from any code base: `analysis.stats`, `analysis.dynamics`, `analysis.rewards`, `analysis.latents`,
+`analysis.figures.*` (see README.md).
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,10 @@
-"""How far open-loop latents drift from encoded ones. Arrays as in `analysis.runs.Latents`: episodes E, steps T, latent L.
+"""How far open-loop latents drift from encoded ones. Arrays as in `analysis.runs.Latents`: episodes E, steps T, latent
+L.
 
-The study (facts: section 7) takes, for TD-MPC2, the MSE between predicted and encoded latent, accumulated over 33 and 500 steps.
-The paper leaves open whether MSE averages or sums over latent entries: here it averages, as TD-MPC2's consistency loss does
-(Hansen et al. 2024, eq. 3). It is not comparable between encoders; `latent_variance` and `copy_last_errors` give it a scale.
+The study (facts: section 7) takes, for TD-MPC2, the MSE between predicted and encoded latent, accumulated over 33 and
+500 steps. The paper leaves open whether MSE averages or sums over latent entries: here it averages, as TD-MPC2's
+consistency loss does (Hansen et al. 2024, eq. 3). It is not comparable between encoders; `latent_variance` and
+`copy_last_errors` give it a scale.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,9 @@ STUDY_WINDOWS = (33, 500)
 
 
 def open_loop_errors(posterior: np.ndarray, open_loop: np.ndarray, length: np.ndarray, context: int) -> np.ndarray:
-    """(E, K) mean squared error; column k - 1 is the k-th step without an observation (index context + k - 1), NaN after the end."""
+    """(E, K) mean squared error; column k - 1 is the k-th step without an observation (index context + k - 1), NaN
+    after the end.
+    """
     difference = open_loop[:, context:].astype(float) - posterior[:, context:]
     return after_context(np.mean(difference**2, axis=-1), length, context)
 
@@ -33,7 +37,9 @@ def after_context(errors: np.ndarray, length: np.ndarray, context: int) -> np.nd
 
 
 def latent_variance(posterior: np.ndarray, length: np.ndarray) -> float:
-    """Variance of one latent entry over all valid steps, averaged over entries: the MSE of always predicting the mean latent."""
+    """Variance of one latent entry over all valid steps, averaged over entries: the MSE of always predicting the mean
+    latent.
+    """
     valid = np.arange(posterior.shape[1])[None, :] < np.asarray(length)[:, None]
     points = posterior[valid].astype(float)
     points = points[np.isfinite(points).all(axis=1)]
@@ -51,9 +57,11 @@ def window_sums(errors: np.ndarray, windows: Sequence[int] = STUDY_WINDOWS) -> d
 
 
 def categorical_kl(p_logits: np.ndarray, q_logits: np.ndarray, unimix: float = 0.01) -> np.ndarray:
-    """KL(p || q) in nats of S independent categoricals, closed form: logits (..., S, K) -> (...), summed over S, no free bits.
+    """KL(p || q) in nats of S independent categoricals, closed form: logits (..., S, K) -> (...), summed over S, no
+    free bits.
 
-    Both are mixed with `unimix` of the uniform distribution first (DreamerV3, Hafner et al. 2023, section "World model learning").
+    Both are mixed with `unimix` of the uniform distribution first (DreamerV3, Hafner et al. 2023, section "World model
+    learning").
     """
     log_p, log_q = _log_probabilities(p_logits, unimix), _log_probabilities(q_logits, unimix)
     p = np.exp(log_p)

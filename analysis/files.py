@@ -16,7 +16,7 @@ from analysis.errors import NOT_WRITTEN, AnalysisError, damaged
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_ALIASES = 20  # merged aliases multiply: a few dozen can fill the memory
-COMPRESSED = 64 * 2**20  # arrays larger than this must not come out of a file a hundred times smaller
+LARGE, RATIO = 64 * 2**20, 500  # arrays of more bytes must not come out of a file so many times smaller
 
 TEXT, INTEGER, NUMBER, OPTIONAL = "text", "whole number", "number", "number or null"
 _INFERRED = {
@@ -128,7 +128,7 @@ def _npy_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[
     size = dtype.itemsize * int(np.prod([int(n) for n in shape], dtype=object))
     if size + header != info.file_size:
         raise ValueError(f"array {info.filename!r} says {size} bytes and has {info.file_size - header}")
-    if size > COMPRESSED and size > 100 * info.compress_size:
+    if size > LARGE and size > RATIO * info.compress_size:
         raise ValueError(f"array {info.filename!r} unpacks to {size} bytes from {info.compress_size}")
     return shape, dtype
 
@@ -164,7 +164,9 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         for temporary, final in waiting:
             os.replace(temporary, final)
     except OSError as error:
-        raise AnalysisError(f"cannot write: {error.strerror}", str(error.filename or folder), exit_code=NOT_WRITTEN) from error
+        raise AnalysisError(
+            f"cannot write: {error.strerror}", str(error.filename or folder), exit_code=NOT_WRITTEN
+        ) from error
     finally:
         for temporary, _ in waiting:
             temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
-"""Latent spaces on arrays: points (N, L). Pictures are made of two dimensions, numbers of the full latent: a picture without a
-number is no evidence."""
+"""Latent spaces on arrays: points (N, L). Pictures are made of two dimensions, numbers of the full latent: a picture
+without a number is no evidence.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -22,7 +23,9 @@ class Selection:
 
 
 def select(points: np.ndarray, reward: np.ndarray, max_points: int, seed: int = 0) -> Selection:
-    """Finite points with finite reward, thinned at random to `max_points`; raises AnalysisError where fewer than ten remain."""
+    """Finite points with finite reward, thinned at random to `max_points`; raises AnalysisError where fewer than ten
+    remain.
+    """
     finite = np.flatnonzero(np.isfinite(points).all(axis=1) & np.isfinite(reward))
     if len(finite) < MIN_POINTS:
         raise AnalysisError(
@@ -36,7 +39,9 @@ def select(points: np.ndarray, reward: np.ndarray, max_points: int, seed: int = 
 
 
 def pca(points: np.ndarray, dims: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N, dims) and the share of variance of each component (dims,); signs fixed so that a repeat gives the same picture."""
+    """Scores (N, dims) and the share of variance of each component (dims,); signs fixed so that a repeat gives the same
+    picture.
+    """
     centred = np.asarray(points, dtype=float) - np.mean(points, axis=0, dtype=float)
     dims = min(dims, *centred.shape)
     u, s, vt = np.linalg.svd(centred, full_matrices=False)
@@ -65,7 +70,9 @@ def umap(points: np.ndarray, seed: int = 0, neighbours: int = 15, min_dist: floa
 
 
 def trustworthiness(points: np.ndarray, embedding: np.ndarray, neighbours: int = 15) -> float:
-    """How far neighbours in the picture are neighbours in the latent, 0 to 1 (Venna & Kaski 2001); near 0.5 for a random picture."""
+    """How far neighbours in the picture are neighbours in the latent, 0 to 1 (Venna & Kaski 2001); near 0.5 for a
+    random picture.
+    """
     from sklearn.manifold import trustworthiness as score
 
     return float(score(points, embedding, n_neighbors=min(neighbours, (len(points) - 1) // 2)))
@@ -73,7 +80,9 @@ def trustworthiness(points: np.ndarray, embedding: np.ndarray, neighbours: int =
 
 @dataclass(frozen=True)
 class Purity:
-    """Share of neighbours in the same reward bin, and what shuffled rewards would give; NaN where the reward is constant."""
+    """Share of neighbours in the same reward bin, and what shuffled rewards would give; NaN where the reward is
+    constant.
+    """
 
     value: float
     chance: float
@@ -85,8 +94,8 @@ def reward_purity(
 ) -> Purity:
     """Neighbourhood purity by reward, in the full latent: bins are quantiles of the reward, ties make fewer of them.
 
-    With `episode` (N,), neighbours from the point's own episode do not count: steps that follow each other are close for a
-    trivial reason.
+    With `episode` (N,), neighbours from the point's own episode do not count: steps that follow each other are close
+    for a trivial reason.
     """
     inner = np.unique(np.quantile(reward, np.linspace(0, 1, bins + 1)[1:-1]))
     label = np.searchsorted(inner, reward, side="left")
@@ -103,7 +112,9 @@ def reward_purity(
 
 
 def _neighbours(points: np.ndarray, k: int, episode: np.ndarray | None) -> np.ndarray:
-    """(N, k) nearest other points by Euclidean distance, -1 where there are fewer; from other episodes where `episode` is given."""
+    """(N, k) nearest other points by Euclidean distance, -1 where there are fewer; from other episodes where `episode`
+    is given.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     if episode is None:

@@ -5,13 +5,13 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
 from analysis import groups
 from analysis.errors import AnalysisError
-from analysis.runs import Run, load_runs
+from analysis.runs import Run, load_runs, read_latents
 
 
 @dataclass(frozen=True)
@@ -24,102 +24,113 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Names:
+    """What things are called in figures."""
+
+    series: Mapping[str, str]  # by run id
+    encoders: Mapping[str, str]  # by encoder
+
+
+@dataclass(frozen=True)
 class FigureKind:
-    """How run folders feed a figure: whether a run has its inputs, the command that makes them, and the drawing."""
+    """How run folders feed a figure: what a run lacks for it ("" for nothing), the command that makes that, and the
+    drawing.
+    """
 
-    has_inputs: Callable[[Run], bool]
-    lacks: str
+    lacks: Callable[[Run], str]
     command: str  # takes the run folder
-    draw: Callable[[Sequence[Run], Mapping[str, str], Options], Any]
+    draw: Callable[[Sequence[Run], Names, Options], Any]
 
 
-@dataclass
-class Report:
-    """What `analyze` made and what it could not make; plain data, see `to_dict`."""
+class Report(TypedDict):
+    """What `analyze` made and what it could not make. Entries of `missing` have the keys figure, run, reason, command,
+    those of `unfinished` run, state, command; a run is named by its folder.
+    """
 
     out: Path
     runs: list[str]
-    figures: dict[str, list[Path]] = field(default_factory=dict)
-    captions: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    missing: list[dict[str, str]] = field(default_factory=list)  # figure, run, reason, command
-    unfinished: list[dict[str, str]] = field(default_factory=list)  # run, state, command
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as JSON-able data."""
-        figures = {name: [str(path) for path in paths] for name, paths in self.figures.items()}
-        return {**vars(self), "out": str(self.out), "figures": figures}
+    figures: dict[str, list[Path]]
+    captions: dict[str, str]
+    notes: dict[str, list[str]]
+    missing: list[dict[str, str]]
+    unfinished: list[dict[str, str]]
 
 
-def _labels(run: Run, names: Mapping[str, str]) -> dict[str, Any]:
+def _labels(run: Run, names: Names) -> dict[str, Any]:
     return {
         "run": run.id,
-        "series": names[run.id],
+        "series": names.series[run.id],
         "agent": run.agent,
-        "encoder": run.encoder,
+        "encoder": names.encoders[run.encoder],
         "task": run.task,
         "seed": run.seed,
     }
 
 
-def _stack(runs: Sequence[Run], names: Mapping[str, str], rows: Callable[[Run], pd.DataFrame | None]) -> pd.DataFrame:
+def _stack(runs: Sequence[Run], names: Names, rows: Callable[[Run], pd.DataFrame | None]) -> pd.DataFrame:
     tables = [(run, rows(run)) for run in runs]
-    return pd.concat([table.assign(**_labels(run, names)) for run, table in tables if table is not None], ignore_index=True)
+    return pd.concat(
+        [table.assign(**_labels(run, names)) for run, table in tables if table is not None], ignore_index=True
+    )
 
 
-def _returns(runs: Sequence[Run], names: Mapping[str, str], options: Options) -> Any:
+def _returns(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import returns
 
     return returns.draw(_stack(runs, names, lambda run: run.episodes), options.random_scores)
 
 
-def _ood(runs: Sequence[Run], names: Mapping[str, str], options: Options) -> Any:
+def _ood(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import ood
 
-    return ood.draw(_stack(runs, names, lambda run: run.ood), options.random_scores)
+    def newest(run: Run) -> pd.DataFrame | None:  # a run that went on has rows of several checkpoints
+        return None if run.ood is None else run.ood[run.ood["step"] == run.ood["step"].max()]
+
+    return ood.draw(_stack(runs, names, newest), options.random_scores)
 
 
-def _deterministic(run: Run) -> Any:
-    latents = run.latents
-    if latents is None or latents.kind != "deterministic":
-        raise AnalysisError(f"the latents of run {run.id!r} are not deterministic", str(run.path / "latents.npz"))
-    return latents
-
-
-def _dynamics(runs: Sequence[Run], names: Mapping[str, str], options: Options) -> Any:
+def _dynamics(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import dynamics
 
-    return dynamics.draw(pd.concat([dynamics.error_table(_deterministic(run), **_labels(run, names)) for run in runs]))
+    return dynamics.draw(
+        pd.concat([dynamics.error_table(read_latents(run.path), **_labels(run, names)) for run in runs])
+    )
 
 
-def _latents(runs: Sequence[Run], names: Mapping[str, str], options: Options) -> Any:
+def _latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import latents
 
     chosen: dict[tuple[str, str, str], Run] = {}
     for run in sorted(runs, key=lambda run: run.seed):
-        chosen.setdefault((run.task, run.agent, names[run.id]), run)
+        chosen.setdefault((run.task, run.agent, names.series[run.id]), run)
     several = len({task for task, _, _ in chosen}) > 1
     clouds = []
     for (task, _, name), run in sorted(chosen.items()):
         title = f"{name}, seed {run.seed}" + (f", {task.rpartition('/')[2]}" if several else "")
-        clouds.append(latents.cloud(title, _deterministic(run)))
+        clouds.append(latents.cloud(title, task, read_latents(run.path)))
     return latents.draw(clouds, max_points=options.max_points, seed=options.seed)
+
+
+def _lacks_latents(run: Run) -> str:
+    return "" if run.latents_kind else "no recorded latents"
+
+
+def _lacks_rollouts(run: Run) -> str:
+    if run.latents_kind == "categorical":
+        return "the latents are categorical, and this figure knows deterministic ones alone"
+    return _lacks_latents(run)
 
 
 FIGURES = {
     "returns": FigureKind(
-        lambda run: run.episodes is not None, "no episodes are logged", "mbrl-pvr resume {run}", _returns
+        lambda run: "" if run.episodes is not None else "no episodes are logged", "mbrl-pvr resume {run}", _returns
     ),
     "ood": FigureKind(
-        lambda run: run.ood is not None, "no out-of-distribution episodes", "mbrl-pvr ood {run}", _ood
+        lambda run: "" if run.ood is not None else "no out-of-distribution episodes", "mbrl-pvr ood {run}", _ood
     ),
-    "dynamics": FigureKind(
-        lambda run: run.has_latents, "no recorded latents", "mbrl-pvr record {run}", _dynamics
-    ),
-    "latents": FigureKind(
-        lambda run: run.has_latents, "no recorded latents", "mbrl-pvr record {run}", _latents
-    ),
-}  # fmt: skip
+    "dynamics": FigureKind(_lacks_rollouts, "mbrl-pvr record {run}", _dynamics),
+    "latents": FigureKind(_lacks_latents, "mbrl-pvr record {run}", _latents),
+}
 
 
 def analyze(
@@ -136,50 +147,76 @@ def analyze(
 ) -> Report:
     """Make every figure whose inputs exist, as `out/<name>.<format>` with its numbers in `out/<name>.csv`.
 
-    What is missing is listed with the command that makes it; a figure asked for by name in `figures` raises AnalysisError instead.
-    Runs that have not finished are listed and left out unless `unfinished`. `command` goes into the metadata of the files.
+    What is missing is listed with the command that makes it; a figure asked for by name in `figures` raises
+    AnalysisError instead. Runs that have not finished are listed and left out unless `unfinished`. `command` goes into
+    the metadata of the files.
     """
     wanted = list(FIGURES) if figures is None else [_known(name) for name in figures]
     runs = load_runs(paths)
-    report = Report(Path(out), [])
     used = [run for run in runs if run.finished or unfinished]
-    for run in (run for run in runs if not run.finished):
-        report.unfinished.append({"run": run.id, "state": run.state, "command": _for(run, "mbrl-pvr resume {run}")})
+    waiting = [
+        {"run": str(run.path), "state": run.state, "command": _for(run, "mbrl-pvr resume {run}")}
+        for run in runs
+        if not run.finished
+    ]
     if not used:
-        listed = ", ".join(f"{run.id} ({run.state})" for run in runs)
-        raise AnalysisError(f"no run has finished: {listed}", hint=f"Continue with: {report.unfinished[0]['command']}")
+        listed = ", ".join(f"{run.path} ({run.state})" for run in runs)
+        raise AnalysisError(f"no run has finished: {listed}", hint=f"Continue with: {waiting[0]['command']}")
     groups.check_comparable(used)
-    report.runs = [run.id for run in used]
-    names = groups.series_names(used)
-    options = Options(random_scores or {}, max_points, seed)
-    command = command or f"analysis.analyze({[str(path) for path in paths]}, {str(out)!r})"
+    job = _Job(
+        names=Names(groups.series_names(used), groups.encoder_names(used)),
+        options=Options(random_scores or {}, max_points, seed),
+        formats=formats,
+        command=command or f"analysis.analyze({[str(path) for path in paths]}, {str(out)!r})",
+    )
+    report = Report(
+        out=Path(out),
+        runs=[str(run.path) for run in used],
+        figures={},
+        captions={},
+        notes={},
+        missing=[],
+        unfinished=waiting,
+    )
     for name in wanted:
         kind = FIGURES[name]
-        ready = [run for run in used if kind.has_inputs(run)]
-        report.missing += [_missing(name, run) for run in used if run not in ready]
+        ready = [run for run in used if not kind.lacks(run)]
+        report["missing"] += [_missing(name, run) for run in used if kind.lacks(run)]
         if ready:
-            _make(report, name, kind, ready, names, options, formats, command)
+            _make(report, name, ready, job)
         elif figures is not None:
-            raise AnalysisError(f"figure {name!r} cannot be made: {kind.lacks}", hint=_hint(kind, used))
+            raise AnalysisError(f"figure {name!r} cannot be made: {kind.lacks(used[0])}", hint=_hint(kind, used))
     return report
 
 
-def _make(
-    report: Report,
-    name: str,
-    kind: FigureKind,
-    runs: Sequence[Run],
-    names: Mapping[str, str],
-    options: Options,
-    formats: Sequence[str],
-    command: str,
-) -> None:
+def describe(report: Report) -> list[str]:
+    """The report in lines for people: files, what to know about them, and commands for what is missing."""
+    lines = []
+    for name, paths in report["figures"].items():
+        lines.append(f"{name}: {', '.join(str(path) for path in paths)}")
+        lines += [f"  {note}" for note in report["notes"][name]]
+    lines += [f"left out, {one['state']}: {one['run']}; continue: {one['command']}" for one in report["unfinished"]]
+    lines += [
+        f"no {one['figure']} of {one['run']}: {one['reason']}; make: {one['command']}" for one in report["missing"]
+    ]
+    return lines
+
+
+@dataclass(frozen=True)
+class _Job:
+    names: Names
+    options: Options
+    formats: Sequence[str]
+    command: str
+
+
+def _make(report: Report, name: str, runs: Sequence[Run], job: _Job) -> None:
     from analysis.figures import style
 
-    drawn = kind.draw(runs, names, options)
-    provenance = style.Provenance([run.id for run in runs], command)
-    report.figures[name] = style.save(drawn, report.out, name, provenance, formats)
-    report.captions[name], report.notes[name] = drawn.caption, drawn.notes
+    drawn = FIGURES[name].draw(runs, job.names, job.options)
+    provenance = style.Provenance([f"{run.path.name} ({run.id})" for run in runs], job.command)
+    report["figures"][name] = style.save(drawn, report["out"], name, provenance, job.formats)
+    report["captions"][name], report["notes"][name] = drawn.caption, drawn.notes
 
 
 def _known(name: str) -> str:
@@ -192,7 +229,7 @@ def _known(name: str) -> str:
 
 def _missing(name: str, run: Run) -> dict[str, str]:
     kind = FIGURES[name]
-    return {"figure": name, "run": run.id, "reason": kind.lacks, "command": _for(run, kind.command)}
+    return {"figure": name, "run": str(run.path), "reason": kind.lacks(run), "command": _for(run, kind.command)}
 
 
 def _for(run: Run, command: str) -> str:

@@ -6,7 +6,9 @@ from analysis.dynamics import after_context
 
 
 def reward_errors(reward_true: np.ndarray, reward_pred: np.ndarray, length: np.ndarray, context: int) -> np.ndarray:
-    """(E, K) absolute error; column k - 1 is the k-th step without an observation, NaN after the end. Sum with `window_sums`."""
+    """(E, K) absolute error; column k - 1 is the k-th step without an observation, NaN after the end. Sum with
+    `window_sums`.
+    """
     difference = reward_pred[:, context:].astype(float) - reward_true[:, context:]
     return after_context(np.abs(difference), length, context)
 

@@ -1,4 +1,6 @@
-"""Reads run folders: the only part of this package that knows their layout. To read a new file, add a field and its check to `Run`."""
+"""Reads run folders: the only part of this package that knows their layout. To read a new file, add a field and its
+check to `Run`.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from analysis import files
 from analysis.errors import DAMAGED, AnalysisError, damaged
 from analysis.files import INTEGER, NUMBER, OPTIONAL, TEXT
 
-RUN_ID = "id"  # of manifest.json
-STATE = "state"  # of status.json
-RUNNING, FINISHED = "running", "finished"
+FORMAT = 1  # newest layout of a run folder that this code knows
+IDENTITY = "identity"  # of manifest.json: digest of the configuration
+NEW, RUNNING, FINISHED = "new", "running", "finished"  # states of status.json
+KINDS = ("deterministic", "categorical")
 
 METRIC_COLUMNS = {"step": INTEGER, "frame": INTEGER}
 ROW_COLUMNS = {
@@ -41,8 +44,8 @@ CONFIG_KEYS = {"seed": int, "env.name": str, "encoder.name": str, "agent.name": 
 class Latents:
     """Recorded rollouts of E episodes padded to T steps; `length` (E,) counts the valid ones.
 
-    posterior, open_loop: (E, T, L), equal before index `context`; reward_*, value: (E, T). Index t holds the reward that arrives with
-    obs[t]; index 0 has none. `kind`: "deterministic" (TD-MPC2) or "categorical" (DreamerV3: logits).
+    posterior, open_loop: (E, T, L), equal before index `context`; reward_*, value: (E, T). Index t holds the reward
+    that arrives with obs[t]; index 0 has none. `kind`: "deterministic" (TD-MPC2) or "categorical" (DreamerV3: logits).
     """
 
     posterior: np.ndarray
@@ -69,14 +72,14 @@ class Run:
     """One run folder. Logs are None where they are missing or empty; `latents` is read when first asked for."""
 
     path: Path
-    id: str
-    state: str
+    id: str  # derives from the configuration: two folders of one id are one run
+    state: str  # "finished", or how far it is
     config: dict[str, Any]
     manifest: dict[str, Any]
     metrics: pd.DataFrame | None
     episodes: pd.DataFrame | None
     ood: pd.DataFrame | None
-    has_latents: bool
+    latents_kind: str | None  # "deterministic", "categorical"; None where no latents were recorded
 
     @property
     def seed(self) -> int:
@@ -101,14 +104,14 @@ class Run:
     @cached_property
     def latents(self) -> Latents | None:
         """The recorded rollouts, or None where none were recorded; raises AnalysisError where the file is damaged."""
-        return read_latents(self.path / "latents.npz") if self.has_latents else None
+        return read_latents(self.path) if self.latents_kind else None
 
 
 def load_runs(paths: Iterable[str | Path]) -> list[Run]:
     """Read run folders, in the order given. Unfinished runs are among them (`run.finished`).
 
-    Raises AnalysisError for no folder at all, folders that are not runs, damaged files (naming file and column), and for one
-    run given twice.
+    Raises AnalysisError for no folder at all, folders that are not runs, damaged files (naming file and column), and
+    for one run given twice.
     """
     folders = [Path(path) for path in paths]
     if not folders:
@@ -133,46 +136,61 @@ def load_run(folder: str | Path) -> Run:
     config = files.read_yaml(folder / "config.yaml")
     for key, kind in CONFIG_KEYS.items():
         if not isinstance(value := look_up(config, key), kind):
-            raise damaged(f"config.yaml should hold {key} as {kind.__name__}, but has {value!r}", folder / "config.yaml")
-    manifest = files.read_json(folder / "manifest.json")
-    state = files.read_json(folder / "status.json").get(STATE)
-    for name, key, value in (("manifest.json", RUN_ID, manifest.get(RUN_ID)), ("status.json", STATE, state)):
-        if not isinstance(value, str):
-            raise damaged(f"{name} should hold a text {key!r}, but has {value!r}", folder / name)
+            raise damaged(
+                f"config.yaml should hold {key} as {kind.__name__}, but has {value!r}", folder / "config.yaml"
+            )
+    manifest = _manifest(folder / "manifest.json")
+    state = _state(folder / "status.json")
     torn = state == RUNNING
     ood = folder / "ood.parquet"
-    has_latents = (folder / "latents.npz").exists()
-    if has_latents:
-        check_latents(folder / "latents.npz")
+    latents = folder / "latents.npz"
     return Run(
         path=folder,
-        id=manifest[RUN_ID],
-        state=str(state),
+        id=manifest[IDENTITY][:12],
+        state=state,
         config=config,
         manifest=manifest,
         metrics=_log(folder / "metrics.jsonl", METRIC_COLUMNS, torn),
         episodes=_log(folder / "episodes.jsonl", EPISODE_COLUMNS, torn),
         ood=_rows_or_none(files.read_parquet(ood), OOD_COLUMNS, ood) if ood.exists() else None,
-        has_latents=has_latents,
+        latents_kind=check_latents(latents) if latents.exists() else None,
     )
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    manifest = files.read_json(path)
+    if not isinstance(number := manifest.get("format"), int) or number > FORMAT:
+        raise damaged(f"{path.name} has format {number!r}; this version reads up to {FORMAT}", path)
+    if not isinstance(manifest.get(IDENTITY), str):
+        raise damaged(f"{path.name} should hold a text {IDENTITY!r}, but has {manifest.get(IDENTITY)!r}", path)
+    return manifest
+
+
+def _state(path: Path) -> str:
+    state = files.read_json(path).get("state") if path.exists() else NEW
+    if not isinstance(state, str):
+        raise damaged(f"{path.name} should hold a text 'state', but has {state!r}", path)
+    return state
 
 
 def _check_is_run(folder: Path) -> None:
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "does not exist"
         raise AnalysisError(f"run folder {folder.name!r} {problem}", str(folder))
-    needed = ("config.yaml", "manifest.json", "status.json")
+    needed = ("config.yaml", "manifest.json")
     missing = [name for name in needed if not (folder / name).is_file()]
     if not missing:
         return
     if len(missing) < len(needed):
-        raise AnalysisError(f"run folder is half-written: {', '.join(missing)} is missing", str(folder), exit_code=DAMAGED)
+        raise AnalysisError(
+            f"run folder is half-written: {', '.join(missing)} is missing", str(folder), exit_code=DAMAGED
+        )
     inside = sorted(path.name for path in folder.iterdir())
     if not inside:
         raise AnalysisError("the folder is empty", str(folder), "A run folder holds config.yaml and manifest.json")
     runs = [name for name in inside if (folder / name / "config.yaml").is_file()]
     hint = f"It holds {len(runs)} run folders; name those: {folder}/*" if runs else f"It holds: {', '.join(inside[:5])}"
-    raise AnalysisError("not a run folder: no config.yaml, manifest.json or status.json", str(folder), hint)
+    raise AnalysisError("not a run folder: no config.yaml and no manifest.json", str(folder), hint)
 
 
 def _log(path: Path, columns: Mapping[str, str], torn_tail: bool) -> pd.DataFrame | None:
@@ -193,8 +211,10 @@ def look_up(config: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def check_latents(path: Path) -> None:
-    """Look at the headers of latents.npz alone; raises AnalysisError naming the array that is missing or has a wrong shape."""
+def check_latents(path: Path) -> str:
+    """The kind of the latents; reads headers alone and raises AnalysisError naming the array that is missing or has a
+    wrong shape.
+    """
     seen = files.read_npz_shapes(path)
     if missing := [name for name in _REQUIRED_ARRAYS if name not in seen]:
         raise damaged(f"latents.npz has no array {missing[0]!r}", path, f"It has: {', '.join(seen)}")
@@ -210,16 +230,19 @@ def check_latents(path: Path) -> None:
         letters = {"kind": "U", "length": "iu", "context": "iu"}.get(name, "f")
         if seen[name][1].kind not in letters:
             raise damaged(f"{name} of latents.npz has type {seen[name][1]}", path)
+    kind = str(files.read_npz(path, ["kind"])["kind"])
+    if kind not in KINDS:
+        raise damaged(f"kind of latents.npz should be one of {', '.join(KINDS)}, but is {kind!r}", path)
+    return kind
 
 
-def read_latents(path: Path) -> Latents:
-    """The recorded rollouts of one file, checked; raises AnalysisError where it is damaged."""
-    check_latents(path)
-    arrays = files.read_npz(path, _REQUIRED_ARRAYS)
+def read_latents(folder: str | Path) -> Latents:
+    """The recorded rollouts of a run folder, checked; raises AnalysisError where they are missing or damaged."""
+    path = Path(folder) / "latents.npz"
+    kind = check_latents(path)
+    arrays = files.read_npz(path, [name for name in _REQUIRED_ARRAYS if name != "kind"])
     steps = arrays["posterior"].shape[1]
-    context, kind = int(arrays.pop("context")), str(arrays.pop("kind"))
-    if kind not in ("deterministic", "categorical"):
-        raise damaged(f"kind of latents.npz should be 'deterministic' or 'categorical', but is {kind!r}", path)
+    context = int(arrays.pop("context"))
     if not 1 <= context < steps:
         raise damaged(f"context of latents.npz should lie in 1..{steps - 1}, but is {context}", path)
     if arrays["length"].min() < 1 or arrays["length"].max() > steps:

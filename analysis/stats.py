@@ -1,7 +1,7 @@
 """Statistics over few runs (Agarwal et al. 2021, arXiv 2108.13264) in NumPy.
 
-Scores are arrays (..., runs, tasks); statistics reduce the last two axes, so that a whole bootstrap is one call. To add a
-statistic, write a function of that form: `bootstrap` and the figures take it as it is.
+Scores are arrays (..., runs, tasks); statistics reduce the last two axes, so that a whole bootstrap is one call. To add
+a statistic, write a function of that form: `bootstrap` and the figures take it as it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,9 @@ CHUNK = 4_000_000  # resampled scores held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic and its bootstrap interval; with one run there is no interval: `low` and `high` are NaN and `note` says so."""
+    """A statistic and its bootstrap interval; with one run there is no interval: `low` and `high` are NaN and `note`
+    says so.
+    """
 
     point: float
     low: float
@@ -58,7 +60,9 @@ def normalise(returns: np.ndarray, random: np.ndarray | float, maximum: np.ndarr
 def bootstrap(
     scores: np.ndarray, statistic: Statistic = iqm, *, level: float = 0.95, repetitions: int = 2000, seed: int = 0
 ) -> Interval:
-    """Percentile interval of a statistic of scores (runs, tasks) or (runs,): runs are drawn with replacement within each task."""
+    """Percentile interval of a statistic of scores (runs, tasks) or (runs,): runs are drawn with replacement within
+    each task.
+    """
     scores = check_scores(scores)
     point, runs = float(statistic(scores)), len(scores)
     if runs == 1:
@@ -91,7 +95,9 @@ def _resampled(scores: np.ndarray, statistic: Statistic, repetitions: int, rng: 
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
-    """P(X > Y) + P(X = Y) / 2 for runs drawn from each side, averaged over tasks; x: (runs, tasks), y: (other runs, tasks)."""
+    """P(X > Y) + P(X = Y) / 2 for runs drawn from each side, averaged over tasks; x: (runs, tasks), y: (other runs,
+    tasks).
+    """
     x, y = check_scores(x), check_scores(y)
     if x.shape[1] != y.shape[1]:
         raise AnalysisError(f"both sides need the same tasks, but have {x.shape[1]} and {y.shape[1]}")
@@ -119,7 +125,9 @@ def align(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, 
 
 
 def band(x: np.ndarray, curves: np.ndarray, *, level: float = 0.95, repetitions: int = 1000, seed: int = 0) -> Band:
-    """Mean of curves (n, P) over those that are not NaN, with a percentile interval: whole curves are drawn with replacement."""
+    """Mean of curves (n, P) over those that are not NaN, with a percentile interval: whole curves are drawn with
+    replacement.
+    """
     curves = np.asarray(curves, dtype=float)
     n = len(curves)
     there = np.isfinite(curves)

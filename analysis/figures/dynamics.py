@@ -1,4 +1,6 @@
-"""Figure "dynamics": the error of open-loop latents over the horizon, beside the error of the rewards predicted from them."""
+"""Figure "dynamics": the error of open-loop latents over the horizon, beside the error of the rewards predicted from
+them.
+"""
 
 import numpy as np
 import pandas as pd
@@ -10,13 +12,25 @@ from analysis import dynamics, rewards, stats
 from analysis.figures import style
 from analysis.runs import Latents
 
-COLUMNS = ("task", "encoder", "seed", "trajectory", "k", "mse", "copy_last_mse", "variance", "reward_error", "mean_reward_error")
+COLUMNS = (
+    "task",
+    "encoder",
+    "seed",
+    "trajectory",
+    "k",
+    "mse",
+    "copy_last_mse",
+    "variance",
+    "reward_error",
+    "mean_reward_error",
+)
 KEYS = ("task", "agent", "series", "encoder", "seed")
 DASHED = (0, (3, 1.5))
 
 
 def error_table(latents: Latents, **labels: object) -> pd.DataFrame:
-    """One row per trajectory and step k without an observation (`COLUMNS`); `labels` become columns: task, encoder, seed …
+    """One row per trajectory and step k without an observation (`COLUMNS`); `labels` become columns: task, encoder,
+    seed …
 
     Steps after a trajectory's end have no row; a prediction that is not finite gives a row with NaN.
     """
@@ -35,16 +49,17 @@ def error_table(latents: Latents, **labels: object) -> pd.DataFrame:
 
 
 def draw(errors: pd.DataFrame) -> style.Drawn:
-    """Left: MSE of the latent relative to the latent's variance; right: |r - r̂|; dashed: what predicting no change, or the mean
-    reward, would give. `errors`: one row per trajectory and step with `COLUMNS`; optional `series`, `agent`.
+    """Left: MSE of the latent relative to the latent's variance; right: |r - r̂|; dashed: what predicting no change, or
+    the mean reward, would give. `errors`: one row per trajectory and step with `COLUMNS`; optional `series`, `agent`.
     """
     errors = style.prepare(errors, COLUMNS)
-    errors = errors.assign(relative=errors["mse"] / errors["variance"], relative_copy=errors["copy_last_mse"] / errors["variance"])
+    errors = errors.assign(
+        relative=errors["mse"] / errors["variance"], relative_copy=errors["copy_last_mse"] / errors["variance"]
+    )
     titles, lines = style.panel_names(errors), style.line_styles(errors)
     numbers = []
     with style.paper():
-        figure = Figure(figsize=(style.PAGE, 1.95 * len(titles) + 0.35), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.05, h_pad=0.04)
+        figure = style.new_figure(style.PAGE, 1.95 * len(titles) + 0.35)
         grid = figure.subplots(len(titles), 2, squeeze=False)
         for (left, right), ((task, agent), title) in zip(grid, titles.items(), strict=True):
             rows = errors[(errors["task"] == task) & (errors["agent"] == agent)]
@@ -83,9 +98,11 @@ def _band(rows: pd.DataFrame, value: str) -> stats.Band:
 
 
 def _numbers(rows: pd.DataFrame, relative: stats.Band, reward: stats.Band) -> pd.DataFrame:
-    """Per k: means, intervals of what is drawn, and sums over the first k steps of the trajectories that last so long."""
+    """Per k: means, intervals of the lines, and and sums over the first k steps of those that last so long."""
     ordered = rows.sort_values(["seed", "trajectory", "k"])
-    sums = ordered.groupby(["seed", "trajectory"])[["mse", "relative", "reward_error"]].transform(lambda x: x.cumsum(skipna=False))
+    sums = ordered.groupby(["seed", "trajectory"])[["mse", "relative", "reward_error"]].transform(
+        lambda x: x.cumsum(skipna=False)
+    )
     means = rows.groupby("k")[["mse", "relative", "relative_copy", "reward_error", "mean_reward_error"]].mean()
     return means.assign(
         skill_over_copy=1 - means["relative"] / means["relative_copy"],
@@ -102,7 +119,7 @@ def _numbers(rows: pd.DataFrame, relative: stats.Band, reward: stats.Band) -> pd
 
 
 def _axes(axis: Axes, last: int) -> None:
-    axis.set_xlabel("open-loop steps (agent steps since the last observation)")
+    axis.set_xlabel("agent steps without an observation")
     axis.set_xlim(min(1, last - 1), last)
     axis.set_ylim(bottom=0)
     axis.grid(axis="y")
@@ -123,9 +140,10 @@ def _caption(errors: pd.DataFrame) -> str:
     several = errors.groupby(["task", "agent", "series"])["seed"].nunique().max() > 1
     over = "seeds (over trajectories where there is one seed)" if several else "trajectories of the one seed"
     return (
-        "Left: mean squared error between open-loop and encoded latent, relative to the variance of the encoded latent, over steps "
-        "without an observation; right: absolute error of the open-loop reward. Dashed: keeping the last encoded latent, and "
-        f"predicting the mean reward. Bands: 95 % bootstrap intervals over {over}."
+        "Left: mean squared error between open-loop and encoded latent, relative to the variance of the encoded latent "
+        "(1: predicting the mean latent), over steps without an observation; right: absolute error of the open-loop "
+        "reward. Dashed: keeping the last encoded latent, and predicting the mean reward. "
+        f"Bands: 95 % bootstrap intervals over {over}."
     )
 
 
@@ -134,5 +152,7 @@ def _notes(errors: pd.DataFrame) -> list[str]:
     for (task, series), rows in errors.groupby(["task", "series"]):
         bad = rows.loc[rows[["mse", "reward_error"]].isna().any(axis=1), ["seed", "trajectory"]].drop_duplicates()
         if len(bad):
-            notes.append(f"{task}: {series} has {len(bad)} trajectories with predictions that are not finite; those steps are left out")
+            notes.append(
+                f"{task}: {series}: {len(bad)} trajectories have predictions that are not finite, left out there"
+            )
     return notes

@@ -1,4 +1,6 @@
-"""Figure "latents": UMAP of latents coloured by reward, PCA beside it, with numbers from the full latent in the picture."""
+"""Figure "latents": UMAP of latents coloured by reward, PCA beside it, with numbers from the full latent in the
+picture.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +10,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
 from analysis import latents as space
 from analysis.figures import style
@@ -16,63 +17,94 @@ from analysis.runs import Latents
 
 COLOUR_MAP = "viridis"  # even in lightness, safe for colour-blind readers and in grey print
 NEIGHBOURS = 15
+ACROSS = 4  # clouds side by side
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Latents of one run: points (N, L), the reward that arrived with each (N,), and the episode of each (N,)."""
+    """Latents of one run: points (N, L), the reward that arrived with each (N,), and the episode of each (N,).
+
+    Clouds of one `task` share a colour scale.
+    """
 
     name: str
+    task: str
     points: np.ndarray
     reward: np.ndarray
     episode: np.ndarray
 
 
-def cloud(name: str, latents: Latents) -> Cloud:
+def cloud(name: str, task: str, latents: Latents) -> Cloud:
     """All valid posterior latents that carry a reward: an episode's first step has none."""
     use = latents.valid.copy()
     use[:, 0] = False
     episode = np.broadcast_to(np.arange(len(use))[:, None], use.shape)
-    return Cloud(name, latents.posterior[use], latents.reward_true[use], episode[use])
+    return Cloud(name, task, latents.posterior[use], latents.reward_true[use], episode[use])
 
 
 def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0) -> style.Drawn:
-    """One row per cloud: UMAP and PCA. T: trustworthiness of the picture; P: purity of neighbourhoods by reward in the full
-    latent, in brackets what chance gives. Each cloud has its own colour scale, from the 1st to the 99th percentile of its reward.
+    """UMAP and PCA of every cloud. T: trustworthiness of the picture; P: purity of neighbourhoods by reward in the full
+    latent, in brackets what chance gives. Colours run from the 1st to the 99th percentile of the task's rewards.
     """
     rows, notes = [], []
+    bands = _bands(clouds)
+    heights = [_height(len(band)) for band in bands]
     with style.paper():
-        figure = Figure(figsize=_size(len(clouds)), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
-        grid = _grid(figure, len(clouds))
-        for one, (left, right) in zip(clouds, grid, strict=True):
-            chosen = space.select(one.points, one.reward, max_points, seed)
-            points, reward = one.points[chosen.index].astype(float), one.reward[chosen.index].astype(float)
-            row = _measure(one, points, reward, one.episode[chosen.index], seed)
-            _scatter(left, row["umap"], reward, f"T = {row['trust_umap']:.2f}")
-            _scatter(right, row["pca"], reward, f"T = {row['trust_pca']:.2f}")
-            left.set(xlabel="UMAP 1", ylabel="UMAP 2", title=one.name)
-            share = 100 * row["pca_variance"]
-            right.set(xlabel=f"PC 1 ({share[0]:.0f} %)", ylabel=f"PC 2 ({share[1]:.0f} %)", title=_purity_text(row["purity"]))
-            figure.colorbar(_colours(reward), ax=right, pad=0.02, aspect=18, label="reward", extend="neither")
-            rows.append(_points_table(one.name, one.episode[chosen.index], reward, row))
-            notes += _notes(one.name, chosen, row["purity"])
+        figure = style.new_figure(style.PAGE, sum(heights))
+        parts = figure.subfigures(len(bands), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, band in zip(parts, bands, strict=True):
+            chosen = [space.select(one.points, one.reward, max_points, seed) for one in band]
+            colours = _colours(np.concatenate([one.reward[c.index] for one, c in zip(band, chosen, strict=True)]))
+            grid = part.subplots(1, 2, squeeze=False).reshape(2, 1) if len(band) == 1 else part.subplots(2, len(band))
+            for one, picked, (upper, lower) in zip(band, chosen, grid.T, strict=True):
+                numbers = _measure(one, picked.index, seed)
+                reward = one.reward[picked.index]
+                _panels(upper, lower, one.name, colours.to_rgba(reward), numbers)
+                rows.append(_points_table(one, picked.index, numbers))
+                notes += _notes(one.name, picked, numbers["purity"])
+            part.colorbar(
+                colours, ax=list(grid.ravel()), pad=0.015, aspect=25 if len(band) == 1 else 40, label="reward"
+            )
     return style.Drawn(figure, pd.concat(rows, ignore_index=True), _caption(), notes)
 
 
-def _size(count: int) -> tuple[float, float]:
-    return (style.PAGE, 2.35 * (count if count < 3 else -(-count // 2)) * (1.0 if count < 3 else 0.72))
+def _bands(clouds: Sequence[Cloud]) -> list[list[Cloud]]:
+    """Clouds that stand side by side: of one task, at most `ACROSS`."""
+    by_task: dict[str, list[Cloud]] = {}
+    for one in clouds:
+        by_task.setdefault(one.task, []).append(one)
+    return [group[n : n + ACROSS] for group in by_task.values() for n in range(0, len(group), ACROSS)]
 
 
-def _grid(figure: Figure, count: int) -> list[tuple[Axes, Axes]]:
-    across = 1 if count < 3 else 2
-    axes = figure.subplots(-(-count // across), 2 * across, squeeze=False).reshape(-1, 2)
-    for unused in axes[count:].ravel():
-        unused.remove()
-    return [(left, right) for left, right in axes[:count]]
+def _height(across: int) -> float:
+    """Inches of a band: about square panels, two rows of them where clouds stand side by side."""
+    return 2.8 if across == 1 else 2 * ((style.PAGE - 0.8) / max(across, 3) + 0.3)
 
 
-def _measure(one: Cloud, points: np.ndarray, reward: np.ndarray, episode: np.ndarray, seed: int) -> dict:
+def _panels(upper: Axes, lower: Axes, name: str, colours: np.ndarray, numbers: dict) -> None:
+    share = 100 * numbers["pca_variance"]
+    _scatter(upper, numbers["umap"], colours)
+    _scatter(lower, numbers["pca"], colours)
+    upper.set(xlabel="UMAP 1", ylabel="UMAP 2")
+    lower.set(xlabel=f"PC 1 ({share[0]:.0f} %)", ylabel=f"PC 2 ({share[1]:.0f} %)")
+    upper.set_title(
+        f"{name}\n{_purity_text(numbers['purity'])}\n{_projection_text('UMAP', numbers['trust_umap'])}", size=6.5
+    )
+    lower.set_title(_projection_text("PCA", numbers["trust_pca"]), size=6.5)
+
+
+def _projection_text(method: str, trust: float) -> str:
+    return f"{method}, trustworthiness {trust:.2f}"
+
+
+def _purity_text(purity: space.Purity) -> str:
+    if np.isnan(purity.value):
+        return "constant reward"
+    return f"reward purity {purity.value:.2f} (chance {purity.chance:.2f})"
+
+
+def _measure(one: Cloud, index: np.ndarray, seed: int) -> dict:
+    points, reward, episode = one.points[index].astype(float), one.reward[index].astype(float), one.episode[index]
     embedding = space.umap(points, seed, NEIGHBOURS)
     scores, share = space.pca(points)
     if scores.shape[1] == 1:
@@ -88,15 +120,11 @@ def _measure(one: Cloud, points: np.ndarray, reward: np.ndarray, episode: np.nda
     }
 
 
-def _scatter(axis: Axes, xy: np.ndarray, reward: np.ndarray, text: str) -> None:
-    colours = _colours(reward).to_rgba(reward)
-    axis.scatter(xy[:, 0], xy[:, 1], c=colours, s=2.2, lw=0, alpha=0.8, rasterized=True)
+def _scatter(axis: Axes, xy: np.ndarray, colours: np.ndarray) -> None:
+    order = np.random.default_rng(0).permutation(len(xy))  # no episode lies on top of all others
+    axis.scatter(xy[order, 0], xy[order, 1], c=colours[order], s=2.2, lw=0, alpha=0.8, rasterized=True)
     axis.set(xticks=[], yticks=[])
-    axis.margins(0.06)
-    axis.text(0.98, 0.98, text, transform=axis.transAxes, ha="right", va="top", fontsize=6.5, bbox=_BEHIND)
-
-
-_BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.2}
+    axis.margins(0.05)
 
 
 def _colours(reward: np.ndarray) -> ScalarMappable:
@@ -104,19 +132,14 @@ def _colours(reward: np.ndarray) -> ScalarMappable:
     return ScalarMappable(Normalize(low, high if high > low else low + 1), COLOUR_MAP)
 
 
-def _purity_text(purity: space.Purity) -> str:
-    if np.isnan(purity.value):
-        return "P: none, the reward is constant"
-    return f"P = {purity.value:.2f} (chance {purity.chance:.2f})"
-
-
-def _points_table(name: str, episode: np.ndarray, reward: np.ndarray, row: dict) -> pd.DataFrame:
+def _points_table(one: Cloud, index: np.ndarray, row: dict) -> pd.DataFrame:
     """The points, and the numbers of the cloud repeated in every row."""
     return pd.DataFrame(
         {
-            "series": name,
-            "episode": episode,
-            "reward": reward,
+            "series": one.name,
+            "task": one.task,
+            "episode": one.episode[index],
+            "reward": one.reward[index],
             "umap_1": row["umap"][:, 0],
             "umap_2": row["umap"][:, 1],
             "pc_1": row["pca"][:, 0],
@@ -132,9 +155,9 @@ def _points_table(name: str, episode: np.ndarray, reward: np.ndarray, row: dict)
 
 def _caption() -> str:
     return (
-        "Encoded latents of recorded episodes, coloured by reward: UMAP (left) and principal components with their share of variance "
-        f"(right). T: trustworthiness of the projection, {NEIGHBOURS} neighbours. P: share of the {NEIGHBOURS} nearest neighbours in "
-        "the full latent whose reward is in the same fifth of all rewards, and what chance would give."
+        "Encoded latents of recorded episodes, coloured by reward: UMAP, and principal components with their share of "
+        f"variance. Trustworthiness of the projection: {NEIGHBOURS} neighbours. Reward purity: share of the {NEIGHBOURS} "
+        "nearest neighbours in the full latent whose reward is in the same fifth of all rewards."
     )
 
 

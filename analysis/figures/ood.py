@@ -18,8 +18,8 @@ MARKERS = ("D", "s", "^", "v", "P", "X")  # of the shifts; the disc is in distri
 def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = None) -> style.Drawn:
     """Mean return of every encoder in distribution (disc) and under each shift (hollow), with intervals over seeds.
 
-    `episodes`: one row per episode with `COLUMNS`; shift "none" at severity 0 is in distribution. Optional `series`, `agent`.
-    `random_scores`: task to the return of random actions.
+    `episodes`: one row per episode with `COLUMNS`; shift "none" at severity 0 is in distribution. Optional `series`,
+    `agent`. `random_scores`: task to the return of random actions.
     """
     episodes = style.prepare(episodes, COLUMNS)
     episodes = episodes.assign(condition=condition_names(episodes))
@@ -28,19 +28,21 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
     numbers = summarise(episodes)
     names = list(style.series_of(episodes)["series"])
     with style.paper():
-        height = 0.75 + len(names) * (0.14 + 0.13 * len(conditions))
-        figure, axes = style.panels(len(titles), height)
-        for axis, ((task, agent), title) in zip(axes, titles.items(), strict=True):
+        height = 0.5 + len(names) * (0.1 + 0.11 * len(conditions))
+        figure, grid = style.panels(len(titles), height)
+        counts = numbers.groupby("series")["seeds"].max()
+        for panel, ((task, agent), title) in zip(grid, titles.items(), strict=True):
+            axis = panel.axis
             mine = (numbers["task"] == task) & (numbers["agent"] == agent)
             rows = episodes[(episodes["task"] == task) & (episodes["agent"] == agent)]
             _panel(axis, numbers[mine], rows, names, conditions)
             if random_scores and task in random_scores:
                 axis.axvline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
-            axis.set(xlabel="episode return", title=title)
-        for number, axis in enumerate(axes):
-            counts = numbers.groupby("series")["seeds"].max()
-            first = number % 3 == 0
-            axis.set_yticks(range(len(names)), [f"{n} ({style.seeds(counts[n])})" for n in names] if first else [])
+            axis.set(xlabel="episode return" if panel.bottom else "", title=title)
+            axis.set_yticks(
+                range(len(names)),
+                [f"{n} ({style.seeds(counts[n])})" for n in names] if panel.left else [""] * len(names),
+            )
         _legend(figure, conditions, bool(random_scores), numbers)
     return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(numbers), _notes(numbers))
 
@@ -53,7 +55,7 @@ def condition_names(episodes: pd.DataFrame) -> pd.Series:
         if shift == "none" and severity == 0:
             return IN
         strength = f" {severity:g}" if severities[shift] > 1 else ""
-        return shift.replace("_", " ") + strength + (" (training part)" if split == "train" else "")
+        return shift.replace("_", " ") + strength + (" (held out)" if split == "held_out" else " (training part)")
 
     triples = zip(episodes["split"], episodes["shift"], episodes["severity"], strict=True)
     return pd.Series([name(*triple) for triple in triples], index=episodes.index, dtype=object)
@@ -109,7 +111,7 @@ def _legend(figure, conditions: list[str], random: bool, numbers: pd.DataFrame) 
 def _caption(numbers: pd.DataFrame) -> str:
     if numbers["seeds"].max() == 1:
         return "Mean return in and out of distribution. One seed: no interval; ticks are single episodes."
-    return "Mean return in and out of distribution, with its 95 % bootstrap interval over seeds; ticks are the seeds' means."
+    return "Mean return in and out of distribution, 95 % bootstrap intervals over seeds; ticks are seeds."
 
 
 def _notes(numbers: pd.DataFrame) -> list[str]:

@@ -1,6 +1,7 @@
 """Figure "returns": return over agent steps, one panel per task (and agent), one line per encoder."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,42 +12,51 @@ from analysis import stats
 from analysis.figures import style
 
 COLUMNS = ("task", "encoder", "seed", "step", "return", "kind")
-TRAIN_POINTS = 100  # of one seed's line of training returns; more episodes are averaged in bins
+TRAIN_POINTS = 200  # dots of one seed's training returns; more episodes are averaged in bins
+MANY_DOTS = 150  # in one panel: smaller and fainter beyond
 
 
 def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = None) -> style.Drawn:
-    """Evaluation mean with its band over seeds, training episodes faint behind it.
+    """Evaluation mean with its band over seeds, training episodes as faint dots behind it.
 
-    `episodes`: one row per episode with `COLUMNS`; `kind` is "train" or "eval"; optional `series` (name of the line, default the
-    encoder), `agent`, `frame` (environment frames, for the axis on top). `random_scores`: task to the return of random actions.
+    `episodes`: one row per episode with `COLUMNS`; `kind` is "train" or "eval"; optional `series` (name of the line,
+    default the encoder), `agent`, `frame` (environment frames, for the axis on top). `random_scores`: task to the
+    return of random actions.
     """
     episodes = style.prepare(episodes, COLUMNS)
     titles = style.panel_names(episodes)
     lines = style.line_styles(episodes)
     numbers = []
     with style.paper():
-        figure, axes = style.panels(len(titles))
-        for axis, ((task, agent), title) in zip(axes, titles.items(), strict=True):
+        figure, grid = style.panels(len(titles), 2.0)
+        for panel, ((task, agent), title) in zip(grid, titles.items(), strict=True):
+            axis = panel.axis
             rows = episodes[(episodes["task"] == task) & (episodes["agent"] == agent)]
+            _train(axis, rows[rows["kind"] == "train"])
             for name, encoder in style.series_of(rows).itertuples(index=False):
                 mine = rows[rows["series"] == name]
-                _train(axis, mine[mine["kind"] == "train"], style.look(encoder).colour)
-                numbers.append(_evaluation(axis, mine[mine["kind"] == "eval"], encoder, lines[name], (task, agent, name)))
+                numbers.append(
+                    _evaluation(axis, mine[mine["kind"] == "eval"], encoder, lines[name], (task, agent, name))
+                )
             if random_scores and task in random_scores:
                 axis.axhline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
-            _axes(axis, rows, title)
-        for axis in axes[:: min(len(axes), 3)]:
-            axis.set_ylabel("episode return")
+            _axes(panel, rows, title)
         _legend(figure, episodes, lines, bool(random_scores))
     return style.Drawn(figure, pd.concat(numbers, ignore_index=True), _caption(episodes), _notes(episodes))
 
 
-def _train(axis: Axes, rows: pd.DataFrame, colour: str) -> None:
-    for _, one in rows.groupby("seed"):
+def _train(axis: Axes, rows: pd.DataFrame) -> None:
+    parts = []
+    for (_, _, encoder), one in rows.groupby(["series", "seed", "encoder"]):
         one = one.sort_values("step")
         bins = np.arange(len(one)) * min(TRAIN_POINTS, len(one)) // len(one)
-        line = one.groupby(bins)[["step", "return"]].mean()
-        axis.plot(line["step"], line["return"], color=colour, lw=0.6, alpha=0.3, zorder=2)
+        parts.append((one.groupby(bins)[["step", "return"]].mean(), style.look(encoder).colour))
+    many = sum(len(dots) for dots, _ in parts) > MANY_DOTS
+    size, alpha = (2.2, 0.18) if many else (4.0, 0.45)
+    for dots, colour in parts:
+        axis.plot(
+            dots["step"], dots["return"], ".", color=colour, ms=size, mew=0, alpha=alpha, zorder=2, rasterized=many
+        )
 
 
 def _evaluation(axis: Axes, rows: pd.DataFrame, encoder: str, line: tuple, key: tuple[str, str, str]) -> pd.DataFrame:
@@ -68,18 +78,20 @@ def _curves(rows: pd.DataFrame) -> list[pd.Series]:
     return [one.groupby("step")["return"].mean() for _, one in rows.groupby("seed")]
 
 
-def _axes(axis: Axes, rows: pd.DataFrame, title: str) -> None:
-    axis.set_xlabel("agent steps")
+def _axes(panel: style.Panel, rows: pd.DataFrame, title: str) -> None:
+    axis = panel.axis
+    axis.set_xlabel("agent steps" if panel.bottom else "")
+    axis.set_ylabel("episode return" if panel.left else "")
     axis.grid(axis="y")
     axis.margins(x=0.02)
     axis.set_ylim(bottom=min(0.0, float(rows["return"].min())))
-    style.thousands(axis)
+    style.thousands(axis.xaxis)
     repeat = _frames_per_step(rows)
     if repeat > 1:
-        top = axis.secondary_xaxis("top", functions=(lambda x: x * repeat, lambda x: x / repeat))
-        style.thousands(top)
+        top = axis.secondary_xaxis("top", functions=(partial(np.multiply, repeat), partial(np.multiply, 1 / repeat)))
+        style.thousands(top.xaxis)
         top.spines["top"].set_visible(True)
-        top.set_xlabel("environment frames")
+        top.set_xlabel("environment frames" if panel.top else "")
     axis.set_title(title)
 
 
@@ -98,7 +110,9 @@ def _legend(figure, episodes: pd.DataFrame, lines: dict[str, tuple], random: boo
         label = f"{name} ({style.seeds(count)})"
         entries.append(Line2D([], [], color=look.colour, marker=look.marker, ls=lines[name], label=label))
     if (episodes["kind"] == "train").any():
-        entries.append(Line2D([], [], color=style.GREY, lw=0.6, alpha=0.6, label="training episodes"))
+        entries.append(
+            Line2D([], [], color=style.GREY, ls="", marker=".", ms=4, mew=0, alpha=0.6, label="training episodes")
+        )
     if random:
         entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))
     figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
@@ -107,11 +121,13 @@ def _legend(figure, episodes: pd.DataFrame, lines: dict[str, tuple], random: boo
 def _caption(episodes: pd.DataFrame) -> str:
     several = episodes.groupby(["task", "agent", "series"])["seed"].nunique().max() > 1
     band = "Band: 95 % bootstrap interval of the mean over seeds." if several else "One seed: no interval."
-    return f"Episode return over agent steps: mean of evaluation episodes; thin lines: training episodes. {band}"
+    return f"Episode return over agent steps: mean of evaluation episodes; dots: training episodes. {band}"
 
 
 def _notes(episodes: pd.DataFrame) -> list[str]:
     counts = episodes.groupby(["task", "agent", "series"])["seed"].nunique()
     notes = [f"{task}: {series} has one seed, so no interval" for (task, _, series), n in counts.items() if n == 1]
     evaluated = set(episodes.loc[episodes["kind"] == "eval", "series"])
-    return notes + [f"{name}: no evaluation yet, training episodes only" for name in sorted(set(episodes["series"]) - evaluated)]
+    return notes + [
+        f"{name}: no evaluation yet, training episodes only" for name in sorted(set(episodes["series"]) - evaluated)
+    ]

@@ -1,7 +1,7 @@
 """The look of every figure, its colours, and how it is written: picture, numbers, and where they come from.
 
-Widths are a column (3.3 in) and a page (6.9 in) of two-column papers; text is 7 pt in print. One encoder has one colour and one
-marker in every figure, whatever else is drawn. To give a new encoder a colour of its own, add it to `ENCODERS`.
+Widths are a column (3.3 in) and a page (6.9 in) of two-column papers; text is 7 pt in print. One encoder has one colour
+and one marker in every figure, whatever else is drawn. To give a new encoder a colour of its own, add it to `ENCODERS`.
 """
 
 import io
@@ -10,11 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis.errors import AnalysisError
@@ -24,7 +27,7 @@ COLUMN, PAGE = 3.3, 6.9  # inches
 FORMATS = ("pdf", "png", "svg")
 GREY, LIGHT = "#6b6b6b", "#d9d9d9"
 
-PAPER = {
+PAPER: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
     "axes.titlesize": 7.5,
@@ -58,7 +61,7 @@ PAPER = {
     "axes.formatter.use_mathtext": False,
 }
 
-# Okabe & Ito's colours without the yellow, and four of Tol's that stay apart from them in print and for colour-blind readers.
+# Okabe & Ito's colours without the yellow, and four of Tol's: apart in print and for colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#882255", "#44AA99", "#332288", "#999933")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -143,12 +146,16 @@ def paper() -> Iterator[None]:
 
 
 def prepare(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The table with the optional columns `series` (default: the encoder) and `agent`; raises AnalysisError for a missing column."""
+    """The table with the optional columns `series` (default: the encoder) and `agent`; raises AnalysisError for a
+    missing column.
+    """
     if len(table) == 0:
         raise AnalysisError("the table has no rows")
     for column in columns:
         if column not in table:
-            raise AnalysisError(f"the table has no column {column!r}", hint=f"It has: {', '.join(map(str, table.columns))}")
+            raise AnalysisError(
+                f"the table has no column {column!r}", hint=f"It has: {', '.join(map(str, table.columns))}"
+            )
     given = {"series": table["encoder"], "agent": ""}
     return table.assign(**{name: value for name, value in given.items() if name not in table})
 
@@ -160,21 +167,34 @@ def panel_names(table: pd.DataFrame) -> dict[tuple[str, str], str]:
     return {(task, agent): task.rpartition("/")[2] + (f" · {agent}" if several else "") for task, agent in pairs}
 
 
-def panels(count: int, height: float = 2.0, columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels: one fills a column, more fill the page."""
-    across = min(count, columns)
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a grid, and whether it lies at an edge of it."""
+
+    axis: Axes
+    left: bool
+    top: bool
+    bottom: bool
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, laid out so that nothing overlaps or is cut."""
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04))
+
+
+def panels(count: int, height: float) -> tuple[Figure, list[Panel]]:
+    """A figure with `count` panels of that height: one fills a column, more fill the page, two or three across."""
+    across = 2 if count in (2, 4) else min(count, 3)
     rows = -(-count // across)
-    figure = Figure(figsize=(COLUMN if count == 1 else PAGE, rows * height + 0.35), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
-    axes = [figure.add_subplot(rows, across, number + 1) for number in range(count)]
-    return figure, axes
+    figure = new_figure(COLUMN if count == 1 else PAGE, rows * height + 0.35)
+    places = [(number, figure.add_subplot(rows, across, number + 1)) for number in range(count)]
+    return figure, [Panel(axis, n % across == 0, n < across, n + across >= count) for n, axis in places]
 
 
-def thousands(axis: Axes, which: str = "x", bins: int = 5) -> None:
+def thousands(axis: XAxis | YAxis) -> None:
     """Ticks as 5k and 1.5M, few enough not to touch."""
-    target = getattr(axis, f"{which}axis")
-    target.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
-    target.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
 def short_number(value: float) -> str:
@@ -186,12 +206,16 @@ def short_number(value: float) -> str:
 
 
 def seeds(count: int) -> str:
-    """"1 seed", "3 seeds"."""
+    """ "1 seed", "3 seeds"."""
     return f"{count} seed" + ("s" if count != 1 else "")
 
 
 def save(
-    drawn: Drawn, folder: str | Path, name: str, provenance: Provenance | None = None, formats: Sequence[str] = ("pdf", "png")
+    drawn: Drawn,
+    folder: str | Path,
+    name: str,
+    provenance: Provenance | None = None,
+    formats: Sequence[str] = ("pdf", "png"),
 ) -> list[Path]:
     """Write the figure in every format, and its numbers as CSV; all of them appear or none does. Returns the paths."""
     if unknown := [kind for kind in formats if kind not in FORMATS]:
@@ -213,7 +237,12 @@ def _metadata(kind: str, title: str, caption: str, provenance: Provenance) -> di
     text = {key: "".join(c if c.isprintable() else " " for c in value) for key, value in
             {"title": title, "caption": caption, "runs": runs, "command": command}.items()}  # fmt: skip
     if kind == "png":
-        return {"Title": text["title"], "Description": text["caption"], "Source": text["runs"], "Comment": text["command"]}
+        return {
+            "Title": text["title"],
+            "Description": text["caption"],
+            "Source": text["runs"],
+            "Comment": text["command"],
+        }
     if kind == "svg":
         return {
             "Title": text["title"],
