@@ -115,7 +115,7 @@ def simulators(timeout: float) -> Iterator[Finding]:
         if error:
             yield Finding(distribution, MISSING, f"{version} does not import: {error}", _fix(distribution), code)
         else:
-            yield Finding(distribution, OK, version)
+            yield Finding(distribution, OK, f"{version} imports")
 
 
 def devices(timeout: float) -> Iterator[Finding]:

@@ -1,0 +1,249 @@
+"""What commands print and pass on, how errors of every class end, and what stays unimported."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import mbrl_pvr
+from analysis.errors import AnalysisError
+from mbrl_pvr import api, errors
+from mbrl_pvr.cli.main import main
+from mbrl_pvr.cli.output import clean, jsonable
+from mbrl_pvr.config import from_dict, load_config, read_config, shrink
+from pvr_zoo.errors import WeightsError
+
+HEAVY = {"torch", "numpy", "pandas", "hydra", "omegaconf", "timm", "mujoco", "dm_control", "gymnasium", "matplotlib"}
+ROWS = [
+    {"kind": "ood", "split": "train", "shift": "none", "severity": 0.0, "return": 10.0, "success": None},
+    {"kind": "ood", "split": "train", "shift": "none", "severity": 0.0, "return": 30.0, "success": None},
+    {"kind": "ood", "split": "held_out", "shift": "color_easy", "severity": 1.0, "return": 5.0, "success": None},
+]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["--version"], ["train", "--help"], ["doctor", "--help"], ["encoders", "list"], ["envs", "list"]],
+    ids=" ".join,
+)
+def test_help_and_lists_import_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys\nfrom mbrl_pvr.cli.main import main\nstatus = main(sys.argv[2:])\n"
+        "print(status, sorted(set(sys.argv[1].split()) & set(sys.modules)), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, " ".join(HEAVY), *args]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "0 []"
+    assert done.stdout.strip()
+
+
+def test_reading_a_configuration_imports_no_torch(tmp_path: Path) -> None:
+    code = "import sys; from mbrl_pvr.config import load_config; load_config(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_lists_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["envs", "list", "dmc/walker*", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == ["dmc/walker-run", "dmc/walker-stand", "dmc/walker-walk"]
+    assert main(["encoders", "list", "resnet18*", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["input"], row["feature"]) == ("resnet18_in1k", 224, [512])
+
+
+def test_info_says_what_a_truncation_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "info", "resnet18_in1k", "--truncate", "2", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["truncate"], facts["feature_shape"]) == (2, [128])
+
+
+def test_print_config_can_be_given_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--config", "demo", "seed=9", "--print-config"]) == 0
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert read_config(file) == load_config(["seed=9"], "demo")
+    assert main(["train", "--config", str(file), "--print-config", "--json"]) == 0
+    assert from_dict(json.loads(capsys.readouterr().out)) == load_config(["seed=9"], "demo")
+
+
+def test_dry_run_touches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "seed=2", "--dry-run"]) == 0
+    assert "runs/tdmpc2-embedded-cartpole-balance-seed2" in capsys.readouterr().out
+    assert main(["train", "--debug", "--dir", "here", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["dir"] == "here" and from_dict(told["config"]) == shrink(load_config())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "function", "expected"),
+    [
+        (["train", "seed=2", "--dir", "d"], "train", ((["seed=2"], Path("d")), {"config": None, "debug": False})),
+        (["train", "--config", "demo", "--debug"], "train", (([], None), {"config": "demo", "debug": True})),
+        (["resume", "r"], "resume", ((Path("r"),), {})),
+        (["eval", "r", "--video"], "evaluate", ((Path("r"),), {"episodes": 12, "video": True})),
+        (["eval", "r", "--debug"], "evaluate", ((Path("r"),), {"episodes": 2, "video": False})),
+        (
+            ["ood", "r", "--shift", "color_hard", "--severity", "0.5", "--no-video"],
+            "ood",
+            ((Path("r"),), {"episodes": 200, "shift": "color_hard", "severity": 0.5, "video": False}),
+        ),
+        (["record", "r", "--context", "5"], "record", ((Path("r"),), {"episodes": 10, "context": 5})),
+        (["analyze", "a", "b", "--out", "o"], "analyze", (([Path("a"), Path("b")], Path("o")), {"figures": None})),
+        (
+            ["pretrain", "autoencoder", "env=dmc/finger-spin", "frames=r1,r2", "--steps", "5", "--out", "x"],
+            "pretrain",
+            ((["env=dmc/finger-spin"], Path("x")), {"steps": 5, "debug": False, "frames": [Path("r1"), Path("r2")]}),
+        ),
+        (
+            ["pretrain", "autoencoder", "frames=1_000"],
+            "pretrain",
+            (([], None), {"steps": 8000, "debug": False, "frames": 1000}),
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_commands_are_calls(
+    args: list[str], function: str, expected: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    results = {"record": Path("p"), "pretrain": Path("p"), "evaluate": pd.DataFrame(ROWS), "ood": pd.DataFrame(ROWS)}
+
+    def call(*positional: Any, **named: Any) -> Any:
+        calls.append((positional, named))
+        return results.get(function, {})
+
+    monkeypatch.setattr(api, function, call)
+    assert main(args) == 0
+    assert calls == [expected]
+
+
+def test_episodes_are_summed_up_by_split(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(api, "ood", lambda *_, **__: pd.DataFrame(ROWS))
+    assert main(["ood", "r"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == [
+        ["train", "none", "0.0", "2", "20.0", "10.0", "30.0"],
+        ["held_out", "color_easy", "1.0", "1", "5.0", "5.0", "5.0"],
+    ]
+    assert main(["ood", "r", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == ROWS
+
+
+ERRORS = [
+    (errors.ConfigError("bad", "there", "Do this"), 2, "bad (there)\nDo this\n"),
+    (errors.IntegrityError("cut"), 3, "cut\n"),
+    (errors.RunLocked("busy"), 4, "busy\n"),
+    (errors.StorageError("full"), 5, "full\n"),
+    (errors.UnsafeFile("code"), 6, "code\n"),
+    (errors.EnvError("dead"), 7, "dead\n"),
+    (errors.Unavailable("absent"), 8, "absent\n"),
+    (WeightsError("html"), 3, "html\n"),
+    (AnalysisError("hole", "x", exit_code=3), 3, "hole (x)\n"),
+    (OSError(28, "No space left on device", "/run"), 5, "the system refused: No space left on device (/run)\n"),
+    (
+        ModuleNotFoundError("No module named 'wandb'", name="wandb"),
+        8,
+        "the package 'wandb' is not installed\nInstall it: pip install wandb\n",
+    ),
+    (KeyboardInterrupt(), 130, "interrupted\n"),
+    (KeyboardInterrupt("stopped at step 5 and saved"), 130, "stopped at step 5 and saved\n"),
+    (errors.ConfigError("name \x1b[31m\x07 \u202e"), 2, "name ?[31m? ?\n"),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "text"), ERRORS, ids=lambda v: type(v).__name__)
+def test_errors_end_in_lines_and_a_status(
+    error: BaseException, status: int, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fail_with(error, monkeypatch)
+    assert main(["resume", "r"]) == status
+    assert capsys.readouterr() == ("", text)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), ModuleNotFoundError("no", name="mbrl_pvr.gone"), RuntimeError("a\nb")]
+)
+def test_what_nobody_expected_is_called_a_bug(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fail_with(error, monkeypatch)
+    assert main(["resume", "r"]) == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 2 and "bug" in err and "--traceback" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("args", [["--traceback", "resume", "r"], ["resume", "r", "--traceback"], ["resume", "r"]])
+def test_traceback_on_request(
+    args: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fail_with(errors.EnvError("dead"), monkeypatch)
+    if "--traceback" not in args:
+        monkeypatch.setenv("MBRL_PVR_TRACEBACK", "1")
+    assert main(args) == 7
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback") and err.endswith("dead\n")
+
+
+def test_red_in_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _fail_with(errors.EnvError("dead", hint="Look"), monkeypatch)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    main(["resume", "r"])
+    assert capsys.readouterr().err == "\x1b[31mdead\x1b[0m\nLook\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    main(["resume", "r"])
+    assert capsys.readouterr().err == "dead\nLook\n"
+
+
+def test_closed_pipe_is_quiet() -> None:
+    code = "import sys; from mbrl_pvr.cli.main import main; sys.exit(main(['envs', 'list']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait() == 141
+
+
+def test_json_knows_no_nan() -> None:
+    table = pd.DataFrame({"a": [1.0, float("nan")], "b": ["x", "y"]})
+    assert jsonable({"t": table, "p": Path("q"), "n": table["a"].to_numpy()}) == {
+        "t": [{"a": 1.0, "b": "x"}, {"a": None, "b": "y"}],
+        "p": "q",
+        "n": [1.0, None],
+    }
+    with pytest.raises(TypeError, match="object"):
+        jsonable(object())
+
+
+def test_clean_keeps_text_and_lines() -> None:
+    assert clean("é 漢 …\nb\r\x00") == "é 漢 …\nb??"
+
+
+@pytest.mark.parametrize("name", [n for n in mbrl_pvr.__all__ if n != "__version__"])
+def test_python_equivalents_are_not_shadowed_by_modules(name: str) -> None:
+    assert callable(getattr(mbrl_pvr, name))
+    assert importlib.util.find_spec(f"mbrl_pvr.{name}") is None, "importing this module would replace the function"
+
+
+def test_a_finished_configuration_is_accepted_as_it_is() -> None:
+    config = load_config(["seed=3"])
+    assert api.configure(config=config) == config
+    assert api.configure(config=config, debug=True) == shrink(config)
+    with pytest.raises(errors.ConfigError, match="RunConfig"):
+        api.configure(["seed=1"], config=config)
+
+
+def _fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "resume", fail)
