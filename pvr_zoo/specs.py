@@ -1,7 +1,7 @@
 """What is known about an encoder without building it: plain data, no torch.
 
-`EncoderSpec` is one row of the registry together with a request (truncation, feature, norm, input size). Consumers read
-the spec and never look at the name. Named `specs`, not `spec`, because `pvr_zoo.spec` is the function that looks one up.
+`EncoderSpec` is one row of the registry together with a request (truncation, feature, norm, input size). Consumers
+read the spec and never look at the name. The file is `specs`, not `spec`: `pvr_zoo.spec` is the function.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,8 +19,8 @@ _MAX_INPUT = 2048
 class Transform:
     """From a uint8 frame to the network's input: short side to `resize`, centre crop to `crop`, then (v − mean) / std.
 
-    v is the pixel value mapped from 0..255 to `value_range`. Interpolation works on integers like Pillow's, which is what
-    the published evaluation transforms do.
+    v is the pixel value mapped from 0..255 to `value_range`. Interpolation works on integers like Pillow's, as in the
+    published evaluation transforms.
     """
 
     resize: int
@@ -49,8 +49,8 @@ class Transform:
 class WeightsSource:
     """Where published weights lie, and what they must hash to.
 
-    Exactly one of `url`, `hub` and `package` is set. Without a `sha256` a hub file is still compared with the content hash
-    that the hub names it by, and the hash and commit that were used go into the encoder's identity.
+    Exactly one of `url`, `hub` and `package` is set. Without a `sha256` a hub file is still compared with the content
+    hash that the hub names it by, and the hash and commit that were used go into the encoder's identity.
     """
 
     url: str = ""
@@ -101,8 +101,8 @@ class Groups:
 class EncoderSpec:
     """One encoder and one way to use it.
 
-    The last four fields are the request; on a registry row they hold the defaults. `truncate` counts the stages (ResNet)
-    or blocks (ViT) kept; `norm` says whether the network's final norm is applied to the kept tokens.
+    The last four fields are the request; on a registry row they hold the defaults. `truncate` counts the stages
+    (ResNet) or blocks (ViT) kept; `norm` says whether the network's final norm is applied to the kept tokens.
     """
 
     name: str

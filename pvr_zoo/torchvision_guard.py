@@ -1,8 +1,8 @@
 """Make torchvision importable where its compiled operators do not load.
 
-A torchvision wheel built for CUDA cannot load its library beside a CPU build of torch, and then `import torchvision` (and
-with it timm and open_clip) stops because the operators it describes do not exist. Declaring those operators without an
-implementation is enough for everything but the operators themselves, which raise when called.
+A torchvision wheel built for CUDA cannot load its library beside a CPU build of torch, and then `import torchvision`
+(and with it timm and open_clip) stops because the operators it describes do not exist. Declaring those operators
+without an implementation is enough for everything but the operators themselves, which raise when called.
 """
 
 import importlib.util

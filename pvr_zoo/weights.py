@@ -102,7 +102,9 @@ def _fetch(source: WeightsSource, part: Path) -> None:
             error.close()
             if error.code != 416:
                 raise unavailable(source, f"the server answers {error.code} {error.reason}") from error
-            part.unlink(missing_ok=True)  # longer than the file: stale
+            if source.sha256 and file_sha256(part) == source.sha256:
+                return  # whole already: the process that fetched it died before the rename
+            part.unlink()  # longer than the file: stale
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             if attempt == _ATTEMPTS or isinstance(reason, socket.gaierror):

@@ -1,1 +1,1 @@
-"""One file per source of encoders; each has `build(spec, state)`, which the spec names. Import them through the registry."""
+"""One file per source of encoders; each has the `build(spec, state)` that its specs name."""

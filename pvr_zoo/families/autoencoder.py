@@ -1,8 +1,8 @@
-"""The study's in-distribution autoencoder: a small convolutional encoder for 64×64 frames, and the decoder that trains it.
+"""The study's in-distribution autoencoder: a small convolutional encoder for 64×64 frames, and its decoder.
 
-Only the encoder is kept. What makes its feature useful for control: half of the loss lies on the pixels that differ from
-the background frame, so that a pole two pixels wide counts as much as the floor; and the feature is layer-normalised, so
-that it has one scale for every task and fits float16.
+Only the encoder is kept. What makes its feature useful for control: half of the loss lies on the pixels that differ
+from the background frame, so that a pole two pixels wide counts as much as the floor; and the feature is
+layer-normalised, so that it has one scale for every task and fits float16.
 """
 
 import json
@@ -100,7 +100,7 @@ def to_images(frames: Tensor) -> Tensor:
 def foreground_loss(predicted: Tensor, images: Tensor, background: Tensor) -> Tensor:
     """Mean over frames of ½ MSE(foreground) + ½ MSE(background), where a frame has both; plain MSE where it has one.
 
-    The foreground is where a pixel differs from the background frame, widened by one pixel, so that the edge's place counts.
+    The foreground is where a pixel differs from the background frame, widened by one pixel for the edge's place.
     """
     moved = ((images - background).abs().amax(1, keepdim=True) > _MOVED).float()
     moved = F.max_pool2d(moved, 3, stride=1, padding=1)
@@ -122,8 +122,8 @@ def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> ConvEncoder:
 def save_encoder(path: str | os.PathLike[str], module: ConvEncoder | ConvAutoencoder, card: dict[str, Any]) -> Path:
     """Write an encoder file that `create(path)` reads: float16 safetensors with `card` (JSON values) in its header.
 
-    The file appears whole or not at all. The card's fields that describe the network are filled in here. Raises ValueError
-    where a weight does not fit float16.
+    The file appears whole or not at all. The card's fields that describe the network are filled in here. Raises
+    ValueError where a weight does not fit float16.
     """
     from safetensors.torch import save
 

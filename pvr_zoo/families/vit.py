@@ -45,7 +45,10 @@ def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> ViT:
 
 
 def fit_positions(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
-    """The same weights with position embeddings for the spec's grid; embeddings of odd shapes are left to the strict check."""
+    """The same weights with position embeddings for the spec's grid.
+
+    Embeddings of another shape than a square grid after one token are left to the strict check.
+    """
     table = state.get("pos_embed")
     grid = spec.input_size // spec.strides[0]
     if table is None or table.ndim != 3 or table.shape[1] == 1 + grid**2:

@@ -1,0 +1,70 @@
+"""The random control: every architecture with weights that were never trained.
+
+Recipe 1. Each tensor is drawn from a generator of its own, keyed by (seed, crc32 of its name), so that it depends on
+neither the torch version nor on which other tensors are built. Products: normal with variance 2 / fan_in (ResNet) or
+1 / fan_in (ViT); tokens and positions: normal with standard deviation 0.5, so that places in the picture stay
+distinguishable; biases 0; scales 1, also those that start at 0 in training (the last batch norm of a residual branch,
+DINOv2's layer scale), which would switch the branch off. Batch-norm statistics are those of the stored frames.
+"""
+
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pvr_zoo.checkpoint import load_strictly
+from pvr_zoo.families import calibration, resnet, vit
+from pvr_zoo.preprocess import Preprocess
+from pvr_zoo.specs import EncoderSpec
+
+RECIPE = 1
+_EMBEDDINGS = ("cls_token", "pos_embed")
+_EMBEDDING_STD = 0.5
+
+
+def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> nn.Module:
+    """The control network of a spec with a seed; takes no weights. Costs seconds for the large ones."""
+    assert state is None and spec.seed is not None, spec.name
+    source = resnet if spec.family == "resnet" else vit
+    with torch.device("meta"):
+        net = source.bare(spec)
+    gain = 2.0 if spec.family == "resnet" else 1.0
+    drawn = {key: draw(key, tuple(value.shape), spec.seed, gain) for key, value in net.state_dict().items()}
+    load_strictly(net, {key: value for key, value in drawn.items() if value is not None}, spec.name)
+    if spec.family == "resnet":
+        network: nn.Module = resnet.ResNet(net, spec.truncate, spec.feature)
+    else:
+        network = vit.ViT(net, spec.truncate, spec.feature, spec.norm)
+    calibrate(network, spec)
+    return network
+
+
+def draw(key: str, shape: tuple[int, ...], seed: int, gain: float) -> Tensor | None:
+    """The tensor named `key`; None for batch counters."""
+    if key.endswith("num_batches_tracked"):
+        return None
+    if len(shape) < 2:
+        return torch.zeros(shape) if key.endswith(("bias", "running_mean")) else torch.ones(shape)
+    generator = np.random.default_rng(np.random.SeedSequence((seed, zlib.crc32(key.encode()))))
+    std = _EMBEDDING_STD if key in _EMBEDDINGS else (gain / int(np.prod(shape[1:]))) ** 0.5
+    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32) * np.float32(std))
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, spec: EncoderSpec) -> None:
+    """Set every batch norm's statistics to those of its input on the stored frames.
+
+    In double precision, so that the order of summation (threads, processor) does not show in the float32 result.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # the statistics become those of the one batch
+    network.double().train()
+    network(Preprocess(spec.transform)(torch.from_numpy(calibration.load())).double())
+    network.float().eval()
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum

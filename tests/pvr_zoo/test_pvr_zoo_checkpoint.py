@@ -1,0 +1,161 @@
+"""Weights files that are damaged, foreign or hostile: the right class, the file's name, and no code run."""
+
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import pvr_zoo
+from pvr_zoo import UnsafeWeights, WeightsError, WeightsUnavailable, checkpoint
+from pvr_zoo.specs import Layout
+
+STATE = {"weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.float16)}
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors", "safetensors under another name"])
+def test_good_files_are_read_and_hashed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth")
+    if kind.startswith("safetensors"):
+        save_file(STATE, path)
+    else:
+        torch.save(OrderedDict(STATE), path, _use_new_zipfile_serialization=kind == "zip")
+    state, sha256 = checkpoint.read(path)
+    assert state.keys() == STATE.keys()
+    assert all(torch.equal(state[key], STATE[key]) for key in STATE)
+    assert checkpoint.read(path, sha256)[1] == sha256
+
+
+class Canary:
+    """Creates a file when unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("wrapping", ["bare pickle", "torch zip", "torch legacy", "beside weights"])
+def test_code_is_never_run(tmp_path: Path, protocol: int, wrapping: str) -> None:
+    target, path = tmp_path / "owned", tmp_path / "evil.pth"
+    canary: object = Canary(target)
+    if wrapping == "bare pickle":
+        path.write_bytes(pickle.dumps(canary, protocol))
+    else:
+        content = {**STATE, "x": canary} if wrapping == "beside weights" else canary
+        zipped = wrapping != "torch legacy"
+        torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UnsafeWeights, match=r"may run code.*mkdir") as caught:
+        pvr_zoo.create("resnet18_in1k", weights=path)
+    assert not target.exists()
+    assert caught.value.exit_code == 6
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "module.pt"
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(UnsafeWeights, match=r"torch\.nn\.modules\.linear\.Linear"):
+        checkpoint.read(path)
+
+
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+    import zipfile
+
+    path = tmp_path / "script.pt"
+    with zipfile.ZipFile(path, "w") as archive:  # the entries that torch.jit.save writes
+        for name in ("a/data.pkl", "a/constants.pkl", "a/code/__torch__.py"):
+            archive.writestr(name, b"\x80\x02N.")
+    with pytest.raises(UnsafeWeights, match="TorchScript"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "0 bytes"),
+        (b"  \n", "0 bytes"),
+        (b"<!DOCTYPE html><html><head><title>Sign in</title>", "looks like HTML"),
+        (b"\n<html>quota exceeded</html>", "looks like HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS"),
+        (b"hello, I am no checkpoint", "neither safetensors nor"),
+        (b"PK\x03\x04 and then nothing", "neither safetensors nor"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json at all}", "cut short or damaged"),
+    ],
+)
+def test_files_that_hold_no_weights(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        pvr_zoo.create("resnet18_in1k", weights=path)
+    assert caught.value.exit_code == 3
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
+    path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth")
+    state = {f"layer{i}.weight": torch.randn(20, 30) for i in range(10)}
+    if kind == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(WeightsError, match=r"damaged|whole torch file"):
+        checkpoint.read(path)
+
+
+def test_missing_file_and_wrong_checksum(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnavailable, match=r"does not exist \(.*no\.pth\)") as caught:
+        pvr_zoo.create("resnet18_in1k", weights=tmp_path / "no.pth")
+    assert caught.value.exit_code == 8
+    path = tmp_path / "x.safetensors"
+    save_file(STATE, path)
+    sha256 = checkpoint.file_sha256(path)
+    with pytest.raises(WeightsError, match=f"hashes to {sha256}, expected is {'0' * 64}"):
+        checkpoint.read(path, "0" * 64)
+
+
+def test_checksum_is_compared_before_anything_is_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(Canary(tmp_path / "owned")))
+    with pytest.raises(WeightsError, match="hashes to"):
+        checkpoint.read(path, "0" * 64)
+
+
+def test_another_architecture_names_the_first_keys(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7), "zz.weight": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"do not fit resnet18_in1k.*first: bn1\.bias.*first: zz\.weight"):
+        pvr_zoo.create("resnet18_in1k", weights=path)
+
+
+def test_values_that_are_not_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": STATE, "epoch": 3}, path)
+    state, _ = checkpoint.read(path)
+    with pytest.raises(WeightsError, match="'epoch' of type int"):
+        checkpoint.unwrap({"epoch": 3, **STATE}, Layout(), path)
+    assert checkpoint.unwrap(state, Layout(top=("state_dict",)), path).keys() == STATE.keys()
+    torch.save([1, 2], path)
+    with pytest.raises(WeightsError, match="holds a list"):
+        checkpoint.read(path)
+
+
+def test_layouts_are_unwrapped_and_only_named_keys_dropped(tmp_path: Path) -> None:
+    layout = Layout(top=("model",), prefix=("module.",), drop=("fc.", "decoder"))
+    wrapped = {
+        "model": {"module.fc.weight": STATE["weight"], "module.decoder_x": STATE["half"], "module.a": STATE["half"]}
+    }
+    assert checkpoint.unwrap(wrapped, layout, tmp_path).keys() == {"a"}
+    mixed = {"module.a": STATE["half"], "b": STATE["half"]}  # a prefix that only some keys have is part of the name
+    assert checkpoint.unwrap(mixed, layout, tmp_path).keys() == mixed.keys()
+    assert checkpoint.unwrap({"fcx": STATE["half"]}, layout, tmp_path).keys() == {"fcx"}

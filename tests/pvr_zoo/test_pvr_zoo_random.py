@@ -1,0 +1,108 @@
+"""The random control: alive at every depth, repeatable, independent of what else is built."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import pvr_zoo
+from pvr_zoo.encoder import with_seed
+from pvr_zoo.families import calibration, random
+from pvr_zoo.preprocess import Preprocess
+
+
+def scenes() -> torch.Tensor:
+    """Frames that the calibration has not seen, and one of them with a single small object moved."""
+    frames = torch.from_numpy(calibration.draw(seed=5))
+    moved = frames[0].clone()
+    moved[30:36, 30:36] = torch.tensor([250, 250, 20], dtype=torch.uint8)
+    return torch.cat([frames, moved[None]])
+
+
+@pytest.mark.parametrize("name", ["random_resnet18", "random_vits16", "random_vits14"])
+def test_features_differ_between_frames_at_every_depth(name: str) -> None:
+    """Relative spread over different scenes, and over one small object, after each stage or block."""
+    spec = pvr_zoo.spec(name, input_size=112)
+    images = Preprocess(spec.transform)(scenes())
+    network = random.build(spec, None).eval()
+    with torch.no_grad():
+        if spec.family == "resnet":
+            x = network.stem(images)
+            depths = [(x := stage(x)).mean((2, 3)) for stage in network.stages]
+        else:
+            tokens = network.net.forward_intermediates(
+                images, intermediates_only=True, norm=True, output_fmt="NLC", return_prefix_tokens=True
+            )
+            depths = [prefix[:, 0] for _, prefix in tokens]
+    assert len(depths) == spec.depth
+    for depth, features in enumerate(depths, 1):
+        size = features[:4].norm(dim=1).mean()
+        spread = (features[:4] - features[:4].mean(0)).norm(dim=1).mean() / size
+        small = (features[0] - features[4]).norm() / size
+        assert 0.05 < spread < 1.5, (depth, spread)
+        assert small > 0.005, (depth, small)
+
+
+def test_no_residual_branch_is_switched_off() -> None:
+    resnet = random.build(pvr_zoo.spec("random_resnet50", input_size=64), None)
+    assert all((block.bn3.weight == 1).all() for stage in resnet.stages for block in stage)
+    vit = random.build(pvr_zoo.spec("random_vits14", input_size=56, truncate=2), None)
+    assert all((block.ls1.gamma == 1).all() for block in vit.net.blocks)
+
+
+def test_batch_norms_see_standard_inputs_on_the_stored_frames() -> None:
+    """After calibration each normalised channel has mean 0 and variance 1 on the frames it was calibrated on."""
+    spec = pvr_zoo.spec("random_resnet18", input_size=96)
+    network = random.build(spec, None)
+    seen: list[torch.Tensor] = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
+    with torch.no_grad():
+        network(Preprocess(spec.transform)(torch.from_numpy(calibration.load())))
+    assert len(seen) == 20
+    for output in seen:
+        assert output.mean((0, 2, 3)).abs().max() < 1e-2
+        assert (output.std((0, 2, 3)) - 1).abs().max() < 0.05
+
+
+def test_repeatable_and_the_same_at_every_truncation_and_thread_count() -> None:
+    frames = scenes()
+    first = pvr_zoo.create("random_resnet18", truncate=2, input_size=64)
+    torch.manual_seed(123)
+    torch.set_num_threads(2)
+    again = pvr_zoo.create("random_resnet18", truncate=2, input_size=64)
+    deeper = pvr_zoo.create("random_resnet18", truncate=3, input_size=64)
+    state = first.state_dict()
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in state.items())
+    assert all(torch.equal(value, deeper.state_dict()[key]) for key, value in state.items())
+    torch.set_num_threads(1)
+    assert torch.equal(first(frames), again(frames))
+
+
+def test_another_seed_is_another_network() -> None:
+    spec = pvr_zoo.spec("random_vits16", truncate=1, input_size=32)
+    other = with_seed(spec, 1)
+    assert other == replace(spec, seed=1)
+    a, b = (random.build(s, None).state_dict()["net.patch_embed.proj.weight"] for s in (spec, other))
+    assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.02
+
+
+def test_building_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    pvr_zoo.create("random_vits16", truncate=1, input_size=32)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_stored_frames_are_what_the_script_draws() -> None:
+    stored = calibration.load()
+    assert stored.dtype == np.uint8
+    assert np.array_equal(stored, calibration.draw())
+
+
+def test_a_random_encoder_takes_no_weights() -> None:
+    with pytest.raises(pvr_zoo.SpecError, match="random by definition"):
+        pvr_zoo.create("random_resnet18", weights="x.pth")
+    assert pvr_zoo.create("random_vits16", truncate=1, input_size=32).identity["seed"] == 0

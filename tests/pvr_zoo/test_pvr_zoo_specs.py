@@ -1,0 +1,150 @@
+"""Listing and looking up: without torch, with helpful errors, with shapes known before anything is built."""
+
+import importlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+import pvr_zoo
+from pvr_zoo import SpecError, UnknownEncoder, registry
+from pvr_zoo.encoder import identity
+
+
+def test_listing_and_specs_do_not_import_torch() -> None:
+    code = (
+        "import sys, pvr_zoo; assert pvr_zoo.list_encoders('*resnet*');"
+        "pvr_zoo.spec('dinov2_vits14', truncate=3).feature_shape;"
+        "print([m for m in ('torch', 'timm', 'numpy', 'huggingface_hub') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_list_takes_a_pattern() -> None:
+    assert pvr_zoo.list_encoders("random_resnet*") == ["random_resnet18", "random_resnet34", "random_resnet50"]
+    assert pvr_zoo.list_encoders("nothing*") == []
+
+
+def test_every_trained_architecture_has_a_random_control() -> None:
+    specs = [pvr_zoo.spec(name) for name in pvr_zoo.list_encoders()]
+    controls = {spec.architecture for spec in specs if spec.seed is not None}
+    assert {spec.architecture for spec in specs if spec.seed is None and spec.family != "autoencoder"} <= controls
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownEncoder, match=r"'dinov2_vits16'.*Did you mean 'dinov2_vits14'") as caught:
+        pvr_zoo.create("dinov2_vits16")
+    assert caught.value.exit_code == 2
+    assert "resnet18_in1k" in caught.value.hint
+
+
+def test_duplicate_names_raise() -> None:
+    with pytest.raises(SpecError, match="registered already"):
+        pvr_zoo.register(pvr_zoo.spec("resnet18_in1k"))
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "shape"),
+    [
+        ("resnet18_in1k", {}, (512,)),
+        ("resnet50_in1k", {"truncate": 3}, (1024,)),
+        ("resnet50_in1k", {"feature": "patches"}, (49, 2048)),
+        ("resnet18_in1k", {"feature": "patches", "truncate": 2, "input_size": 100}, (13 * 13, 128)),
+        ("vits16_dino", {}, (384,)),
+        ("vits8_dino", {"feature": "patches"}, (784, 384)),
+        ("dinov2_vits14", {"feature": "patches"}, (256, 384)),
+        ("dinov2_vitl14", {"feature": "patches", "input_size": 112, "truncate": 20}, (64, 1024)),
+        ("mae_vitl16", {"feature": "mean", "truncate": 1}, (1024,)),
+        ("embedded", {}, (256,)),
+    ],
+)
+def test_feature_shape(name: str, request_: dict, shape: tuple[int, ...]) -> None:
+    assert pvr_zoo.spec(name, **request_).feature_shape == shape
+
+
+@pytest.mark.parametrize(
+    ("name", "request_", "message"),
+    [
+        ("vits16_dino", {"truncate": 13}, "truncate=13.*12 blocks"),
+        ("vits16_dino", {"truncate": 0}, "truncate=0.*12 blocks"),
+        ("resnet18_in1k", {"truncate": 5}, "4 stages"),
+        ("resnet18_in1k", {"truncate": True}, "truncate=True"),
+        ("resnet18_in1k", {"truncate": 1.0}, "truncate=1.0"),
+        ("resnet18_in1k", {"feature": "cls"}, "no feature='cls'.*mean, patches"),
+        ("resnet18_in1k", {"norm": "keep"}, "no norm='keep'"),
+        ("vits16_dino", {"norm": "layer"}, "keep, none"),
+        ("vits16_dino", {"input_size": 100}, "multiple of 16"),
+        ("dinov2_vits14", {"input_size": 14}, "input_size=14"),
+        ("embedded", {"input_size": 128}, "64 only"),
+    ],
+)
+def test_impossible_requests_are_refused_before_any_file_is_touched(name: str, request_: dict, message: str) -> None:
+    with pytest.raises(SpecError, match=f"(?s){message}"):
+        pvr_zoo.create(name, weights="/does/not/exist", **request_)
+
+
+def test_published_transforms() -> None:
+    resnet = pvr_zoo.spec("resnet18_in1k").transform
+    assert (resnet.resize, resnet.crop, resnet.kernel, resnet.antialias) == (256, 224, "bilinear", True)
+    augreg = pvr_zoo.spec("vits16_in1k").transform
+    assert (augreg.resize, augreg.crop, augreg.kernel, augreg.mean, augreg.std) == (
+        *(248, 224, "bicubic"),
+        *((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    )
+    for name in ("vits8_dino", "dinov2_vitb14", "mae_vitl16"):
+        transform = pvr_zoo.spec(name).transform
+        assert (transform.resize, transform.crop, transform.kernel) == (256, 224, "bicubic")
+
+
+def test_another_input_size_keeps_the_share_of_the_crop_and_is_part_of_the_identity() -> None:
+    spec = pvr_zoo.spec("resnet18_in1k", input_size=112)
+    assert (spec.transform.resize, spec.transform.crop, spec.render_size) == (128, 112, 128)
+    assert identity(spec, {}) != identity(pvr_zoo.spec("resnet18_in1k"), {})
+
+
+@pytest.mark.parametrize("name", [name for name in pvr_zoo.list_encoders() if pvr_zoo.spec(name).seed is None])
+def test_row_agrees_with_the_network_it_builds(name: str) -> None:
+    """Every trained row: its builder exists, and what it builds has the declared shape for every feature.
+
+    The networks live on the meta device, where shapes are worked out and nothing is computed.
+    """
+    row = pvr_zoo.spec(name)
+    module_name, _, function = row.builder.partition(":")
+    build = getattr(importlib.import_module(module_name), function)
+    requests = [{"truncate": 1}, *({"feature": feature} for feature in row.features)]
+    for spec in (row.request(**request) for request in requests):
+        network = build(spec, None).eval()
+        with torch.no_grad():
+            output = network(torch.empty(2, 3, spec.input_size, spec.input_size, device="meta"))
+        assert tuple(output.shape) == (2, *spec.feature_shape)
+
+
+@pytest.mark.parametrize("name", pvr_zoo.list_encoders())
+def test_every_row_says_what_it_is(name: str) -> None:
+    row = pvr_zoo.spec(name)
+    assert row.licence and row.groups.objective
+    assert json.loads(json.dumps(identity(row, {}))) == identity(row, {})
+    if row.seed is not None:  # a control has the geometry of the trained encoders of its architecture
+        trained = [pvr_zoo.spec(other) for other in pvr_zoo.list_encoders()]
+        trained = [spec for spec in trained if spec.architecture == row.architecture and spec.seed is None]
+        fields = ("widths", "strides", "features", "input_size", "final_norm", "input_multiple")
+        assert all(getattr(spec, field) == getattr(row, field) for spec in trained for field in fields)
+
+
+def test_weights_sources_are_pinned_or_named() -> None:
+    for name in pvr_zoo.list_encoders():
+        source = pvr_zoo.spec(name).weights
+        if source is not None and source.url:
+            assert len(source.sha256) == 64, name
+            if "pytorch.org" in source.url:  # torchvision puts the first digits into the file's name
+                assert source.sha256[:8] in source.filename
+
+
+def test_plugins_can_be_taken_out_again() -> None:
+    pvr_zoo.register(replace(pvr_zoo.spec("resnet18_in1k"), name="mine"))
+    assert "mine" in pvr_zoo.list_encoders()
+    registry.unregister("mine")
+    assert "mine" not in pvr_zoo.list_encoders()
