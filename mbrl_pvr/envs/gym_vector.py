@@ -13,13 +13,14 @@ from mbrl_pvr.envs.vector import EnvStep, VectorEnv
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv):
-    """Observations are dicts of "frame" and "proprio"; actions as in `VectorEnv.action_spec` (one-hot where discrete)."""
+    """Observations are dicts of "frame" and "proprio"; actions as `VectorEnv.action_spec` says."""
 
     def __init__(self, envs: VectorEnv) -> None:
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": ["rgb_array"]}
         self.render_mode = "rgb_array"
         self.envs, self.num_envs = envs, envs.num
-        config, spec, parts = envs.config, envs.action_spec, {}
+        config, spec = envs.config, envs.action_spec
+        parts: dict[str, spaces.Space] = {}
         if config.pixels:
             parts["frame"] = spaces.Box(0, 255, (config.size, config.size, 3), np.uint8)
         if config.proprio:

@@ -92,15 +92,17 @@ class Worker:
 def gather(workers: Sequence[Worker], timeout: float, task: str) -> list[Any]:
     """One answer of each worker, in their order; EnvError of whichever fails first, or where one takes too long."""
     answers: dict[int, Any] = {}
-    waiting = {worker.pipe: i for i, worker in enumerate(workers)}
+    index = {worker.pipe: i for i, worker in enumerate(workers)}
     end = time.monotonic() + timeout
-    while waiting:
-        ready = wait(list(waiting), max(0.0, end - time.monotonic()))
+    while len(answers) < len(workers):
+        ready = wait(list(index), max(0.0, end - time.monotonic()))
         if not ready:
-            late = workers[min(waiting.values())]
+            late = next(worker for i, worker in enumerate(workers) if i not in answers)
             raise EnvError(f"no answer within {timeout:.0f} s while {task}", late.label, late.last_words())
         for pipe in ready:
-            i = waiting.pop(pipe)  # type: ignore[call-overload]
+            i = index[pipe]  # type: ignore[index]
+            if i in answers:  # nothing more was asked of it: the pipe is readable because it has closed
+                raise workers[i].obituary()
             answers[i] = workers[i].receive()
     return [answers[i] for i in range(len(workers))]
 

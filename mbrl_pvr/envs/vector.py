@@ -156,8 +156,7 @@ class VectorEnv:
 
     def close(self) -> None:
         """End all workers; may be called twice, and after a failure."""
-        if self._finalizer.detach():
-            shut_down(self._workers, politely=not self._pending)
+        self._end(politely=not self._pending)
 
     def __enter__(self) -> "VectorEnv":
         return self
@@ -188,19 +187,20 @@ class VectorEnv:
         try:
             worker.send(request, *args)
         except EnvError:
-            self._abandon()
+            self._end(politely=False)
             raise
 
     def _gather(self, timeout: float, task: str) -> list[Any]:
         try:
             return gather(self._workers, timeout, task)
         except BaseException:  # also Ctrl-C: answers may be half read, so the workers are of no use any more
-            self._abandon()
+            self._end(politely=False)
             raise
 
-    def _abandon(self) -> None:
+    def _end(self, *, politely: bool) -> None:
+        self._frames = None  # gives the shared memory back
         if self._finalizer.detach():
-            shut_down(self._workers, politely=False)
+            shut_down(self._workers, politely=politely)
 
     def _assert_idle(self, what: str) -> None:
         if not self._finalizer.alive:
