@@ -1,10 +1,19 @@
 """mbrl_pvr: what do pretrained visual representations do for model-based reinforcement learning?
 
-Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `evaluate`, `ood`,
-`record`, `analyze`, `resume`, `pretrain`. They import torch and simulators only when called.
+Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
+`ood`, `record`, `analyze`, `pretrain`; they live in `mbrl_pvr.api`.
 """
 
-from mbrl_pvr.api import analyze, evaluate, ood, pretrain, record, resume, train
+from typing import Any
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "analyze", "evaluate", "ood", "pretrain", "record", "resume", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """The calls, on first use: environment workers import this package too, and must not depend on the learner."""
+    if name.startswith("_") or name not in __all__:
+        raise AttributeError(f"module 'mbrl_pvr' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module("mbrl_pvr.api"), name)

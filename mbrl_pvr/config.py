@@ -10,8 +10,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import resolve
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.names import did_you_mean, safe_name
+from mbrl_pvr.presets import agents, available, presets, read
 from mbrl_pvr.schema import (
     build,
     check_tree,
@@ -32,7 +31,7 @@ from mbrl_pvr.schema import (
     unknown_key,
 )
 from mbrl_pvr.settings import EncoderConfig, EvalConfig, ReplayConfig, RunConfig
-from mbrl_pvr.yamlfile import dump_flow, dump_yaml, parse_yaml, read_yaml
+from mbrl_pvr.yamlfile import dump_flow, dump_yaml, read_yaml
 
 __all__ = [
     "EncoderConfig",
@@ -259,43 +258,13 @@ def _fit_frames(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "env": {**tree["env"], "size": size}}
 
 
-# ---------------------------------------------------------------------------------------------------- files, layers
-
-
-def _configs(*parts: str) -> Any:
-    return files("mbrl_pvr._configs").joinpath(*parts)
-
-
-def agents() -> list[str]:
-    """Names of the agent presets in configs/agent."""
-    return _stems("agent")
-
-
-def presets() -> list[str]:
-    """Names that `--config` knows."""
-    return _stems()
-
-
-@cache
-def _stems_of(*parts: str) -> tuple[str, ...]:
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in _configs(*parts).iterdir() if f.name.endswith(".yaml")))
-
-
-def _stems(*parts: str) -> list[str]:
-    return list(_stems_of(*parts))
-
-
-def _packaged(*parts: str) -> dict[str, Any]:
-    return parse_yaml(_configs(*parts).read_text(encoding="utf-8"), "/".join(("configs", *parts))) or {}
-
-
 def _read_layer(file: str | Path) -> tuple[dict[str, Any], str]:
     """A preset or file as a tree in which `env: X` and `encoder: X` are spelt out, and where it came from."""
     name = str(file)
     if "/" in name or name.endswith((".yaml", ".yml")):
         layer, where = read_yaml(Path(name).expanduser()), name
     elif name in presets():
-        layer, where = _packaged(f"{name}.yaml"), f"preset {name}"
+        layer, where = read(name), f"preset {name}"
     else:
         hint = did_you_mean(name, presets(), f"Presets: {', '.join(presets())}; or give a path that ends in .yaml")
         raise ConfigError(f"unknown preset {name!r}", "--config", hint)
@@ -393,8 +362,8 @@ def _compose(agent: str, family: str, layer: dict[str, Any], overrides: list[str
     store = ConfigStore.instance()
     store.store(name="mbrl_pvr_defaults", node=asdict(RunConfig()))
     for name in agents():
-        store.store(group="agent", name=name, node=_packaged("agent", f"{name}.yaml"), package="agent")
-    env = _packaged("env", f"{family}.yaml") if family in _stems("env") else {}
+        store.store(group="agent", name=name, node=read(name, "agent"), package="agent")
+    env = read(family, "env") if family in available("env") else {}
     store.store(name="mbrl_pvr_env", node={"env": env})
     store.store(name="mbrl_pvr_file", node=layer)
     order = ["mbrl_pvr_defaults", {"agent": agent}, "mbrl_pvr_env", "mbrl_pvr_file", "_self_"]

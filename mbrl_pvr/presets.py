@@ -1,0 +1,30 @@
+"""The YAML files of `configs/`, installed as `mbrl_pvr/_configs`; they hold only what differs from the defaults."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from mbrl_pvr.yamlfile import parse_yaml
+
+
+@cache
+def available(group: str = "") -> tuple[str, ...]:
+    """Files of a group ("agent", "env") without their ending; without a group, what `--config` knows."""
+    folder = files("mbrl_pvr._configs").joinpath(group)
+    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+
+
+def agents() -> list[str]:
+    """Names of the agent presets."""
+    return list(available("agent"))
+
+
+def presets() -> list[str]:
+    """Names that `--config` knows."""
+    return list(available())
+
+
+def read(name: str, group: str = "") -> dict[str, Any]:
+    """The content of one file; empty where it has none."""
+    file = files("mbrl_pvr._configs").joinpath(group, f"{name}.yaml")
+    return parse_yaml(file.read_text(encoding="utf-8"), f"configs/{group}/{name}.yaml") or {}
