@@ -24,7 +24,7 @@ class Adam:
     def step(self, gradients: Iterable[Tensor]) -> Tensor:
         """Apply gradients in the order of `parameters`; returns their norm before clipping."""
         for p, g in zip(self.parameters.values(), gradients, strict=True):
-            p.grad = g
+            p.grad = g.contiguous()  # the fused step walks memory: both must lie the same way
         norm = nn.utils.clip_grad_norm_(list(self.parameters.values()), self.clip_norm)
         self.inner.step()
         self.inner.zero_grad(set_to_none=True)

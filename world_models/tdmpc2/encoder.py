@@ -119,7 +119,7 @@ class Encoder(nn.Module):
         return encoder
 
     def inputs(self, obs: Obs) -> dict[str, Tensor]:
-        """The parts of `obs` (*, ...) that are read, with shapes checked: feature (*, SF) and proprio (*, D) flattened."""
+        """The parts of `obs` (*, ...) that are read, shapes checked: feature (*, SF) and proprio (*, D) flattened."""
         parts: dict[str, Tensor] = {}
         lead = obs.is_first.shape
         wanted = {
