@@ -179,7 +179,8 @@ def test_update_agrees(agent, stored):
         clear = expected[k].abs() > 1e-6 if k in expected else torch.ones_like(value, dtype=torch.bool)
         torch.testing.assert_close(state[k][clear], value[clear], atol=1e-5, rtol=1e-4, msg=lambda m, k=k: f"{k}: {m}")
     close(agent.scale, stored["scale"][0], "running scale")
-    assert wanted["pi_scale"] > 1, "the case should exercise the running scale"
+    if agent.shapes.pixels is None:
+        assert wanted["pi_scale"] > 1, "the case should exercise the running scale"
     print(f"worst gradient {worst:.1e}")
 
 
