@@ -80,8 +80,9 @@ class Logger:
             return
         row: dict[str, Any] = {"step": step, "frame": step * self._frames}
         row |= {name: self._means[name].mean for name in sorted(self._means)}
+        row["time/elapsed"] = self._clock() - self._begun
         self._means.clear()
-        self._metrics.append({**row, "time/elapsed": self._clock() - self._begun})
+        self._metrics.append(row)
         self._send(row)
         if self._display is not None:
             self._display.note(row)

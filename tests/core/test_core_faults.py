@@ -1,6 +1,8 @@
 """F2, F4, F5 of the fault catalogue: every system call of a run killed or failed in turn, then resumed."""
 
 import errno
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +99,47 @@ def test_a_failing_call_is_a_storage_error_in_one_line_and_costs_no_checkpoint(t
         finish(toy, path)
         assert fingerprint(path) == wanted, f"call {k}, {calls[k]}"
     assert raised > 0.9 * len(calls) / 2
+
+
+def test_what_a_checkpoint_needs_is_on_the_disk_before_it_appears_and_older_ones_go_after(toy, tmp_path):
+    """Against power loss: nothing unsynced at the rename that commits, its folder synced before a removal."""
+    step = re.compile(r"/checkpoints/step_\d{9}\Z")
+    commits = removals = 0
+
+    class Careful(toy.Faulty):
+        unsynced, folders, open = set(), set(), {}  # unsynced files and folders; paths of open files
+
+        def __call__(self, name, *args):
+            nonlocal commits, removals
+            path = str(args[0])
+            if name == "rename" and step.search(str(args[1])):
+                commits += 1
+                assert not self.unsynced
+                assert self.folders <= {str(Path(args[1]).parent)}
+            elif (name == "rename" and step.search(path)) or (name == "unlink" and "segment" in path):
+                removals += 1
+                assert not {f for f in self.folders if "replay" not in f}
+            elif name == "rename":
+                assert path not in self.unsynced
+            result = super().__call__(name, *args)
+            if name == "open":
+                self.open[result] = path
+                if args[1] & os.O_CREAT and ".lock" not in path:
+                    self.folders.add(str(Path(path).parent))
+            elif name in ("write", "ftruncate") and ".lock" not in self.open[args[0]]:
+                self.unsynced.add(self.open[args[0]])
+            elif name == "fsync":
+                self.unsynced.discard(self.open[args[0]])
+                self.folders.discard(self.open[args[0]])
+            elif name in ("rename", "unlink", "mkdir", "rmdir"):
+                self.folders.add(str(Path(args[-1] if name == "rename" else args[0]).parent))
+                self.folders.discard(path)
+            return result
+
+    with storage.using(Careful()):
+        toy.train(tmp_path / "run")
+    assert commits == 3
+    assert removals >= 1
 
 
 def test_no_space_names_both_numbers(toy, tmp_path):
