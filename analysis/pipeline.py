@@ -103,11 +103,10 @@ def _latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     chosen: dict[tuple[str, str, str], Run] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         chosen.setdefault((run.task, run.agent, names.series[run.id]), run)
-    several = len({task for task, _, _ in chosen}) > 1
-    clouds = []
-    for (task, _, name), run in sorted(chosen.items()):
-        title = f"{name}, seed {run.seed}" + (f", {task.rpartition('/')[2]}" if several else "")
-        clouds.append(latents.cloud(title, task, read_latents(run.path)))
+    clouds = [
+        latents.cloud(f"{name}, seed {run.seed}", task, read_latents(run.path))
+        for (task, _, name), run in sorted(chosen.items())
+    ]
     return latents.draw(clouds, max_points=options.max_points, seed=options.seed)
 
 

@@ -126,10 +126,9 @@ def _axes(axis: Axes, last: int) -> None:
 
 
 def _legend(figure: Figure, errors: pd.DataFrame, lines: dict[str, tuple]) -> None:
-    entries = []
+    entries, counts = [], style.seed_counts(errors)
     for name, encoder in style.series_of(errors).itertuples(index=False):
-        count = errors[errors["series"] == name].groupby(["task", "agent"])["seed"].nunique().max()
-        label = f"{name} ({style.seeds(count)})"
+        label = style.with_seeds(name, counts[name])
         entries.append(Line2D([], [], color=style.look(encoder).colour, ls=lines[name], label=label))
     label = "baseline: last latent kept (left), mean reward (right)"
     entries.append(Line2D([], [], color=style.GREY, ls=DASHED, lw=0.8, label=label))
@@ -137,7 +136,7 @@ def _legend(figure: Figure, errors: pd.DataFrame, lines: dict[str, tuple]) -> No
 
 
 def _caption(errors: pd.DataFrame) -> str:
-    several = errors.groupby(["task", "agent", "series"])["seed"].nunique().max() > 1
+    several = style.seed_counts(errors).max() > 1
     over = "seeds (over trajectories where there is one seed)" if several else "trajectories of the one seed"
     return (
         "Left: mean squared error between open-loop and encoded latent, relative to the variance of the encoded latent "

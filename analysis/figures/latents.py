@@ -2,6 +2,7 @@
 picture.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,9 @@ def cloud(name: str, task: str, latents: Latents) -> Cloud:
 
 
 def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0) -> style.Drawn:
-    """UMAP and PCA of every cloud. T: trustworthiness of the picture; P: purity of neighbourhoods by reward in the full
-    latent, in brackets what chance gives. Colours run from the 1st to the 99th percentile of the task's rewards.
+    """UMAP and PCA of every cloud, with their trustworthiness and the reward purity of the full latent.
+
+    Colours run from the 1st to the 99th percentile of the task's rewards.
     """
     rows, notes = [], []
     bands = _bands(clouds)
@@ -59,9 +61,11 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0) -> s
             for one, picked, (upper, lower) in zip(band, chosen, grid.T, strict=True):
                 numbers = _measure(one, picked.index, seed)
                 reward = one.reward[picked.index]
-                _panels(upper, lower, one.name, colours.to_rgba(reward), numbers)
+                _panels(upper, lower, textwrap.fill(one.name, 28), colours.to_rgba(reward), numbers)
                 rows.append(_points_table(one, picked.index, numbers))
                 notes += _notes(one.name, picked, numbers["purity"])
+            if len({one.task for one in clouds}) > 1:
+                part.suptitle(band[0].task.rpartition("/")[2], size=7.5)
             part.colorbar(
                 colours, ax=list(grid.ravel()), pad=0.015, aspect=25 if len(band) == 1 else 40, label="reward"
             )
@@ -156,7 +160,7 @@ def _points_table(one: Cloud, index: np.ndarray, row: dict) -> pd.DataFrame:
 def _caption() -> str:
     return (
         "Encoded latents of recorded episodes, coloured by reward: UMAP, and principal components with their share of "
-        f"variance. Trustworthiness of the projection: {NEIGHBOURS} neighbours. Reward purity: share of the {NEIGHBOURS} "
+        f"variance. Trustworthiness: of {NEIGHBOURS} neighbours. Reward purity: share of the {NEIGHBOURS} "
         "nearest neighbours in the full latent whose reward is in the same fifth of all rewards."
     )
 

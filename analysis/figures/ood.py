@@ -30,7 +30,7 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
     with style.paper():
         height = 0.5 + len(names) * (0.1 + 0.11 * len(conditions))
         figure, grid = style.panels(len(titles), height)
-        counts = numbers.groupby("series")["seeds"].max()
+        counts = style.seed_counts(episodes)
         for panel, ((task, agent), title) in zip(grid, titles.items(), strict=True):
             axis = panel.axis
             mine = (numbers["task"] == task) & (numbers["agent"] == agent)
@@ -41,7 +41,7 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
             axis.set(xlabel="episode return" if panel.bottom else "", title=title)
             axis.set_yticks(
                 range(len(names)),
-                [f"{n} ({style.seeds(counts[n])})" for n in names] if panel.left else [""] * len(names),
+                [style.with_seeds(n, counts[n]) for n in names] if panel.left else [""] * len(names),
             )
         _legend(figure, conditions, bool(random_scores), numbers)
     return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(numbers), _notes(numbers))
@@ -102,6 +102,8 @@ def _legend(figure, conditions: list[str], random: bool, numbers: pd.DataFrame) 
         marker, fill = ("o", style.GREY) if name == IN else (MARKERS[(place - 1) % len(MARKERS)], "white")
         entries.append(Line2D([], [], color=style.GREY, ls="", marker=marker, mfc=fill, ms=4.5, mew=1.1, label=name))
     small = "one episode" if numbers["seeds"].max() == 1 else "one seed"
+    if numbers["seeds"].max() > 1 == numbers["seeds"].min():
+        small = "one seed, or one episode of a single seed"
     entries.append(Line2D([], [], color=style.GREY, ls="", marker="|", ms=4, mew=0.7, alpha=0.6, label=small))
     if random:
         entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))

@@ -103,11 +103,9 @@ def _frames_per_step(rows: pd.DataFrame) -> int:
 
 
 def _legend(figure, episodes: pd.DataFrame, lines: dict[str, tuple], random: bool) -> None:
-    entries = []
+    entries, counts = [], style.seed_counts(episodes)
     for name, encoder in style.series_of(episodes).itertuples(index=False):
-        mine = episodes[episodes["series"] == name]
-        look, count = style.look(encoder), mine.groupby(["task", "agent"])["seed"].nunique().max()
-        label = f"{name} ({style.seeds(count)})"
+        look, label = style.look(encoder), style.with_seeds(name, counts[name])
         entries.append(Line2D([], [], color=look.colour, marker=look.marker, ls=lines[name], label=label))
     if (episodes["kind"] == "train").any():
         entries.append(
@@ -119,14 +117,14 @@ def _legend(figure, episodes: pd.DataFrame, lines: dict[str, tuple], random: boo
 
 
 def _caption(episodes: pd.DataFrame) -> str:
-    several = episodes.groupby(["task", "agent", "series"])["seed"].nunique().max() > 1
+    several = style.seed_counts(episodes).max() > 1
     band = "Band: 95 % bootstrap interval of the mean over seeds." if several else "One seed: no interval."
     return f"Episode return over agent steps: mean of evaluation episodes; dots: training episodes. {band}"
 
 
 def _notes(episodes: pd.DataFrame) -> list[str]:
-    counts = episodes.groupby(["task", "agent", "series"])["seed"].nunique()
-    notes = [f"{task}: {series} has one seed, so no interval" for (task, _, series), n in counts.items() if n == 1]
+    counts = style.seed_counts(episodes)
+    notes = [f"{task}: {series} has one seed, so no interval" for (series, task, _), n in counts.items() if n == 1]
     evaluated = set(episodes.loc[episodes["kind"] == "eval", "series"])
     return notes + [
         f"{name}: no evaluation yet, training episodes only" for name in sorted(set(episodes["series"]) - evaluated)

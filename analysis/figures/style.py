@@ -6,7 +6,7 @@ and one marker in every figure, whatever else is drawn. To give a new encoder a 
 
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +77,7 @@ class Look:
 # Controls are black and grey; encoders that meet in one figure most often are far apart.
 ENCODERS = {
     "scratch": Look("#000000", "o"),
-    "state": Look("#7f7f7f", "s"),
+    "state": Look("#b0b0b0", "s"),
     "embedded": Look("#0072B2", "o"),
     "random_resnet18": Look("#999933", "v"),
     "random_resnet50": Look("#999933", "P"),
@@ -88,7 +88,7 @@ ENCODERS = {
     "dinov2_vitb14": Look("#009E73", "D"),
     "mae_vitb16": Look("#882255", "P"),
     "r3m_resnet50": Look("#CC79A7", "D"),
-    "vip_resnet50": Look("#E69F00", "v"),
+    "vip_resnet50": Look("#E69F00", "s"),
     "vc1_vitb": Look("#332288", "^"),
     "vc1_vitl": Look("#332288", "X"),
     "clip_vitl14": Look("#44AA99", "s"),
@@ -205,9 +205,15 @@ def short_number(value: float) -> str:
     return f"{value:g}"
 
 
-def seeds(count: int) -> str:
-    """ "1 seed", "3 seeds"."""
-    return f"{count} seed" + ("s" if count != 1 else "")
+def with_seeds(name: str, counts: Iterable[int]) -> str:
+    """The name of a series and its number of seeds in the panels that show it: "vc1 (3 seeds)", "vc1 (1-3 seeds)"."""
+    low, high = min(given := list(counts)), max(given)
+    return f"{name} ({low if low == high else f'{low}-{high}'} seed{'s' if high > 1 else ''})"
+
+
+def seed_counts(table: pd.DataFrame) -> pd.Series:
+    """Number of seeds by (series, task, agent)."""
+    return table.groupby(["series", "task", "agent"])["seed"].nunique()
 
 
 def save(

@@ -1,0 +1,303 @@
+"""Figures from tables: the numbers in them, how they look where a program can tell, and the files."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+from PIL import Image
+
+from analysis import AnalysisError, latents
+from analysis.figures import dynamics, ood, returns, style
+from analysis.figures import latents as latents_figure
+from analysis.runs import Latents
+
+TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
+
+
+def return_rows(seeds=(1, 2, 3), encoders=("embedded", "clip_vitl14"), tasks=TASKS, steps=range(0, 5000, 1000)):
+    keys = itertools.product(tasks, encoders, seeds, steps, ("train", "eval", "eval"))
+    table = pd.DataFrame(keys, columns=["task", "encoder", "seed", "step", "kind"])
+    return table.assign(**{"return": table["step"] / 10 + 10 * table["seed"], "frame": 2 * table["step"]})
+
+
+def ood_rows(seeds=(1, 2, 3), tasks=TASKS):
+    looks = [("train", "none", 0.0, 100), ("held_out", "color_easy", 1.0, 60), ("held_out", "color_hard", 1.0, 20)]
+    rows = [
+        dict(zip(("split", "shift", "severity"), look, strict=False))
+        | {"task": task, "encoder": encoder, "seed": seed, "return": float(look[3] + 10 * seed + episode)}
+        for task, encoder, seed, look, episode in itertools.product(tasks, ("scratch", "vc1"), seeds, looks, (-1, 1))
+    ]
+    return pd.DataFrame(rows)
+
+
+def recorded(synthetic, growth=0.01, seed=0, **sizes):
+    arrays = synthetic["latents"](np.random.default_rng(seed), growth=growth, **sizes)
+    return Latents(**arrays | {"context": int(arrays["context"]), "kind": str(arrays["kind"])})
+
+
+def error_rows(synthetic):
+    series = itertools.product(("embedded", "vc1"), (1, 2))
+    tables = [
+        dynamics.error_table(recorded(synthetic, seed=seed), task=TASKS[0], encoder=encoder, seed=seed)
+        for encoder, seed in series
+    ]
+    return pd.concat(tables)
+
+
+def clouds(synthetic, count=2, **sizes):
+    names = [f"encoder_{number}, seed 1" for number in range(count)]
+    return [latents_figure.cloud(name, TASKS[0], recorded(synthetic, seed=n, **sizes)) for n, name in enumerate(names)]
+
+
+@pytest.fixture
+def no_umap(monkeypatch):
+    """PCA in the place of UMAP, which takes half a minute to compile."""
+    monkeypatch.setattr(latents, "umap", lambda points, seed, neighbours: latents.pca(points)[0])
+
+
+def test_returns_are_means_over_seeds_with_bands():
+    drawn = returns.draw(return_rows())
+    row = drawn.numbers.query("task == 'dmc/walker-walk' and series == 'embedded' and step == 2000").iloc[0]
+    assert row["mean"] == pytest.approx(200 + 20) and row["seeds"] == 3
+    assert 210 <= row["low"] < row["mean"] < row["high"] <= 230
+    assert "bootstrap" in drawn.caption and drawn.notes == []
+
+
+def test_one_seed_has_no_band_and_says_so():
+    drawn = returns.draw(return_rows(seeds=(4,), tasks=TASKS[:1]))
+    assert drawn.numbers[["low", "high"]].isna().all().all()
+    assert "One seed: no interval." in drawn.caption
+    assert drawn.notes[0] == "dmc/walker-walk: clip_vitl14 has one seed, so no interval"
+    labels = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+    assert labels == ["clip_vitl14 (1 seed)", "embedded (1 seed)", "training episodes"]
+
+
+def test_returns_without_evaluation_and_with_ragged_steps():
+    rows = return_rows()
+    drawn = returns.draw(rows[rows["kind"] == "train"])
+    assert len(drawn.numbers) == 0 and "embedded: no evaluation yet" in drawn.notes[-1]
+    ragged = rows[(rows["seed"] != 2) | (rows["step"] <= 2000)]
+    assert returns.draw(ragged).numbers["step"].max() == 2000
+
+
+def test_frames_are_on_the_axis_above():
+    figure = returns.draw(return_rows(tasks=TASKS[:1])).figure
+    (above,) = figure.axes[0].child_axes
+    assert above.get_xlabel() == "environment frames"
+    FigureCanvasAgg(figure).draw()
+    assert above.get_xlim() == pytest.approx(np.multiply(2, figure.axes[0].get_xlim()))
+
+
+def test_ood_counts_each_seed_once_and_gives_what_is_retained():
+    numbers = ood.draw(ood_rows()).numbers.set_index(["task", "series", "condition"])
+    inside = numbers.loc[(TASKS[0], "vc1", "in distribution")]
+    assert inside["mean"] == pytest.approx(120) and inside["seeds"] == 3 and inside["episodes"] == 6
+    assert 110 <= inside["low"] < 120 < inside["high"] <= 130
+    assert numbers.loc[(TASKS[0], "vc1", "color easy (held out)"), "retained"] == pytest.approx(80 / 120)
+
+
+def test_ood_names_severities_only_where_there_are_several():
+    rows = ood_rows()
+    more = rows[rows["shift"] == "color_hard"].assign(severity=0.5)
+    names = set(ood.condition_names(pd.concat([rows, more])))
+    assert names == {
+        "in distribution",
+        "color easy (held out)",
+        "color hard 1 (held out)",
+        "color hard 0.5 (held out)",
+    }
+    seen = ood.condition_names(rows[rows["shift"] == "color_easy"].assign(split="train"))
+    assert set(seen) == {"color easy (training part)"}
+
+
+def test_dynamics_numbers(synthetic):
+    rollouts = recorded(synthetic, growth=0.01, context=2, steps=40)
+    drawn = dynamics.draw(dynamics.error_table(rollouts, task=TASKS[0], encoder="embedded", seed=1))
+    numbers = drawn.numbers.set_index("k")
+    assert numbers.index.tolist() == list(range(1, 39)) and (numbers["trajectories"] == 8).all()
+    np.testing.assert_allclose(numbers["mse"], 0.01 * numbers.index, rtol=1e-3)
+    assert numbers.loc[33, "mse_sum"] == pytest.approx(0.01 * 33 * 34 / 2, rel=1e-3)  # the study's window
+    variance = rollouts.posterior.reshape(-1, 64).var(axis=0).mean()
+    np.testing.assert_allclose(numbers["relative"], numbers["mse"] / variance, rtol=1e-5)
+    assert 0 < numbers.loc[10, "skill_over_copy"] < 1
+    assert "trajectories of the one seed" in drawn.caption
+
+
+def test_dynamics_of_ragged_and_diverged_episodes(synthetic):
+    rollouts = recorded(synthetic, steps=40)
+    rollouts.length[0] = 20
+    rollouts.open_loop[1, 30:] = np.nan
+    drawn = dynamics.draw(dynamics.error_table(rollouts, task=TASKS[0], encoder="embedded", seed=1))
+    counts = drawn.numbers.set_index("k")["trajectories"]
+    assert counts[17] == 8 and counts[18] == 7 and counts[28] == 6  # k = 18 is index 20, k = 28 index 30
+    assert drawn.notes == [
+        "dmc/walker-walk: embedded: 1 trajectories have predictions that are not finite, left out there"
+    ]
+
+
+def test_latents_leave_out_padding_first_steps_and_nan(synthetic, no_umap):
+    rollouts = recorded(synthetic, episodes=3, steps=30)
+    rollouts.length[0] = 10
+    rollouts.posterior[1, 5] = np.nan
+    one = latents_figure.cloud("mine", TASKS[0], rollouts)
+    assert len(one.points) == 9 + 29 + 29
+    drawn = latents_figure.draw([one], max_points=50)
+    assert len(drawn.numbers) == 50
+    assert drawn.notes == [
+        "mine: 1 of 67 latents are not finite and are left out",
+        "mine: 50 of 66 latents, drawn at random",
+    ]
+
+
+def test_latents_print_their_numbers(synthetic, no_umap):
+    drawn = latents_figure.draw(clouds(synthetic, 1, episodes=3, steps=40))
+    upper, lower = (axis.get_title() for axis in drawn.figure.subfigs[0].axes[:2])
+    purity, chance, trust = drawn.numbers[["purity", "purity_chance", "trustworthiness_umap"]].iloc[0]
+    assert upper.splitlines()[1:] == [
+        f"reward purity {purity:.2f} (chance {chance:.2f})",
+        f"UMAP, trustworthiness {trust:.2f}",
+    ]
+    assert lower == f"PCA, trustworthiness {trust:.2f}"
+
+
+def ticks_out_of_view(figure):
+    """Labels that matplotlib keeps for ticks outside of the axis and does not draw."""
+    hidden = set()
+    for axes in [*figure.axes, *(child for axis in figure.axes for child in axis.child_axes)]:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            slack = 1e-9 * max(abs(low), abs(high), 1)
+            ticks = zip(axis.get_majorticklocs(), axis.get_majorticklabels(), strict=False)
+            hidden |= {id(label) for place, label in ticks if not low - slack <= place <= high + slack}
+    return hidden
+
+
+FIGURES = {
+    "returns": lambda synthetic: returns.draw(return_rows(), {TASKS[0]: 30.0}),
+    "returns_one": lambda synthetic: returns.draw(return_rows((1,), ("embedded",), TASKS[:1])),
+    "returns_long": lambda synthetic: returns.draw(return_rows(steps=range(0, 3_000_001, 500_000), tasks=TASKS[:1])),
+    "ood": lambda synthetic: ood.draw(ood_rows(), {TASKS[0]: 30.0}),
+    "ood_one": lambda synthetic: ood.draw(ood_rows((1,), TASKS[:1])),
+    "dynamics": lambda synthetic: dynamics.draw(error_rows(synthetic)),
+    "latents_one": lambda synthetic: latents_figure.draw(clouds(synthetic, 1, episodes=3, steps=40)),
+    "latents_four": lambda synthetic: latents_figure.draw(clouds(synthetic, 4, episodes=3, steps=40)),
+}
+
+
+def crowded(figure):
+    """Pairs of texts that overlap, and texts that leave the canvas."""
+    with style.paper():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        width, height = canvas.get_width_height()
+        hidden = ticks_out_of_view(figure)
+        shown = [
+            (text.get_text(), text.get_window_extent())
+            for text in figure.findobj(Text)
+            if text.get_text().strip() and text.get_visible() and id(text) not in hidden
+        ]
+    cut = [t for t, b in shown if b.x0 < -0.5 or b.y0 < -0.5 or b.x1 > width + 0.5 or b.y1 > height + 0.5]
+    pairs = itertools.combinations(shown, 2)
+    over = [(a, b) for (a, p), (b, q) in pairs if p.x0 < q.x1 and q.x0 < p.x1 and p.y0 < q.y1 and q.y0 < p.y1]
+    return cut + over
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_overlaps_or_is_cut(name, synthetic, no_umap):
+    figure = FIGURES[name](synthetic).figure
+    assert crowded(figure) == []
+    figure.text(0.5, 0.5, "X" * 200)
+    assert "X" * 200 in crowded(figure)  # the check itself sees something
+
+
+@pytest.mark.parametrize("name", ["returns_one", "ood_one"])
+def test_one_panel_has_the_width_of_a_column(name, synthetic):
+    assert FIGURES[name](synthetic).figure.get_figwidth() == style.COLUMN
+    assert FIGURES[name.removesuffix("_one")](synthetic).figure.get_figwidth() == style.PAGE
+
+
+def test_files_fonts_and_metadata(tmp_path):
+    drawn = returns.draw(return_rows(tasks=TASKS[:1]))
+    provenance = style.Provenance(["one (1234)", "two\n(5678)"], "mbrl-pvr analyze one two --out x")
+    paths = style.save(drawn, tmp_path / "new", "returns", provenance, ("pdf", "png", "svg"))
+    assert [path.name for path in paths] == ["returns.pdf", "returns.png", "returns.svg", "returns.csv"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
+    pdf, svg = paths[0].read_bytes(), paths[2].read_text()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf and b"CreationDate" not in pdf
+    assert b"one \\(1234\\), two \\(5678\\)" in pdf and b"mbrl-pvr analyze" in pdf
+    assert "one (1234), two (5678)" in svg and "mbrl-pvr analyze" in svg
+    with Image.open(paths[1]) as image:
+        assert image.info["Source"] == "runs: one (1234), two (5678)"
+        assert image.info["Comment"] == "command: mbrl-pvr analyze one two --out x"
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1) and image.width == 990
+    pd.testing.assert_frame_equal(
+        pd.read_csv(paths[3]).fillna({"agent": ""}), drawn.numbers, check_dtype=False, rtol=1e-5
+    )
+    before = [path.read_bytes() for path in paths]
+    style.save(
+        returns.draw(return_rows(tasks=TASKS[:1])), tmp_path / "new", "returns", provenance, ("pdf", "png", "svg")
+    )
+    assert [path.read_bytes() for path in paths] == before  # a repeat gives the same bytes
+
+
+def test_a_failed_write_leaves_the_old_figure_whole(tmp_path, monkeypatch):
+    drawn = returns.draw(return_rows(tasks=TASKS[:1]))
+    paths = style.save(drawn, tmp_path, "returns")
+    before = {path: path.read_bytes() for path in paths}
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(AnalysisError, match="No space left on device") as caught:
+        style.save(returns.draw(return_rows(seeds=(1,))), tmp_path, "returns")
+    assert caught.value.exit_code == 5
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_unknown_format_and_missing_column(tmp_path):
+    with pytest.raises(AnalysisError, match="unknown figure format 'jpg'"):
+        style.save(returns.draw(return_rows()), tmp_path, "returns", formats=("jpg",))
+    with pytest.raises(AnalysisError, match="no column 'seed'"):
+        returns.draw(return_rows().drop(columns="seed"))
+    with pytest.raises(AnalysisError, match="no rows"):
+        ood.draw(ood_rows().iloc[:0])
+
+
+def test_an_encoder_has_one_look_whatever_else_is_drawn():
+    assert style.look("my_encoder") == style.look("my_encoder")
+    assert style.look("scratch") == style.Look("#000000", "o")
+    assert len(set(style.ENCODERS.values())) == len(style.ENCODERS)
+    lines = style.line_styles(
+        pd.DataFrame({"series": ["vc1 (truncate 3)", "vc1 (truncate 6)", "r3m"], "encoder": ["vc1", "vc1", "r3m"]})
+    )
+    assert lines["vc1 (truncate 3)"] != lines["vc1 (truncate 6)"] and lines["r3m"] == "-"
+
+
+def test_colours_stay_apart_for_colour_blind_readers():
+    """Also as deuteranopes and protanopes see them (Machado et al. 2009, severity 1); closer ones differ in the marker."""
+    sights = [
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+        [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+        [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    ]
+
+    def distance(one, other):
+        linear = np.array([[int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] for colour in (one, other)]) ** 2.2
+        seen = [np.clip(linear @ np.array(sight).T, 0, 1) ** (1 / 2.2) for sight in sights]
+        return min(np.linalg.norm(first - second) for first, second in seen)
+
+    for one, other in itertools.combinations(style.ENCODERS.values(), 2):
+        assert one.marker != other.marker or distance(one.colour, other.colour) > 0.15
+    controls = ("scratch", "state", "embedded", "resnet18_in1k", "dinov2_vits14", "random_resnet18")
+    for one, other in itertools.combinations(controls, 2):
+        assert distance(style.look(one).colour, style.look(other).colour) > 0.2, (one, other)
+
+
+def test_names_with_dollars_and_markup_are_drawn_as_they_are(tmp_path):
+    rows = return_rows(tasks=TASKS[:1], encoders=("a$_{x}$b", "<b>&"))
+    drawn = returns.draw(rows)
+    style.save(drawn, tmp_path, "returns", formats=("svg",))
+    text = (tmp_path / "returns.svg").read_text()
+    assert "<b>&</b>" not in text and "a$_{x}$b (3 seeds)" in [
+        t.get_text() for t in drawn.figure.legends[0].get_texts()
+    ]

@@ -1,0 +1,122 @@
+"""`analyze`: from run folders to figures, what is missing with the command that makes it, and bad requests."""
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import AnalysisError, latents, pipeline
+
+
+@pytest.fixture
+def no_umap(monkeypatch):
+    """PCA in the place of UMAP, which takes half a minute to compile."""
+    monkeypatch.setattr(latents, "umap", lambda points, seed, neighbours: latents.pca(points)[0])
+
+
+def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
+    """The one test that fits UMAP, and so compiles it."""
+    report = analysis.analyze(
+        [make_run("it's one run")], tmp_path / "out", max_points=200, command="mbrl-pvr analyze x"
+    )
+    assert list(report["figures"]) == ["returns", "ood", "dynamics", "latents"] == list(pipeline.FIGURES)
+    for name, paths in report["figures"].items():
+        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
+        assert all(path.stat().st_size > 100 for path in paths)
+    assert report["missing"] == [] == report["unfinished"]
+    table = pd.read_csv(tmp_path / "out" / "latents.csv")
+    assert len(table) == 200 and table["trustworthiness_umap"][0] > 0.9
+    assert table["purity"][0] > table["purity_chance"][0] + 0.1
+    assert np.isfinite(table[["umap_1", "umap_2"]]).all().all()
+    points = np.random.default_rng(0).normal(size=(60, 80))
+    np.testing.assert_array_equal(latents.umap(points, seed=1), latents.umap(points, seed=1))
+    assert "torch" not in sys.modules
+    assert json.loads(json.dumps(report, default=str))["out"] == str(tmp_path / "out")
+    lines = pipeline.describe(report)
+    assert any(line.startswith("returns: ") for line in lines) and any("no interval" in line for line in lines)
+
+
+def test_what_is_missing_is_listed_with_its_command(make_run, tmp_path):
+    report = analysis.analyze([make_run("my run", parts=())], tmp_path / "out")
+    assert list(report["figures"]) == ["returns"]
+    folder = str(tmp_path / "my run")
+    assert [(one["figure"], one["command"]) for one in report["missing"]] == [
+        ("ood", f"mbrl-pvr ood '{folder}'"),
+        ("dynamics", f"mbrl-pvr record '{folder}'"),
+        ("latents", f"mbrl-pvr record '{folder}'"),
+    ]
+    assert f"no ood of {folder}: no out-of-distribution episodes; make: mbrl-pvr ood '{folder}'" in pipeline.describe(
+        report
+    )
+
+
+def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path):
+    folder = make_run(parts=("ood",))
+    assert list(analysis.analyze([folder], tmp_path / "out", ["ood"])["figures"]) == ["ood"]
+    with pytest.raises(AnalysisError, match=r"no recorded latents\nMake its inputs with: mbrl-pvr record") as caught:
+        analysis.analyze([folder], tmp_path / "out", ["dynamics"])
+    assert caught.value.exit_code == 2
+    with pytest.raises(AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dynamics, latents"):
+        analysis.analyze([folder], tmp_path / "out", ["dynamic"])
+
+
+def test_runs_without_the_inputs_do_not_stop_those_that_have_them(make_run, tmp_path, no_umap):
+    runs = [make_run("a", seed=1), make_run("b", seed=2, parts=("ood",)), make_run("c", "resnet18_in1k")]
+    report = analysis.analyze(runs, tmp_path / "out", formats=("png",))
+    assert list(report["figures"]) == list(pipeline.FIGURES)
+    assert {(one["figure"], one["run"]) for one in report["missing"]} == {
+        ("dynamics", str(runs[1])),
+        ("latents", str(runs[1])),
+    }
+    numbers = pd.read_csv(tmp_path / "out" / "ood.csv").set_index(["series", "condition"])
+    assert numbers.loc[("embedded", "in distribution"), "seeds"] == 2
+    assert set(pd.read_csv(tmp_path / "out" / "latents.csv")["series"]) == {"embedded, seed 1", "resnet18_in1k, seed 1"}
+
+
+def test_unfinished_runs_are_listed_and_left_out(make_run, tmp_path):
+    done, going = make_run("done", parts=()), make_run("going", seed=2, state="running", parts=())
+    report = analysis.analyze([done, going], tmp_path / "out", ["returns"])
+    assert report["runs"] == [str(done)]
+    assert report["unfinished"] == [{"run": str(going), "state": "running", "command": f"mbrl-pvr resume {going}"}]
+    assert pd.read_csv(tmp_path / "out" / "returns.csv")["seeds"].max() == 1
+    both = analysis.analyze([done, going], tmp_path / "out", ["returns"], unfinished=True)
+    assert both["runs"] == [str(done), str(going)]
+    with pytest.raises(
+        AnalysisError, match=r"no run has finished: .*going \(running\)\nContinue with: mbrl-pvr resume"
+    ):
+        analysis.analyze([going], tmp_path / "out")
+
+
+def test_out_of_distribution_rows_of_an_older_checkpoint_do_not_count(make_run, tmp_path):
+    folder = make_run(parts=("ood",))
+    rows = pd.read_parquet(folder / "ood.parquet")
+    older = rows.assign(step=10, **{"return": 0.0})
+    pd.concat([older, rows]).to_parquet(folder / "ood.parquet")
+    analysis.analyze([folder], tmp_path / "out", ["ood"])
+    assert (pd.read_csv(tmp_path / "out" / "ood.csv")["episodes"] == 12).all()
+
+
+def test_categorical_latents_have_a_picture_and_no_mse(make_run, tmp_path, no_umap):
+    folder = make_run()
+    with np.load(folder / "latents.npz") as arrays:
+        np.savez(folder / "latents.npz", **{**arrays, "kind": np.array("categorical")})
+    report = analysis.analyze([folder], tmp_path / "out")
+    assert "latents" in report["figures"] and "dynamics" not in report["figures"]
+    assert "categorical" in report["missing"][0]["reason"]
+
+
+def test_mixed_protocols_stop_before_anything_is_written(make_run, tmp_path):
+    runs = [make_run("a", parts=()), make_run("b", "scratch", parts=(), env__action_repeat=4)]
+    with pytest.raises(AnalysisError, match=r"env\.action_repeat is 2 in one and 4 in another"):
+        analysis.analyze(runs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written(make_run, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(AnalysisError, match="cannot write") as caught:
+        analysis.analyze([make_run(parts=())], tmp_path / "out")
+    assert caught.value.exit_code == 5
