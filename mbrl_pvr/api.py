@@ -3,13 +3,15 @@
 No module of the package may be named like one of them: importing it would replace the function.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis import Report
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
 
@@ -103,8 +105,14 @@ def record(run: str | Path, *, episodes: int = 10, context: int = 1) -> Path:
     return recording.record(path, episodes=episodes, context=context)
 
 
-def analyze(runs: str | Path | Sequence[str | Path], out: str | Path, *, figures: Sequence[str] | None = None) -> Any:
-    """Draw every figure, or those named, whose inputs the runs hold."""
+def analyze(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    figures: Sequence[str] | None = None,
+    unfinished: bool = False,
+) -> "Report":
+    """Draw every figure, or those named, whose inputs the runs hold; unfinished runs are left out unless asked for."""
     from mbrl_pvr.errors import ConfigError
 
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
@@ -112,7 +120,8 @@ def analyze(runs: str | Path | Sequence[str | Path], out: str | Path, *, figures
         raise ConfigError("there is no run to analyze", hint="Give the folders of one or more runs")
     import analysis
 
-    return analysis.analyze(paths, Path(out), figures)
+    command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out)])
+    return analysis.analyze(paths, Path(out), figures, unfinished=unfinished, command=command)
 
 
 def pretrain(

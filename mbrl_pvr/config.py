@@ -165,6 +165,7 @@ def shrink(config: RunConfig) -> RunConfig:
     tiny = replace(
         config.agent,
         size=1,
+        horizon=min(config.agent.horizon, 5),
         latent_dim=2 * config.agent.simnorm_dim,
         mlp_dim=32,
         enc_dim=32,
@@ -180,6 +181,7 @@ def shrink(config: RunConfig) -> RunConfig:
     return replace(
         config,
         debug=True,
+        threads=config.threads or 1,
         steps=200,
         random_steps=60,
         checkpoint_every=50,

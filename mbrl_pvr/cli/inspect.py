@@ -43,6 +43,7 @@ def encoders_list(pattern: Pattern = "*", as_json: Json = False) -> None:
         )
     elif rows:
         say(table(rows, header))
+        say("\nencoder= also takes the path of an encoder file, scratch (pixels, trained along) or state (no pictures)")
     else:
         _nothing(pattern, pvr_zoo.list_encoders())
 

@@ -127,15 +127,20 @@ def analyze(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders.")],
     out: Annotated[Path, typer.Option("--out", help="Where tables and figures go.")],
     figure: Annotated[list[str] | None, typer.Option("--figure", help="Only this figure; may be repeated.")] = None,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Draw the figures whose inputs the runs hold."""
-    report = jsonable(api.analyze(runs, out, figures=figure or None))
+    report = api.analyze(runs, out, figures=figure or None, unfinished=unfinished)
     if as_json:
         say_json(report)
         return
-    for key, value in report.items():
-        say(f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}")
+    for name, paths in report["figures"].items():
+        say(f"{name}: {', '.join(map(str, paths))}")
+    for lack in report["missing"]:
+        say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}. Make it: {lack['command']}")
+    for run in report["unfinished"]:
+        say(f"{run['run']} left out, it is {run['state']}. Finish it: {run['command']}, or give --unfinished")
 
 
 def autoencoder(

@@ -96,7 +96,11 @@ def test_dry_run_touches_nothing(
             ((Path("r"),), {"episodes": 200, "shift": "color_hard", "severity": 0.5, "video": False}),
         ),
         (["record", "r", "--context", "5"], "record", ((Path("r"),), {"episodes": 10, "context": 5})),
-        (["analyze", "a", "b", "--out", "o"], "analyze", (([Path("a"), Path("b")], Path("o")), {"figures": None})),
+        (
+            ["analyze", "a", "b", "--out", "o"],
+            "analyze",
+            (([Path("a"), Path("b")], Path("o")), {"figures": None, "unfinished": False}),
+        ),
         (
             ["pretrain", "autoencoder", "env=dmc/finger-spin", "frames=r1,r2", "--steps", "5", "--out", "x"],
             "pretrain",
@@ -114,7 +118,14 @@ def test_commands_are_calls(
     args: list[str], function: str, expected: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    results = {"record": Path("p"), "pretrain": Path("p"), "evaluate": pd.DataFrame(ROWS), "ood": pd.DataFrame(ROWS)}
+    report = {"figures": {"x": [Path("x.pdf")]}, "missing": [], "unfinished": []}
+    results: dict[str, Any] = {
+        "analyze": report,
+        "record": Path("p"),
+        "pretrain": Path("p"),
+        "evaluate": pd.DataFrame(ROWS),
+        "ood": pd.DataFrame(ROWS),
+    }
 
     def call(*positional: Any, **named: Any) -> Any:
         calls.append((positional, named))
@@ -135,6 +146,20 @@ def test_episodes_are_summed_up_by_split(monkeypatch: pytest.MonkeyPatch, capsys
     ]
     assert main(["ood", "r", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == ROWS
+
+
+def test_analyze_names_files_and_what_is_lacking(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lack = {"figure": "latents", "run": "r", "reason": "no latents.npz", "command": "mbrl-pvr record r"}
+    waiting = {"run": "q", "state": "running", "command": "mbrl-pvr resume q"}
+    report = {"figures": {"returns": [Path("o/r.pdf"), Path("o/r.png")]}, "missing": [lack], "unfinished": [waiting]}
+    monkeypatch.setattr(api, "analyze", lambda *_, **__: report)
+    assert main(["analyze", "r", "q", "--out", "o"]) == 0
+    figure, missing, unfinished = capsys.readouterr().out.splitlines()
+    assert figure == "returns: o/r.pdf, o/r.png"
+    assert "no latents.npz" in missing and missing.endswith("mbrl-pvr record r")
+    assert "mbrl-pvr resume q" in unfinished and "--unfinished" in unfinished
 
 
 ERRORS = [
