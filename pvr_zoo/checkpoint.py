@@ -67,19 +67,26 @@ def check_looks(path: Path) -> None:
 
 
 def unwrap(state: Mapping[str, Any], layout: Layout, path: Path) -> dict[str, Tensor]:
-    """The network's own keys and tensors: wrapping removed, and the keys that the layout drops."""
+    """The network's own keys and tensors: wrapping removed, and the keys that the layout drops.
+
+    A prefix is stripped where every key that is left has it.
+    """
     for top in layout.top:
         if isinstance(state.get(top), Mapping):
             state = state[top]
+    kept = _without(state, layout.drop)
     for prefix in layout.prefix:
-        if state and all(isinstance(key, str) and key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    kept = {key: value for key, value in state.items() if not (isinstance(key, str) and key.startswith(layout.drop))}
+        if kept and all(isinstance(key, str) and key.startswith(prefix) for key in kept):
+            kept = _without({key.removeprefix(prefix): value for key, value in kept.items()}, layout.drop)
     for key, value in kept.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             what = f"the weights file holds {key!r} of type {type(value).__name__} where tensors are expected"
             raise WeightsError(what, where=str(path), hint="It is a checkpoint of another kind.")
     return kept
+
+
+def _without(state: Mapping[str, Any], drop: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if not (isinstance(key, str) and key.startswith(drop))}
 
 
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str) -> None:

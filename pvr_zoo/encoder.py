@@ -28,7 +28,9 @@ class Encoder(nn.Module):
         self.spec = spec
         self.identity = identity(spec, weights)
         self.preprocess = Preprocess(spec.transform)
-        self.network = network.to(memory_format=torch.channels_last) if spec.channels_last else network
+        self.network = network
+        if spec.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().train(False)
         self.requires_grad_(False)
 

@@ -81,8 +81,8 @@ class Layout:
     """How a checkpoint wraps the network's own key names."""
 
     top: tuple[str, ...] = ()  # keys under which the weights may be nested
-    prefix: tuple[str, ...] = ()  # prefixes to strip where every key has them
-    drop: tuple[str, ...] = ()  # key prefixes that are not part of the encoder (heads, decoders)
+    prefix: tuple[str, ...] = ()  # prefixes to strip where every key that is not dropped has them
+    drop: tuple[str, ...] = ()  # what is not part of the encoder (heads, decoders), by the start of its key
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,15 @@ class EncoderSpec:
     input_size: int = 0
 
     def __post_init__(self) -> None:
-        fill = lambda key, value: object.__setattr__(self, key, value)  # noqa: E731  (frozen: defaults that depend)
         assert len(self.widths) == len(self.strides) > 0, (self.widths, self.strides)
-        fill("truncate", self.truncate or self.depth)
-        fill("feature", self.feature or self.features[0])
-        fill("norm", self.norm or ("keep" if self.final_norm else "none"))
-        fill("input_size", self.input_size or self.transform.crop)
-        fill("transform", self.transform.at(self.input_size))
+        self._fill("truncate", self.truncate or self.depth)
+        self._fill("feature", self.feature or self.features[0])
+        self._fill("norm", self.norm or ("keep" if self.final_norm else "none"))
+        self._fill("input_size", self.input_size or self.transform.crop)
+        self._fill("transform", self.transform.at(self.input_size))
+
+    def _fill(self, key: str, value: object) -> None:
+        object.__setattr__(self, key, value)  # frozen, but these defaults depend on other fields
 
     @property
     def depth(self) -> int:

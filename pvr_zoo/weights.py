@@ -168,14 +168,13 @@ def _from_hub(source: WeightsSource) -> tuple[Path, str, str]:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = {"repo_id": source.hub, "filename": source.file, "revision": source.revision}
-    found = huggingface_hub.try_to_load_from_cache(**wanted)
+    found = huggingface_hub.try_to_load_from_cache(source.hub, source.file, revision=source.revision)
     if not isinstance(found, str):
         if offline():
             raise unavailable(source, "HF_HUB_OFFLINE is set")
         _check_name_resolves(source)
         try:
-            found = huggingface_hub.hf_hub_download(**wanted)
+            found = huggingface_hub.hf_hub_download(source.hub, source.file, revision=source.revision)
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
             reason = str(error).strip().split("\n", 1)[0][:160]
             raise unavailable(source, f"the hub cannot be used ({reason})") from error

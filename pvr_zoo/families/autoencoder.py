@@ -22,6 +22,7 @@ from pvr_zoo.specs import EncoderSpec
 SIZE = 64
 _CHANNELS = (32, 64, 128, 256)
 _CELLS = SIZE // 2 ** len(_CHANNELS)
+_SILU_GAIN = 2.8  # 1 / E[silu(x)²] for standard normal x
 _MOVED = 0.04  # a pixel whose colour differs by more than this from the background belongs to the foreground
 
 
@@ -36,9 +37,10 @@ class ConvEncoder(nn.Module):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.SiLU()]
         self.convs = nn.Sequential(*layers)
         self.out = nn.Linear(_CHANNELS[-1] * _CELLS**2, feature_dim)
+        keep_variance(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        feature = self.out(self.convs(images * 2 - 1).flatten(1))
+        feature: Tensor = self.out(self.convs(images * 2 - 1).flatten(1))
         return F.layer_norm(feature, (self.feature_dim,))
 
 
@@ -52,9 +54,23 @@ class ConvDecoder(nn.Module):
         for before, after in zip(_CHANNELS[::-1], (*_CHANNELS[-2::-1], 3), strict=True):
             layers += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
         self.deconvs = nn.Sequential(*layers)
+        keep_variance(self)
 
     def forward(self, feature: Tensor) -> Tensor:
-        return self.deconvs(self.inner(feature).unflatten(1, (_CHANNELS[-1], _CELLS, _CELLS))) + 0.5
+        images: Tensor = self.deconvs(self.inner(feature).unflatten(1, (_CHANNELS[-1], _CELLS, _CELLS)))
+        return images + 0.5
+
+
+def keep_variance(module: nn.Module) -> None:
+    """Draw weights so that the signal neither dies nor grows through the layers; biases start at 0.
+
+    torch's default loses it here: after four layers the biases alone are left, and frames look alike to the last one.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            inputs = layer.weight[0].numel() if not isinstance(layer, nn.ConvTranspose2d) else layer.in_channels * 4
+            nn.init.normal_(layer.weight, std=(_SILU_GAIN / inputs) ** 0.5)  # transposed: 2 × 2 taps for each output
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
 
 class ConvAutoencoder(nn.Module):
@@ -69,10 +85,12 @@ class ConvAutoencoder(nn.Module):
         self.decoder = ConvDecoder(feature_dim)
 
     def encode(self, frames: Tensor) -> Tensor:
-        return self.encoder(to_images(frames))
+        feature: Tensor = self.encoder(to_images(frames))
+        return feature
 
     def decode(self, feature: Tensor) -> Tensor:
-        return self.decoder(feature)
+        images: Tensor = self.decoder(feature)
+        return images
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.decode(self.encode(frames))

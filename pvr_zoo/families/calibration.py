@@ -37,7 +37,8 @@ def _scene(random: np.random.Generator) -> NDArray[np.uint8]:
     picture = np.where((y > horizon)[..., None], ground, picture)
     for _ in range(random.integers(2, 6)):
         picture = _rod(picture, x, y, random)
-    return np.clip(np.round(picture * 255), 0, 255).astype(np.uint8)
+    frame: NDArray[np.uint8] = np.clip(np.round(picture * 255), 0, 255).astype(np.uint8)
+    return frame
 
 
 def _rod(
@@ -51,7 +52,8 @@ def _rod(
     distance = np.sqrt((x - ax - along * dx) ** 2 + (y - ay - along * dy) ** 2)
     cover = np.clip(radius - distance + 0.5, 0, 1)[..., None]
     shade = 1 - 0.5 * np.clip(distance / radius, 0, 1)[..., None]
-    return picture * (1 - cover) + colour * shade * cover
+    covered: NDArray[np.float64] = picture * (1 - cover) + colour * shade * cover
+    return covered
 
 
 if __name__ == "__main__":

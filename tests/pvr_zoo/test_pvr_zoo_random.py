@@ -63,7 +63,7 @@ def test_batch_norms_see_standard_inputs_on_the_stored_frames() -> None:
         network(Preprocess(spec.transform)(torch.from_numpy(calibration.load())))
     assert len(seen) == 20
     for output in seen:
-        assert output.mean((0, 2, 3)).abs().max() < 1e-2
+        assert output.mean((0, 2, 3)).abs().max() < 3e-2
         assert (output.std((0, 2, 3)) - 1).abs().max() < 0.05
 
 

@@ -1,0 +1,151 @@
+"""The autoencoder family: its loss by hand, its files, and that a small object survives the bottleneck."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import pvr_zoo
+from pvr_zoo import ConvAutoencoder, WeightsError
+from pvr_zoo.families.autoencoder import ConvEncoder, foreground_loss
+
+
+def test_loss_by_hand() -> None:
+    """One changed pixel in a 5×5 frame: its 3×3 neighbourhood is foreground, the other 16 pixels background."""
+    background = torch.zeros(1, 3, 5, 5)
+    images = background.clone()
+    images[0, 0, 2, 2] = 0.5
+    predicted = torch.zeros_like(images)
+    predicted[:, :, 0, 0] = 0.2
+    foreground = 0.5**2 / 3 / 9
+    rest = 0.2**2 / 16
+    torch.testing.assert_close(foreground_loss(predicted, images, background), torch.tensor((foreground + rest) / 2))
+
+
+def test_loss_without_a_foreground_or_without_a_background_is_the_plain_mean() -> None:
+    still = torch.full((2, 3, 6, 6), 0.5)
+    for images in (still, torch.zeros_like(still)):
+        predicted = images + 0.1
+        torch.testing.assert_close(foreground_loss(predicted, images, still), torch.tensor(0.01))
+
+
+def test_size_and_range() -> None:
+    encoder = ConvEncoder()
+    assert sum(parameter.numel() for parameter in encoder.parameters()) < 1_800_000
+    feature = encoder(torch.rand(3, 3, 64, 64))
+    assert feature.shape == (3, 256)
+    torch.testing.assert_close(feature.square().mean(1), torch.ones(3), atol=1e-2, rtol=0)
+    assert ConvAutoencoder(32).reconstruct(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)).shape == (2, 64, 64, 3)
+
+
+def test_a_thin_moving_pole_is_in_the_feature() -> None:
+    """After a short training the place of a one-pixel pole is read linearly from the feature."""
+    torch.manual_seed(0)
+    background = torch.full((64, 64, 3), 90, dtype=torch.uint8)
+
+    def scene(columns: torch.Tensor) -> torch.Tensor:
+        frames = background.repeat(len(columns), 1, 1, 1)
+        for frame, column in zip(frames, columns.tolist(), strict=True):
+            frame[20:44, column] = torch.tensor([230, 180, 60], dtype=torch.uint8)
+        return frames
+
+    model = ConvAutoencoder(32)
+    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
+    columns = torch.arange(4, 60)
+    frames = scene(columns)
+    first = model.loss(frames, background).item()
+    for _ in range(60):
+        pick = torch.randint(len(columns), (24,))
+        loss = model.loss(frames[pick], background)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        features = torch.cat([model.encode(frames), torch.ones(len(columns), 1)], 1)
+    place = columns.float()[:, None] - columns.float().mean()
+    ridge = features.T @ features + 0.1 * torch.eye(33)
+    error = features @ torch.linalg.solve(ridge, features.T @ place) - place
+    assert model.loss(frames, background).item() < 0.5 * first
+    assert error.square().mean() < 0.2 * place.square().mean()
+
+
+def test_file_round_trip(tmp_path: Path, frames: torch.Tensor) -> None:
+    torch.manual_seed(1)
+    model = ConvAutoencoder(48)
+    path = tmp_path / "runs" / "mine.safetensors"
+    pvr_zoo.save_encoder(path, model, {"recipe": "test", "seed": 3, "licence": "CC0-1.0"})
+    assert [file.name for file in path.parent.iterdir()] == ["mine.safetensors"]
+    spec = pvr_zoo.spec(path)
+    assert (spec.name, spec.feature_shape, spec.licence, spec.render_size) == ("mine", (48,), "CC0-1.0", 64)
+    encoder = pvr_zoo.create(str(path))
+    small = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2), (64, 71), mode="bilinear", antialias=True)
+    wanted = model.encode(small.permute(0, 2, 3, 1)[:, :, 4:68]).detach()
+    torch.testing.assert_close(encoder(frames), wanted, atol=5e-3, rtol=0)
+    assert encoder.identity["weights_sha256"]
+    assert not encoder(frames).requires_grad
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["card"])["recipe"] == "test"
+        assert all(file.get_tensor(key).dtype == torch.float16 for key in file.keys())  # noqa: SIM118
+
+
+def test_same_weights_and_card_give_the_same_bytes(tmp_path: Path) -> None:
+    model = ConvAutoencoder(8)
+    a, b = (pvr_zoo.save_encoder(tmp_path / name / "x.safetensors", model, {"seed": 1}) for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_nothing_is_written_when_saving_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ConvAutoencoder(8)
+    with pytest.raises(TypeError):
+        pvr_zoo.save_encoder(tmp_path / "x.safetensors", model, {"bad": object()})
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        pvr_zoo.save_encoder(tmp_path / "x.safetensors", model, {})
+    with torch.no_grad():
+        model.encoder.out.bias[0] = 1e6
+    with pytest.raises(ValueError, match=r"out\.bias does not fit float16"):
+        pvr_zoo.save_encoder(tmp_path / "x.safetensors", model, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"family": "transformer"}, "family is 'transformer'"),
+        ({"architecture": "conv128"}, "architecture is 'conv128'"),
+        ({"feature_dim": -1}, "feature_dim=-1"),
+        ({"feature_dim": "256"}, "feature_dim='256'"),
+        ({"feature_dim": 10**9}, "feature_dim=1000000000"),
+        ({"input_size": 128}, "input_size=128"),
+        ({"feature_dim": 16}, r"out\.\w+ has shape"),
+    ],
+)
+def test_cards_that_lie(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / "x.safetensors"
+    card = {"family": "autoencoder", "architecture": "conv64", "feature_dim": 8, "input_size": 64} | change
+    state = {key: value.half() for key, value in ConvEncoder(8).state_dict().items()}
+    save_file(state, path, metadata={"format": "pvr_zoo.encoder/1", "card": json.dumps(card)})
+    with pytest.raises(WeightsError, match=message):
+        pvr_zoo.create(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, struct.pack("<Q", 2**60), struct.pack("<Q", 2) + b"{}"])
+def test_files_without_a_card(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="no readable card"):
+        pvr_zoo.spec(path)
+
+
+def test_wrong_uses_of_a_path(tmp_path: Path) -> None:
+    with pytest.raises(pvr_zoo.WeightsUnavailable, match="does not exist"):
+        pvr_zoo.create(tmp_path / "none.safetensors")
+    path = pvr_zoo.save_encoder(tmp_path / "x.safetensors", ConvAutoencoder(8), {})
+    with pytest.raises(pvr_zoo.SpecError, match="holds its own weights"):
+        pvr_zoo.create(path, weights=path)
+    with pytest.raises(pvr_zoo.SpecError, match="1 stages"):
+        pvr_zoo.create(path, truncate=2)
