@@ -1,6 +1,8 @@
 """The main job: train a world model and its agent, from a configuration to a finished run folder."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -8,7 +10,7 @@ from types import FrameType
 import torch
 
 from mbrl_pvr.config import RunConfig
-from mbrl_pvr.errors import IntegrityError
+from mbrl_pvr.errors import IntegrityError, StorageError
 from mbrl_pvr.evaluation import IN_DISTRIBUTION, evaluate_agent, mean_return, row
 from mbrl_pvr.schedule import Every
 from mbrl_pvr.seeding import rng
@@ -34,7 +36,7 @@ def train(config: RunConfig, directory: Path | str) -> Result:
     Raises ConfigError where the folder holds a run of another configuration, RunLocked where another process uses it,
     Interrupted after a first Ctrl-C or SIGTERM, once the state is saved.
     """
-    with open_session(config, directory) as session, _StopFlag() as stop:
+    with open_session(config, directory) as session, _StopFlag() as stop, _reported(session):
         return _loop(session, stop)
 
 
@@ -106,6 +108,19 @@ def _evaluate(s: Session) -> None:
     s.eval_return = mean_return(rows)
     s.logger.metrics({"eval/return": s.eval_return})
     s.logger.flush(s.collector.steps)
+
+
+@contextmanager
+def _reported(s: Session) -> Iterator[None]:
+    """Say in status.json how the run ends."""
+    s.run.set_status("running", s.collector.steps)
+    try:
+        yield
+    except BaseException as error:
+        with suppress(StorageError):  # the error that led here is the one to report
+            s.run.set_status("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", s.collector.steps)
+        raise
+    s.run.set_status("finished", s.collector.steps)
 
 
 class _StopFlag:
