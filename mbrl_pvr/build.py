@@ -44,7 +44,7 @@ def pick_device(config: RunConfig) -> torch.device:
 
 
 def pick_compile(config: RunConfig, device: torch.device) -> bool:
-    """Whether updates and plans are compiled: on a GPU, or where asked for. Without a C++ compiler all runs eager, said once."""
+    """Whether updates and plans are compiled: on a GPU, or where asked for; never without a compiler, said once."""
     wanted = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
     if wanted and shutil.which("g++") is None and shutil.which("clang++") is None:
         _log.warning("no C++ compiler (Debian: apt-get install g++ python3-dev): updates run eager, which is slower")
@@ -75,7 +75,7 @@ def build_encoder(config: RunConfig, device: torch.device) -> "pvr_zoo.Encoder |
 
 
 def env_config(config: RunConfig, *, pixels: bool = False) -> envs.EnvConfig:
-    """The environment as the agent needs it: nothing is rendered where only the state is seen, unless `pixels` asks for pictures."""
+    """The environment as the agent needs it: nothing is rendered where only the state is seen, unless `pixels` asks."""
     only_state = config.encoder.name == "state"
     return replace(config.env, pixels=pixels or not only_state, proprio=config.env.proprio or only_state)
 

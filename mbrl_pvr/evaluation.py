@@ -99,7 +99,7 @@ def evaluate_agent(
 
 
 def evaluate_run(run: Path | str, *, episodes: int = 12, video: bool = False) -> pd.DataFrame:
-    """Play `episodes` in the training distribution with the newest checkpoint; one row per episode. Writes only videos."""
+    """Play `episodes` in the training distribution with the newest checkpoint; one row each. Writes only videos."""
     with load_trained(run) as trained:
         return pd.DataFrame(evaluate_agent(trained, "eval", IN_DISTRIBUTION, episodes, video=video))
 
@@ -107,10 +107,11 @@ def evaluate_run(run: Path | str, *, episodes: int = 12, video: bool = False) ->
 def ood(
     run: Path | str, *, episodes: int = 200, shift: str | None = None, severity: float = 1.0, video: bool = True
 ) -> pd.DataFrame:
-    """Play `episodes` under the training looks and as many under the held-out looks of `shift` (default: that of training).
+    """Play `episodes` under the training looks, and as many under the held-out looks of `shift`.
 
-    Rows are appended to ood.jsonl as episodes end, ood.parquet is rebuilt from it; episodes that have a row are not played
-    again. Raises ConfigError where the run was trained without shifts and none is named.
+    By default `shift` is that of training. Rows are appended to ood.jsonl as episodes end, ood.parquet is rebuilt from
+    it; episodes that have a row are not played again. Raises ConfigError where the run was trained without shifts and
+    none is named.
     """
     with load_trained(run) as trained:
         chosen = shift or trained.config.env.shifts

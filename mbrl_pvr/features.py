@@ -1,6 +1,7 @@
 """Frames to what the agent sees and replay keeps: the only caller of the encoder zoo while a run lasts.
 
-A frozen encoder sees each frame exactly once, when it is collected; `Features.frames_encoded` counts, so that a test can prove it.
+A frozen encoder sees each frame exactly once, when it is collected; `Features.frames_encoded` counts, so that a
+test can prove it.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class View:
 
 
 class Features:
-    """Turns environment steps into views. Without an encoder, pixels pass through (`scratch`) or are not used (`state`)."""
+    """Turns environment steps into views. Without an encoder pixels pass through (`scratch`) or are absent (`state`)."""
 
     def __init__(self, config: EncoderConfig, encoder: Encoder | None, size: int, proprio: int | None) -> None:
         pixels = (size, size, 3) if config.name == "scratch" else None
@@ -39,22 +40,23 @@ class Features:
     def view(self, step: EnvStep) -> View:
         """What the agent may see of one tick; each frame in it is encoded here and nowhere else."""
         return View(
-            feature=None if self.encoder is None else self._encode(step.frame),
+            feature=None if self.encoder is None else self._encode(self.encoder, step),
             pixels=step.frame if self.shapes.pixels is not None else None,
             proprio=step.proprio if self.shapes.proprio is not None else None,
         )
 
     @torch.inference_mode()
-    def _encode(self, frames: np.ndarray) -> np.ndarray:
-        device = next(iter(self.encoder.parameters())).device
-        feature = self.encoder(torch.from_numpy(frames).to(device))  # (N, *feature_shape) float32
+    def _encode(self, encoder: Encoder, step: EnvStep) -> np.ndarray:
+        assert step.frame is not None, "an encoder needs pixels=True in the environment"
+        frames = torch.from_numpy(step.frame).to(next(encoder.parameters()).device)
+        feature = encoder(frames)  # (N, *feature_shape) float32
         if self.layer_norm:
             feature = F.layer_norm(feature, feature.shape[-1:])
         half = feature.to(torch.float16).cpu().numpy()
         if not np.isfinite(half).all():
             peak = feature.abs().max().item()
             raise IntegrityError(
-                f"encoder {self.encoder.spec.name!r} gave a feature that float16 cannot hold (largest magnitude {peak:g})",
+                f"encoder {encoder.spec.name!r} gave a feature that float16 cannot hold (largest magnitude {peak:g})",
                 hint="Check the weights, or normalise the feature: encoder.normalise=layernorm",
             )
         self.frames_encoded += len(frames)

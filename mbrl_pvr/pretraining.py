@@ -32,9 +32,9 @@ Progress = Callable[[int, int, str], None]  # done, total, what
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames (M, 64, 64, 3) uint8 in groups of one look each; `background[group[i]]` is the median frame of frame i's look."""
+    """Frames in groups of one look each; `background[group[i]]` is the median frame of the look of frame i."""
 
-    frames: np.ndarray
+    frames: np.ndarray  # (M, 64, 64, 3) uint8
     group: np.ndarray  # (M,) int
     background: np.ndarray  # (G, 64, 64, 3) uint8
 
@@ -80,14 +80,17 @@ def autoencoder(
 
 
 def random_frames(config: EnvConfig, count: int, seed: int, progress: Progress) -> Frames:
-    """`count` frames of one task under held random actions, with the training looks of `config.shifts`; a group an episode."""
+    """`count` frames of one task under held random actions and the training looks of its shift; an episode a group."""
     capped = replace(config, size=SIZE, max_steps=EPISODE_CAP, pixels=True, num=1)
-    frames, group, held = [], [], 0
+    frames: list[np.ndarray] = []
+    group: list[int] = []
+    held = 0
     noise = rng(seed, f"pretrain-{config.name}")
     with envs.make(capped, seed=seed, stream="pretrain") as env:
         step = env.reset()
         action = np.zeros((1, env.action_spec.dim), dtype=np.float32)
         while len(frames) < count:
+            assert step.frame is not None
             frames.append(step.frame[0])
             group.append(int(step.episode[0]))
             if held == 0:
@@ -134,7 +137,7 @@ def _fit(
 ) -> tuple[ConvAutoencoder, list[list[float]]]:
     """The trained model and its loss curve [[step, mean loss since the last point], …]."""
     torch.manual_seed(derive(seed, "autoencoder"))
-    model = ConvAutoencoder(feature_dim).to(memory_format=torch.channels_last)
+    model = ConvAutoencoder(feature_dim)
     optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     noise = rng(seed, "autoencoder-batches")

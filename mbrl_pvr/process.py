@@ -16,7 +16,7 @@ def set_threads(threads: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Keep freed blocks for the next update instead of handing them back to the kernel; glibc only, else nothing changes.
+    """Keep freed blocks for the next update instead of handing them back to the kernel; glibc only.
 
     Page faults on memory that was just handed back cost up to a quarter of an update.
     """

@@ -15,8 +15,8 @@ from world_models.types import Batch, Obs
 def record(run: Path | str, *, episodes: int = 10, context: int = 1) -> Path:
     """Play `episodes` with the newest checkpoint and write `latents.npz` into the run folder.
 
-    The first `context` observations of an episode are given to the model, the rest is predicted open loop under the recorded
-    actions. Arrays are padded to the longest episode; `length` says how many steps are real.
+    The first `context` observations of an episode are given to the model, the rest is predicted open loop under the
+    recorded actions. Arrays are padded to the longest episode; `length` says how many steps are real.
     """
     with load_trained(run) as trained:
         if context < 1:
@@ -24,9 +24,13 @@ def record(run: Path | str, *, episodes: int = 10, context: int = 1) -> Path:
         reports = [
             _report(trained, episode, context) for _, episode in play(trained, IN_DISTRIBUTION, "record", episodes)
         ]
-        facts = {"context": context, "kind": "deterministic", "step": trained.step}
+        arrays = _padded(reports) | {
+            "context": np.array(context),
+            "kind": np.array("deterministic"),
+            "step": np.array(trained.step),
+        }
         with trained.run.replace("latents.npz") as temporary:
-            np.savez_compressed(temporary, **_padded(reports), **facts)
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
         return trained.run.path / "latents.npz"
 
 

@@ -1,4 +1,4 @@
-"""Whole episodes of a fixed policy, in rounds of one episode per environment: what evaluation, recording and videos share."""
+"""Whole episodes of a fixed policy, in rounds of one per environment: what evaluation, recording and videos share."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Policy = Callable[[Obs, int], np.ndarray]  # observation and tick within the rou
 
 @dataclass(frozen=True)
 class Episode:
-    """One finished episode of T frames; `action[t]` led to `view[t]`, rewards arrive with it (see world_models.types)."""
+    """One finished episode of T frames; `action[t]` led to `view[t]`, `reward[t]` came with it (world_models.types)."""
 
     number: int
     views: list[View]  # T views of one environment, leading axis 1

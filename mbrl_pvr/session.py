@@ -1,4 +1,4 @@
-"""What a run is made of, put together: from a folder and a configuration to something that can train, or be looked at."""
+"""What a run is made of, put together: from a folder and a configuration to something that trains or is looked at."""
 
 import platform
 import subprocess
@@ -84,6 +84,8 @@ class Session(Trained):
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Continue from `saved`, whose logs `checkpoint.restore` has cut."""
         self.agent.load_state_dict(saved.tensors("agent"))
+        if saved.replay is None:
+            raise IntegrityError("the checkpoint holds no replay", str(saved.path))
         self.replay.load(self.run.path, saved.replay)
         self.collector.load_state_dict(saved.meta["collector"])
         tensors = {k: v.to(self.device) for k, v in saved.tensors("carry").items()}
@@ -168,7 +170,7 @@ def split_carry(carry: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 @contextmanager
 def load_trained(directory: Path | str) -> Iterator[Trained]:
-    """The newest whole checkpoint of a run, ready to act; the folder is locked meanwhile. IntegrityError where there is none."""
+    """The newest whole checkpoint of a run, ready to act, its folder locked; IntegrityError where there is none."""
     with RunFolder.attach(directory) as run:
         chosen = config.from_dict(run.config)
         saved = checkpoint.latest(run.path)
@@ -204,7 +206,7 @@ def _refuse_other_encoder(run: RunFolder, features: Features) -> None:
 
 
 def _git_state() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from, and whether it was changed since; None for an installed package."""
+    """Commit of the checkout that this code runs from, and whether it was changed; None for an installed package."""
 
     def git(*args: str) -> str:
         done = subprocess.run(

@@ -13,8 +13,5 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     """Write frames (height, width, 3) uint8 as an MP4 of `fps` pictures a second."""
     factor = max(1, -(-MIN_SIDE // frames[0].shape[0]))
     block = np.ones((factor, factor, 1), dtype=np.uint8)
-    with imageio.get_writer(
-        path, format="FFMPEG", mode="I", fps=fps, codec="libx264", quality=8, macro_block_size=2
-    ) as f:
-        for frame in frames:
-            f.append_data(np.kron(frame, block))
+    enlarged = [np.kron(frame, block) for frame in frames]
+    imageio.mimwrite(path, enlarged, format="FFMPEG", fps=fps, codec="libx264", quality=8, macro_block_size=2)

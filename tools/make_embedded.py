@@ -1,7 +1,7 @@
-"""Make the encoder that ships with pvr_zoo: python tools/make_embedded.py [--frames 800] [--steps 5000] [--out pvr_zoo/data/embedded.safetensors]
+"""Make the encoder that ships with pvr_zoo: python tools/make_embedded.py
 
-The study's five dm_control tasks and Pendulum-Swingup, each under its original look and under the training looks of the two
-colour families; all frames are rendered by dm_control.
+The study's five dm_control tasks and Pendulum-Swingup, each under its original look and under the training looks of the
+two colour families; all frames are rendered by dm_control.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The contract that every world-model agent keeps, so that collection, training, recording and studies know only this."""
+"""The contract that every world-model agent keeps; collection, training, recording and studies know only this."""
 
 from typing import Generic, Protocol, TypeVar
 
@@ -12,14 +12,14 @@ Carry = TypeVar("Carry")
 class Agent(Protocol, Generic[Carry]):
     """State goes in and comes out; an agent has no hidden recurrent fields.
 
-    All noise of `act` is a function of the carry, all noise of `update` of the agent's seed and the number of updates so far:
-    evaluation cannot disturb training, and a resumed agent needs no generator state.
+    All noise of `act` is a function of the carry, all noise of `update` of the agent's seed and the number of updates
+    so far: evaluation cannot disturb training, and a resumed agent needs no generator state.
     """
 
     sequence: SequenceSpec  # what `update` wants from replay
 
     def initial(self, n: int, seed: int) -> Carry:
-        """The carry of `n` environments before their first observation; `seed` fixes all noise of the acting that follows."""
+        """The carry of `n` environments before their first observation; `seed` fixes all noise of acting."""
         ...
 
     def act(self, carry: Carry, obs: Obs, explore: bool) -> tuple[Tensor, Carry]:
@@ -33,8 +33,8 @@ class Agent(Protocol, Generic[Carry]):
     def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
         """Predictions on recorded sequences (B, T), the first `context` observations given, the rest open loop.
 
-        posterior, open_loop: (B, T, L), equal before `context`; reward_pred, reward_open_loop: (B, T), the prediction for the
-        reward that arrives with obs[t], NaN at t = 0; value: (B, T).
+        posterior, open_loop: (B, T, L), equal before `context`; reward_pred, reward_open_loop: (B, T), the prediction for
+        the reward that arrives with obs[t], NaN at t = 0; value: (B, T).
         """
         ...
 

@@ -4,11 +4,11 @@ The alignment is drawn once, here:
 
     obs[0] ──action[1]──► reward[1], is_terminal[1], obs[1] ──action[2]──► reward[2], is_terminal[2], obs[2] …
 
-`action[t]` led to `obs[t]`; `reward[t]` and `is_terminal[t]` arrive with `obs[t]`. Where `is_first[t]` is true an episode
-begins: `action[t]` and `reward[t]` are zero and mean nothing.
+`action[t]` led to `obs[t]`; `reward[t]` and `is_terminal[t]` arrive with `obs[t]`. Where `is_first[t]` is true an
+episode begins: `action[t]` and `reward[t]` are zero and mean nothing.
 
-Dimension key: B batch, T time, H planning or imagination horizon, N environments or samples, A action, F feature, P patches,
-D proprioception, S stacked frames, L latent, K classes or bins.
+Dimension key: B batch, T time, H planning or imagination horizon, N environments or samples, A action, F feature, P
+patches, D proprioception, S stacked frames, L latent, K classes or bins.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """What an agent wants from replay: `batch` sequences of `length` observations, each a stack of the last `stack` frames.
+    """What an agent wants from replay: `batch` sequences of `length` observations, each of the last `stack` frames.
 
     Frames before the episode's first are that first frame again. With `within_episode` no sequence crosses a reset.
     """
@@ -55,8 +55,8 @@ class SequenceSpec:
 class Obs:
     """Observations with leading shape * = (N,) when acting and (B, T) in a batch.
 
-    feature: (*, S, F) or (*, S, P, F), float16 or float32; pixels: (*, S, height, width, 3), uint8; proprio: (*, D), float32,
-    of the newest frame; is_first: (*,), bool. In a stack the newest frame is last.
+    feature: (*, S, F) or (*, S, P, F), float16 or float32; pixels: (*, S, height, width, 3), uint8; proprio: (*, D),
+    float32, of the newest frame; is_first: (*,), bool. In a stack the newest frame is last.
     """
 
     is_first: Tensor

@@ -28,7 +28,13 @@ def make_config(encoder_file: Path) -> Make:
     """The debug version of a run's configuration, with overrides on top of it."""
 
     def make(*overrides: str, env: str = "counting/default", encoder: str | None = None) -> RunConfig:
-        common = [f"env={env}", f"encoder={encoder or encoder_file}", "threads=1", "tensorboard=false", "eval.video=false"]
+        common = [
+            f"env={env}",
+            f"encoder={encoder or encoder_file}",
+            "threads=1",
+            "tensorboard=false",
+            "eval.video=false",
+        ]
         return shrink(load_config([*common, *overrides]))
 
     return make

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mbrl_pvr.config import RunConfig, load_config
-from mbrl_pvr.errors import ConfigError, Error
+from mbrl_pvr.config import RunConfig
+from mbrl_pvr.errors import ConfigError
 
 Fingerprint = Callable[[Path], dict[str, Any]]
 
@@ -50,7 +50,7 @@ def _is_saving(path: Path) -> bool:
 
 
 def _kill(child: ForkServerProcess, path: Path, moment: float, aim_at_save: bool) -> bool:
-    """kill -9 after `moment` seconds, or then at the next sign of a checkpoint being written; False where it had ended."""
+    """kill -9 after `moment` seconds, or then at the next sign of saving; False where it had ended."""
     end = time.monotonic() + moment
     while time.monotonic() < end and child.is_alive():
         time.sleep(0.002)
@@ -65,7 +65,7 @@ def _kill(child: ForkServerProcess, path: Path, moment: float, aim_at_save: bool
 
 
 def _killed_run(children: Any, config: RunConfig, path: Path, kills: int, rng: random.Random) -> int:
-    """Run to the end through up to `kills` kills at random moments, half of them aimed at saving; how many there were."""
+    """Run to the end through up to `kills` kills at random moments, half aimed at saving; how many there were."""
     done, longest = 0, 3.0
     for number in range(kills):
         child = _start(children, config, path)
