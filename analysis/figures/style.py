@@ -91,7 +91,7 @@ ENCODERS = {
     "vip_resnet50": Look("#E69F00", "s"),
     "vc1_vitb": Look("#332288", "^"),
     "vc1_vitl": Look("#332288", "X"),
-    "clip_vitl14": Look("#44AA99", "s"),
+    "clip_vitl14": Look("#44AA99", "v"),
     "clip_rn50x64": Look("#44AA99", "P"),
 }
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)), (0, (6, 2)))

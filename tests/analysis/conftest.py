@@ -118,7 +118,7 @@ def write_run(
     write_jsonl(folder / "episodes.jsonl", episode_rows(nested, top * rng.uniform(0.9, 1.1), rng))
     if "ood" in parts:
         rows = ood_rows(nested, top * rng.uniform(0.85, 1.15), loss, rng)
-        pd.DataFrame(rows).assign(success=np.nan).to_parquet(folder / "ood.parquet")
+        pd.DataFrame(rows).to_parquet(folder / "ood.parquet")
     if "latents" in parts:
         np.savez(folder / "latents.npz", **latents(rng, growth=0.0002 + loss / 1000))
     return folder

@@ -1,6 +1,7 @@
 """Figures from tables: the numbers in them, how they look where a program can tell, and the files."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
+import analysis
 from analysis import AnalysisError, latents
 from analysis.figures import dynamics, ood, returns, style
 from analysis.figures import latents as latents_figure
@@ -233,9 +235,8 @@ def test_files_fonts_and_metadata(tmp_path):
         assert image.info["Source"] == "runs: one (1234), two (5678)"
         assert image.info["Comment"] == "command: mbrl-pvr analyze one two --out x"
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1) and image.width == 990
-    pd.testing.assert_frame_equal(
-        pd.read_csv(paths[3]).fillna({"agent": ""}), drawn.numbers, check_dtype=False, rtol=1e-5
-    )
+    stored, wanted = pd.read_csv(paths[3]).drop(columns="agent"), drawn.numbers.drop(columns="agent")
+    pd.testing.assert_frame_equal(stored, wanted, check_dtype=False, rtol=1e-5)
     before = [path.read_bytes() for path in paths]
     style.save(
         returns.draw(return_rows(tasks=TASKS[:1])), tmp_path / "new", "returns", provenance, ("pdf", "png", "svg")
@@ -274,7 +275,7 @@ def test_an_encoder_has_one_look_whatever_else_is_drawn():
 
 
 def test_colours_stay_apart_for_colour_blind_readers():
-    """Also as deuteranopes and protanopes see them (Machado et al. 2009, severity 1); closer ones differ in the marker."""
+    """As deuteranopes and protanopes see them too (Machado et al. 2009, severity 1), or by marker."""
     sights = [
         [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
         [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
@@ -301,3 +302,15 @@ def test_names_with_dollars_and_markup_are_drawn_as_they_are(tmp_path):
     assert "<b>&</b>" not in text and "a$_{x}$b (3 seeds)" in [
         t.get_text() for t in drawn.figure.legends[0].get_texts()
     ]
+
+
+def test_the_readme_works_on_a_foreign_table(tmp_path, monkeypatch):
+    """The code block under "Someone else's returns", as it stands."""
+    readme = Path(analysis.__file__).with_name("README.md").read_text()
+    code = readme.split("## Someone else's returns")[1].split("```python\n")[1].split("```")[0]
+    theirs = return_rows(encoders=("their method",)).query("kind == 'eval'").drop(columns=["kind", "frame"])
+    theirs.columns = ["env", "method", "seed", "step", "score"]
+    theirs.to_csv(tmp_path / "theirs.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "figures" / "theirs.pdf").exists()
