@@ -1,0 +1,81 @@
+"""Small agents and batches for the tests of world models."""
+
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from world_models.tdmpc2 import TDMPC2Config
+from world_models.tdmpc2.agent import TDMPC2
+from world_models.types import ActionSpec, Batch, Obs, ObsShapes
+
+SMALL = {
+    "size": 1,
+    "latent_dim": 16,
+    "mlp_dim": 24,
+    "enc_dim": 16,
+    "num_channels": 4,
+    "num_q": 3,
+    "batch_size": 4,
+    "num_samples": 16,
+    "num_elites": 4,
+    "num_pi_trajs": 4,
+    "iterations": 2,
+}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes small agents, batches and observations of given shapes."""
+
+    shapes: ObsShapes = field(default_factory=lambda: ObsShapes(feature=(6,)))
+    actions: int = 2
+
+    def agent(self, seed: int = 0, compile: bool = False, **settings) -> TDMPC2:
+        config = TDMPC2Config(**{**SMALL, **settings})
+        agent = TDMPC2(self.shapes, ActionSpec(self.actions), config, episode_length=100, seed=seed, compile=compile)
+        g = torch.Generator().manual_seed(seed)  # reward and Q start at zero: fill them, so that plans mean something
+        with torch.no_grad():
+            for head in (agent.model.reward_head, *agent.model.q, *agent.model.target_q):
+                head.last.weight.normal_(0, 0.3, generator=g)
+        return agent
+
+    def obs(self, *lead: int, seed: int = 0, first: bool = False, stack: int = 3) -> Obs:
+        g = torch.Generator().manual_seed(seed)
+        s = self.shapes
+        return Obs(
+            torch.full(lead, first),
+            None if s.feature is None else torch.randn(*lead, stack, *s.feature, generator=g).half(),
+            None
+            if s.pixels is None
+            else torch.randint(0, 256, (*lead, stack, *s.pixels), dtype=torch.uint8, generator=g),
+            None if s.proprio is None else torch.randn(*lead, s.proprio, generator=g),
+        )
+
+    def batch(self, b: int = 4, t: int = 4, seed: int = 0) -> Batch:
+        g = torch.Generator().manual_seed(seed)
+        action = torch.rand(b, t, self.actions, generator=g) * 2 - 1
+        reward, ended = torch.randn(b, t, generator=g), torch.rand(b, t, generator=g) < 0.2
+        return Batch(self.obs(b, t, seed=seed), action, reward, ended, ended)
+
+
+SHAPES = {
+    "feature": ObsShapes(feature=(6,)),
+    "patches": ObsShapes(feature=(4, 3)),
+    "pixels": ObsShapes(pixels=(64, 64, 3)),
+    "proprio": ObsShapes(proprio=5),
+    "feature+proprio": ObsShapes(feature=(6,), proprio=5),
+    "pixels+proprio": ObsShapes(pixels=(64, 64, 3), proprio=5),
+    "all": ObsShapes(feature=(6,), pixels=(64, 64, 3), proprio=5),
+}
+
+
+@pytest.fixture
+def make() -> Maker:
+    return Maker()
+
+
+@pytest.fixture(params=SHAPES)
+def make_any(request) -> Maker:
+    """One maker for each kind of observation."""
+    return Maker(SHAPES[request.param])
