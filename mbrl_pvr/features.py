@@ -27,7 +27,7 @@ class View:
 
 
 class Features:
-    """Turns environment steps into views. Without an encoder pixels pass through (`scratch`) or are absent (`state`)."""
+    """Turns environment steps into views. Without an encoder pixels pass through (scratch) or are absent (state)."""
 
     def __init__(self, config: EncoderConfig, encoder: Encoder | None, size: int, proprio: int | None) -> None:
         pixels = (size, size, 3) if config.name == "scratch" else None

@@ -14,7 +14,6 @@ from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
 from mbrl_pvr.lock import LOCK_NAME, Lock, lock
 from mbrl_pvr.storage import (
     TEMPORARY,
-    Buffer,
     Journal,
     digest,
     make_folders,
@@ -125,18 +124,6 @@ class RunFolder:
         if name not in self._journals:
             self._journals[name] = Journal(self.path / name)
         return self._journals[name]
-
-    @property
-    def journals(self) -> dict[str, Journal]:
-        """The journals opened so far, by name."""
-        return dict(self._journals)
-
-    def write(self, name: str, data: Buffer) -> Path:
-        """Write one file of the run atomically; `name` may have folders."""
-        path = self.path / name
-        make_folders(path.parent)
-        write_atomic(path, data)
-        return path
 
     def replace(self, name: str) -> AbstractContextManager[Path]:
         """A temporary path for a library that writes itself; it becomes `name` when the block ends without an error."""

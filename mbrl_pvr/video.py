@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
@@ -13,5 +14,5 @@ def write_video(path: Path, frames: Sequence[np.ndarray], fps: float) -> None:
     """Write frames (height, width, 3) uint8 as an MP4 of `fps` pictures a second."""
     factor = max(1, -(-MIN_SIDE // frames[0].shape[0]))
     block = np.ones((factor, factor, 1), dtype=np.uint8)
-    enlarged = [np.kron(frame, block) for frame in frames]
+    enlarged: list[Any] = [np.kron(frame, block) for frame in frames]
     imageio.mimwrite(path, enlarged, format="FFMPEG", fps=fps, codec="libx264", quality=8, macro_block_size=2)
