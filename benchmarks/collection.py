@@ -1,9 +1,10 @@
 """Collection, steps a second by encoder, and where the time goes: python benchmarks/collection.py [--ticks 200]
 
-Each row runs the real collector (worker process, encoder, replay) with the demo's agent on dmc/walker-walk, without updates.
-env: simulator alone; render: drawing; encode: `Features.view`; plan: `Agent.act`; store: `Replay.add`. `overhead` is what the
-collector adds to simulating, drawing and the bare forward pass, done one after the other in one process (the pipe to
-the worker, copies, float16, bookkeeping). Weights do not matter for time: ImageNet encoders run as their random twins.
+Each row runs the real collector (worker process, encoder, replay) with the demo's agent on dmc/walker-walk, without
+updates. env: simulator alone; render: drawing; encode: `Features.view`; plan: `Agent.act`; store: `Replay.add`.
+`overhead` is what the collector adds to simulating, drawing and the bare forward pass, done one after the other in one
+process (the pipe to the worker, copies, float16, bookkeeping). Weights do not matter for time: ImageNet encoders run as
+their random twins.
 """
 
 import argparse

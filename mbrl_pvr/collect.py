@@ -105,9 +105,12 @@ class Collector:
             "env": self.env.get_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; the environments replay their actions without rendering."""
+    def load_state_dict(self, state: dict[str, Any]) -> list[bool]:
+        """Continue where `state_dict` was taken; the environments replay their actions without rendering.
+
+        Returns which of them came to exactly the state that they had.
+        """
         self.ticks, self.steps, self.episodes = state["ticks"], state["steps"], state["episodes"]
         self.total_reward = np.array(state["total_reward"], dtype=np.float64)
         self.length = np.array(state["length"], dtype=np.int64)
-        self.env.set_state(state["env"])
+        return self.env.set_state(state["env"])

@@ -4,8 +4,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mbrl_pvr.storage import (
     make_folders,
     plain,
     read_sealed,
+    remove_files,
     remove_leftovers,
     replace_atomic,
     sealed_json,
@@ -99,6 +100,17 @@ class RunFolder:
             own = {k: self.manifest[k] for k in ("format", "mbrl_pvr", "identity", "config")}
             write_atomic(self.path / "manifest.json", sealed_json({**facts, **own, "complete": True}))
             self.manifest = read_sealed(self.path / "manifest.json")
+
+    @contextmanager
+    def abandoned_on_error(self) -> Iterator[None]:
+        """For what a new run starts first: where it fails there was no run, and the files that name one are removed."""
+        try:
+            yield
+        except BaseException:
+            remove_files(
+                p for p in (self.path / n for n in ("manifest.json", "status.json", "config.yaml")) if p.exists()
+            )
+            raise
 
     @property
     def status(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run is made of, put together: from a folder and a configuration to something that trains or is looked at."""
 
+import logging
 import platform
 import subprocess
 import sys
@@ -32,8 +33,10 @@ from mbrl_pvr.logger import Logger
 from mbrl_pvr.replay import Replay
 from mbrl_pvr.runfolder import RunFolder, read_run
 from mbrl_pvr.sinks import make_sinks
-from mbrl_pvr.storage import plain
+from mbrl_pvr.storage import plain, require_space
 from world_models.agent import Agent
+
+_log = logging.getLogger(__name__)
 
 VERSIONS = ("torch", "numpy", "dm_control", "mujoco", "gymnasium", "timm")
 
@@ -87,12 +90,17 @@ class Session(Trained):
         if saved.replay is None:
             raise IntegrityError("the checkpoint holds no replay", str(saved.path))
         self.replay.load(self.run.path, saved.replay)
-        self.collector.load_state_dict(saved.meta["collector"])
+        exact = self.collector.load_state_dict(saved.meta["collector"])
         tensors = {k: v.to(self.device) for k, v in saved.tensors("carry").items()}
         self.collector.carry = replace(self.collector.carry, **tensors, **saved.meta["carry"])
         self.updates, self.step = saved.meta["updates"], saved.step
         self.eval_return = saved.meta["eval_return"]
         self.logger.load_state_dict(saved.meta["logger"])
+        changed = checkpoint.inexact(saved, self.device)
+        if not all(exact):
+            changed.append("the simulator came to another state")
+        if changed:
+            _log.warning("the run continues, but not bit for bit as it would have: %s", ", ".join(changed))
 
 
 class _Parts:
@@ -145,12 +153,14 @@ def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
         parts = _Parts(wanted, stack)
         run = stack.enter_context(RunFolder.open(directory, config.to_dict(wanted), identity=identity, diff=_diff))
         if not run.manifest["complete"]:
-            run.set_manifest(parts.manifest())
+            with run.abandoned_on_error():
+                run.set_manifest(parts.manifest())
         setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
         facts, features, device = parts.facts, parts.features, parts.device
         _refuse_other_encoder(run, features)
         agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
         replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num)
+        require_space(run.path, _disk_needed(wanted, replay), "this run")
         saved = checkpoint.restore(run)
         sinks = make_sinks(["tensorboard"] if wanted.tensorboard else [], run)
         repeat = wanted.env.action_repeat
@@ -160,6 +170,11 @@ def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
         if saved is not None:
             session.restore(saved)
         yield session
+
+
+def _disk_needed(chosen: RunConfig, replay: Replay) -> int:
+    """Bytes of replay on disk by the end of the run, with a fifth to spare; weights are checked at each save."""
+    return int(1.2 * min(chosen.steps, chosen.replay.capacity) * replay.bytes_per_step)
 
 
 def split_carry(carry: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

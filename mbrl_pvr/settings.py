@@ -87,7 +87,7 @@ class RunConfig:
     random_steps: int = 1000  # agent steps with uniform actions before learning begins
     updates_per_step: float = 1.0  # gradient steps per agent step
     checkpoint_every: int = 5000  # agent steps
-    keep_checkpoints: int = 2  # the newest ones
+    keep_checkpoints: int = 2  # the newest ones; at least two, since the newest may be damaged
     log_every: int = 500  # agent steps
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: where it is measured to pay
     tensorboard: bool = True  # event files beside metrics.jsonl
@@ -100,7 +100,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         smallest = {"seed": 0, "threads": 0, "random_steps": 0}
-        smallest |= dict.fromkeys(("steps", "checkpoint_every", "keep_checkpoints", "log_every"), 1)
+        smallest |= {"steps": 1, "checkpoint_every": 1, "keep_checkpoints": 2, "log_every": 1}
         for name, low in smallest.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {low}")

@@ -46,12 +46,12 @@ def untimed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def fingerprint() -> Callable[[Path], dict[str, Any]]:
-    """What must be equal in two runs that should be one: logs, weights, replay content, counters."""
-    return _fingerprint
+def content() -> Callable[[Path], dict[str, Any]]:
+    """What two runs share that differ only in when they saved: logs, weights, replay rows, counters."""
+    return _content
 
 
-def _fingerprint(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> dict[str, Any]:
     from mbrl_pvr import checkpoint
     from mbrl_pvr.tensorfile import load
 

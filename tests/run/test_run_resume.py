@@ -84,7 +84,7 @@ def _assert_same_end(a: dict[str, Any], b: dict[str, Any]) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_runs_end_like_the_run_that_never_stopped(
-    kills: int, children: Any, make_config: Any, fingerprint: Fingerprint, tmp_path: Path
+    kills: int, children: Any, make_config: Any, tmp_path: Path
 ) -> None:
     """`kill -9` of the learner at random moments, over as many runs as it takes; each run ends the same."""
     config = make_config()
@@ -98,9 +98,7 @@ def test_killed_runs_end_like_the_run_that_never_stopped(
         runs += 1
 
 
-def test_pixels_proprio_and_several_environments_resume_too(
-    children: Any, make_config: Any, fingerprint: Fingerprint, tmp_path: Path
-) -> None:
+def test_pixels_proprio_and_several_environments_resume_too(children: Any, make_config: Any, tmp_path: Path) -> None:
     config = make_config("env.num=2", "env.proprio=true", encoder="scratch")
     _finish(children, config, tmp_path / "a")
     rng = random.Random(1)
@@ -108,9 +106,7 @@ def test_pixels_proprio_and_several_environments_resume_too(
     _assert_same_end(fingerprint(tmp_path / "b"), fingerprint(tmp_path / "a"))
 
 
-def test_a_real_simulator_resumes_bitwise(
-    children: Any, make_config: Any, fingerprint: Fingerprint, tmp_path: Path
-) -> None:
+def test_a_real_simulator_resumes_bitwise(children: Any, make_config: Any, tmp_path: Path) -> None:
     config = make_config("env.shifts=color_easy", "env.render=fast", env="dmc/finger-spin")
     _finish(children, config, tmp_path / "a")
     child = _start(children, config, tmp_path / "b")
@@ -119,10 +115,8 @@ def test_a_real_simulator_resumes_bitwise(
     _assert_same_end(fingerprint(tmp_path / "b"), fingerprint(tmp_path / "a"))
 
 
-def test_ctrl_c_saves_and_the_run_continues(
-    children: Any, make_config: Any, fingerprint: Fingerprint, tmp_path: Path
-) -> None:
-    """The first SIGINT ends the run at the next tick with everything saved; no step is done twice."""
+def test_ctrl_c_saves_and_the_run_continues(children: Any, make_config: Any, content: Content, tmp_path: Path) -> None:
+    """The first SIGINT ends the run at the next tick with everything saved; replay is cut into other files, not more."""
     config = make_config()
     _finish(children, config, tmp_path / "a")
     child = _start(children, config, tmp_path / "b")
@@ -135,7 +129,7 @@ def test_ctrl_c_saves_and_the_run_continues(
     status = read_status(tmp_path / "b")
     assert child.exitcode != 0 and status["state"] == "interrupted" and status["checkpoint"] == status["step"]
     _finish(children, config, tmp_path / "b")
-    _assert_same_end(fingerprint(tmp_path / "b"), fingerprint(tmp_path / "a"))
+    _assert_same_end(content(tmp_path / "b"), content(tmp_path / "a"))
 
 
 def test_another_configuration_is_refused_with_the_difference(make_config: Any, tmp_path: Path) -> None:
