@@ -14,8 +14,9 @@ import pytest
 
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.fingerprint import fingerprint
 
-Fingerprint = Callable[[Path], dict[str, Any]]
+Content = Callable[[Path], dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -116,7 +117,7 @@ def test_a_real_simulator_resumes_bitwise(children: Any, make_config: Any, tmp_p
 
 
 def test_ctrl_c_saves_and_the_run_continues(children: Any, make_config: Any, content: Content, tmp_path: Path) -> None:
-    """The first SIGINT ends the run at the next tick with everything saved; replay is cut into other files, not more."""
+    """The first SIGINT ends the run at the next tick with everything saved; replay lies in other files then."""
     config = make_config()
     _finish(children, config, tmp_path / "a")
     child = _start(children, config, tmp_path / "b")
