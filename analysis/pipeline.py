@@ -194,7 +194,9 @@ def describe(report: Report) -> list[str]:
     for name, paths in report["figures"].items():
         lines.append(f"{name}: {', '.join(str(path) for path in paths)}")
         lines += [f"  {note}" for note in report["notes"][name]]
-    lines += [f"left out, {one['state']}: {one['run']}; continue: {one['command']}" for one in report["unfinished"]]
+    lines += [
+        f"not finished ({one['state']}): {one['run']}; continue: {one['command']}" for one in report["unfinished"]
+    ]
     lines += [
         f"no {one['figure']} of {one['run']}: {one['reason']}; make: {one['command']}" for one in report["missing"]
     ]

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from analysis import dynamics, rewards, stats
 from analysis.figures import style
@@ -26,6 +27,7 @@ COLUMNS = (
 )
 KEYS = ("task", "agent", "series", "encoder", "seed")
 DASHED = (0, (3, 1.5))
+NOISE = 1e-5  # axes reach at least here, so that rounding errors look like the zeros they are
 
 
 def error_table(latents: Latents, **labels: object) -> pd.DataFrame:
@@ -121,7 +123,8 @@ def _numbers(rows: pd.DataFrame, relative: stats.Band, reward: stats.Band) -> pd
 def _axes(axis: Axes, last: int) -> None:
     axis.set_xlabel("agent steps without an observation")
     axis.set_xlim(min(1, last - 1), last)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, max(axis.get_ylim()[1], NOISE))
+    axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axis.grid(axis="y")
 
 

@@ -89,9 +89,9 @@ def _panel(axis: Axes, numbers: pd.DataFrame, episodes: pd.DataFrame, names: lis
         axis.plot([row.low, row.high], [y, y], color=colour, lw=1.4, solid_capstyle="butt", zorder=3)
         fill = colour if row.condition == IN else "white"
         marker = "o" if row.condition == IN else MARKERS[(place - 1) % len(MARKERS)]
-        axis.plot(row.mean, y, marker, color=colour, mfc=fill, ms=4.5, mew=1.1, zorder=4)
+        axis.plot(row.mean, y, marker, color=colour, mfc=fill, ms=4.5, mew=1.1, zorder=4, clip_on=False)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlim(left=min(0.0, float(episodes["return"].min())))
+    axis.set_xlim(*style.value_limits(episodes["return"]))
     axis.tick_params(axis="y", length=0)
     axis.grid(axis="x")
 

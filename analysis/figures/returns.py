@@ -67,7 +67,7 @@ def _evaluation(axis: Axes, rows: pd.DataFrame, encoder: str, line: tuple, key: 
     curves = [(c.index.to_numpy(float), c.to_numpy(float)) for c in _curves(rows)]
     band = stats.band(*stats.align(curves))
     marker = look.marker if len(band.x) <= 12 else ""
-    axis.plot(band.x, band.mean, color=look.colour, ls=line, marker=marker, zorder=4)
+    axis.plot(band.x, band.mean, color=look.colour, ls=line, marker=marker, zorder=4, clip_on=False)
     axis.fill_between(band.x, band.low, band.high, color=look.colour, alpha=0.18, lw=0, zorder=3)
     table = {"step": band.x, "mean": band.mean, "low": band.low, "high": band.high, "seeds": len(curves)}
     return pd.DataFrame({**dict(zip(columns, key, strict=False)), **table})[columns]
@@ -84,11 +84,12 @@ def _axes(panel: style.Panel, rows: pd.DataFrame, title: str) -> None:
     axis.set_ylabel("episode return" if panel.left else "")
     axis.grid(axis="y")
     axis.margins(x=0.02)
-    axis.set_ylim(bottom=min(0.0, float(rows["return"].min())))
+    axis.set_ylim(*style.value_limits(rows["return"]))
     style.thousands(axis.xaxis)
     repeat = _frames_per_step(rows)
     if repeat > 1:
         top = axis.secondary_xaxis("top", functions=(partial(np.multiply, repeat), partial(np.multiply, 1 / repeat)))
+        top.set_zorder(3)  # above the grid
         style.thousands(top.xaxis)
         top.spines["top"].set_visible(True)
         top.set_xlabel("environment frames" if panel.top else "")

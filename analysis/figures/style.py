@@ -197,6 +197,12 @@ def thousands(axis: XAxis | YAxis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
+def value_limits(values: pd.Series) -> tuple[float, float | None]:
+    """Limits of an axis of returns: it holds zero, and equal returns are not blown up. None: as far as the data."""
+    low, high = min(0.0, float(values.min())), float(values.max())
+    return low, low + 1 if high - low < 1e-3 else None
+
+
 def short_number(value: float) -> str:
     """2500 as 2.5k, 3000000 as 3M."""
     for size, unit in ((1e6, "M"), (1e3, "k")):

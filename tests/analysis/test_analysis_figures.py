@@ -177,12 +177,19 @@ def ticks_out_of_view(figure):
     return hidden
 
 
+def nothing(rows):
+    """An agent that never got a reward."""
+    return rows.assign(**{"return": 0.0})
+
+
 FIGURES = {
     "returns": lambda synthetic: returns.draw(return_rows(), {TASKS[0]: 30.0}),
     "returns_one": lambda synthetic: returns.draw(return_rows((1,), ("embedded",), TASKS[:1])),
     "returns_long": lambda synthetic: returns.draw(return_rows(steps=range(0, 3_000_001, 500_000), tasks=TASKS[:1])),
     "ood": lambda synthetic: ood.draw(ood_rows(), {TASKS[0]: 30.0}),
     "ood_one": lambda synthetic: ood.draw(ood_rows((1,), TASKS[:1])),
+    "returns_nothing": lambda synthetic: returns.draw(nothing(return_rows(tasks=TASKS[:1]))),
+    "ood_nothing": lambda synthetic: ood.draw(nothing(ood_rows(tasks=TASKS[:1]))),
     "dynamics": lambda synthetic: dynamics.draw(error_rows(synthetic)),
     "latents_one": lambda synthetic: latents_figure.draw(clouds(synthetic, 1, episodes=3, steps=40)),
     "latents_four": lambda synthetic: latents_figure.draw(clouds(synthetic, 4, episodes=3, steps=40)),
@@ -314,3 +321,10 @@ def test_the_readme_works_on_a_foreign_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "figures" / "theirs.pdf").exists()
+
+
+def test_equal_returns_are_not_blown_up():
+    assert returns.draw(nothing(return_rows(tasks=TASKS[:1]))).figure.axes[0].get_ylim() == (0, 1)
+    assert ood.draw(nothing(ood_rows(tasks=TASKS[:1]))).figure.axes[0].get_xlim() == (0, 1)
+    low, high = returns.draw(return_rows(tasks=TASKS[:1])).figure.axes[0].get_ylim()
+    assert low == 0 and 430 < high < 500
