@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,16 @@ def test_overrides_shown_are_accepted(line: str) -> None:
     words = shlex.split(line)[2:]
     preset = words[words.index("--config") + 1] if "--config" in words else None
     load_config([word for word in words if re.match(r"[\w.]+=", word)], preset)
+
+
+def test_example_of_world_models_runs() -> None:
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "world_models" / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["action"].shape == (1, 2)
+    assert names["report"]["posterior"].shape == (4, 4, 32)
 
 
 def test_third_job_runs(tmp_path: Path) -> None:
