@@ -156,7 +156,7 @@ def _fit(
             curve.append([step, float(f"{np.mean(recent):.5g}")])
             progress(step, steps, f"autoencoder, loss {curve[-1][1]:.5f}")
             recent.clear()
-    return model, curve
+    return model.eval(), curve
 
 
 def _draw_curve(path: Path, curve: list[list[float]]) -> None:

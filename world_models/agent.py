@@ -33,7 +33,7 @@ class Agent(Protocol, Generic[Carry]):
     def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
         """Predictions on recorded sequences (B, T), the first `context` observations given, the rest open loop.
 
-        posterior, open_loop: (B, T, L), equal before `context`; reward_pred, reward_open_loop: (B, T), the prediction for
+        posterior, open_loop: (B, T, L), equal before `context`; reward_pred, reward_open_loop: (B, T), predictions for
         the reward that arrives with obs[t], NaN at t = 0; value: (B, T).
         """
         ...
