@@ -26,11 +26,10 @@ def read_card(path: Path) -> dict[str, Any]:
         length = struct.unpack("<Q", size)[0] if len(size) == 8 else 0
         header = file.read(length) if 0 < length <= _MAX_HEADER else b""
     try:
-        metadata = json.loads(header)["__metadata__"]
-        card = json.loads(metadata["card"]) if metadata["format"] == FORMAT else None
+        card = json.loads(json.loads(header)["__metadata__"]["card"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError("this is no encoder file: it has no readable card", str(path), _NOT_OURS) from error
-    if not isinstance(card, dict):
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise WeightsError(f"this encoder file is not of the format {FORMAT}", str(path), _NOT_OURS)
     return card
 

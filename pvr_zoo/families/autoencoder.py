@@ -1,8 +1,9 @@
 """The study's in-distribution autoencoder: a small convolutional encoder for 64×64 frames, and its decoder.
 
-Only the encoder is kept. What makes its feature useful for control: half of the loss lies on the pixels that differ
-from the background frame, so that a pole two pixels wide counts as much as the floor; and the feature is
-layer-normalised, so that it has one scale for every task and fits float16.
+Only the encoder is kept. Two things serve control. Half of the loss lies on the pixels that differ from the background
+frame, so that a pole two pixels wide counts as much as the floor. And the feature is layer-normalised, which gives it
+one scale for every task and fits float16; batch normalisation in its place reconstructs as well, but a linear probe of
+cartpole's pole angle explained 0 to 0.2 of its sine where this one explained 0.5 to 0.6 (held-out frames, 400 updates).
 """
 
 import json
@@ -27,7 +28,7 @@ _MOVED = 0.04  # a pixel whose colour differs by more than this from the backgro
 
 
 class ConvEncoder(nn.Module):
-    """Images in [0, 1] of shape (N, 3, 64, 64) to layer-normalised features (N, F); 1.75 M parameters for F = 256."""
+    """Images in [0, 1] of shape (N, 3, 64, 64) to layer-normalised features (N, F); 1.74 M parameters for F = 256."""
 
     def __init__(self, feature_dim: int = 256) -> None:
         super().__init__()
@@ -55,6 +56,8 @@ class ConvDecoder(nn.Module):
             layers += [nn.SiLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
         self.deconvs = nn.Sequential(*layers)
         keep_variance(self)
+        for parameter in layers[-1].parameters():
+            nn.init.normal_(parameter, std=0.01)  # the first pictures are nearly grey
 
     def forward(self, feature: Tensor) -> Tensor:
         images: Tensor = self.deconvs(self.inner(feature).unflatten(1, (_CHANNELS[-1], _CELLS, _CELLS)))
@@ -64,7 +67,7 @@ class ConvDecoder(nn.Module):
 def keep_variance(module: nn.Module) -> None:
     """Draw weights so that the signal neither dies nor grows through the layers; biases start at 0.
 
-    torch's default loses it here: after four layers the biases alone are left, and frames look alike to the last one.
+    torch's default loses it here: after four layers the biases alone are left, and all frames have one feature.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
@@ -100,14 +103,14 @@ class ConvAutoencoder(nn.Module):
 
         `background` is uint8 (64, 64, 3), or one for each frame: the pixelwise median (or mean) frame of its task.
         """
-        images = to_images(frames)
         still = to_images(background if background.ndim == 4 else background[None])
-        return foreground_loss(self.decode(self.encoder(images)), images, still)
+        return foreground_loss(self(frames), to_images(frames), still)
 
     @torch.no_grad()
     def reconstruct(self, frames: Tensor) -> Tensor:
         """What the feature remembers of the frames, as uint8 frames."""
-        return (self(frames).permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8)
+        images: Tensor = self(frames)
+        return (images.permute(0, 2, 3, 1) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_images(frames: Tensor) -> Tensor:
@@ -125,7 +128,8 @@ def foreground_loss(predicted: Tensor, images: Tensor, background: Tensor) -> Te
     error = (predicted - images).square().mean(1, keepdim=True)
     parts = [(error * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1) for mask in (moved, 1 - moved)]
     present = [(mask.sum((1, 2, 3)) > 0).float() for mask in (moved, 1 - moved)]
-    return ((parts[0] + parts[1]) / (present[0] + present[1])).mean()
+    per_frame: Tensor = (parts[0] + parts[1]) / (present[0] + present[1])
+    return per_frame.mean()
 
 
 def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> ConvEncoder:
@@ -158,8 +162,10 @@ def save_encoder(path: str | os.PathLike[str], module: ConvEncoder | ConvAutoenc
     for key, value in state.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"{key} does not fit float16 or is not finite")
-    text = json.dumps({"name": path.stem, "licence": "MIT"} | card | fixed, allow_nan=False, sort_keys=True)
-    data = save(state, metadata={"format": FORMAT, "card": text})
+    text = json.dumps(
+        {"name": path.stem, "licence": "MIT"} | card | fixed | {"format": FORMAT}, allow_nan=False, sort_keys=True
+    )
+    data = save(state, metadata={"card": text})
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:

@@ -36,41 +36,39 @@ def test_loss_without_a_foreground_or_without_a_background_is_the_plain_mean() -
 def test_size_and_range() -> None:
     encoder = ConvEncoder()
     assert sum(parameter.numel() for parameter in encoder.parameters()) < 1_800_000
-    feature = encoder(torch.rand(3, 3, 64, 64))
-    assert feature.shape == (3, 256)
-    torch.testing.assert_close(feature.square().mean(1), torch.ones(3), atol=1e-2, rtol=0)
-    assert ConvAutoencoder(32).reconstruct(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)).shape == (2, 64, 64, 3)
+    assert encoder(torch.rand(3, 3, 64, 64)).shape == (3, 256)
+    frames = torch.randint(0, 256, (16, 64, 64, 3), dtype=torch.uint8)
+    model = ConvAutoencoder(32)
+    feature = model.encode(frames)
+    torch.testing.assert_close(feature.square().mean(1), torch.ones(16), atol=1e-2, rtol=0)
+    assert model.reconstruct(frames).shape == frames.shape
+    assert 0.2 < model(frames).mean() < 0.8  # the first pictures are greyish
 
 
 def test_a_thin_moving_pole_is_in_the_feature() -> None:
-    """After a short training the place of a one-pixel pole is read linearly from the feature."""
+    """After a few updates the place of a one-pixel pole, 0.6 % of the picture, is read linearly from the feature."""
     torch.manual_seed(0)
     background = torch.full((64, 64, 3), 90, dtype=torch.uint8)
-
-    def scene(columns: torch.Tensor) -> torch.Tensor:
-        frames = background.repeat(len(columns), 1, 1, 1)
-        for frame, column in zip(frames, columns.tolist(), strict=True):
-            frame[20:44, column] = torch.tensor([230, 180, 60], dtype=torch.uint8)
-        return frames
-
-    model = ConvAutoencoder(32)
-    optimiser = torch.optim.Adam(model.parameters(), 2e-3)
     columns = torch.arange(4, 60)
-    frames = scene(columns)
-    first = model.loss(frames, background).item()
-    for _ in range(60):
-        pick = torch.randint(len(columns), (24,))
-        loss = model.loss(frames[pick], background)
+    frames = background.repeat(len(columns), 1, 1, 1)
+    for frame, column in zip(frames, columns.tolist(), strict=True):
+        frame[20:44, column] = torch.tensor([230, 180, 60], dtype=torch.uint8)
+    model = ConvAutoencoder(64)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    losses = []
+    for _ in range(30):
+        loss = model.loss(frames[torch.randint(len(columns), (16,))], background)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        losses.append(loss.item())
     with torch.no_grad():
-        features = torch.cat([model.encode(frames), torch.ones(len(columns), 1)], 1)
+        features = model.encode(frames)
+        features = torch.nn.functional.pad((features - features.mean(0)) / features.std(0), (0, 1), value=1.0)
     place = columns.float()[:, None] - columns.float().mean()
-    ridge = features.T @ features + 0.1 * torch.eye(33)
-    error = features @ torch.linalg.solve(ridge, features.T @ place) - place
-    assert model.loss(frames, background).item() < 0.5 * first
-    assert error.square().mean() < 0.2 * place.square().mean()
+    fit = torch.linalg.solve(features.T @ features + 0.1 * torch.eye(65), features.T @ place)
+    assert losses[-1] < 0.5 * losses[0]
+    assert (features @ fit - place).square().mean() < 0.1 * place.square().mean()
 
 
 def test_file_round_trip(tmp_path: Path, frames: torch.Tensor) -> None:
@@ -84,7 +82,7 @@ def test_file_round_trip(tmp_path: Path, frames: torch.Tensor) -> None:
     encoder = pvr_zoo.create(str(path))
     small = torch.nn.functional.interpolate(frames.permute(0, 3, 1, 2), (64, 71), mode="bilinear", antialias=True)
     wanted = model.encode(small.permute(0, 2, 3, 1)[:, :, 4:68]).detach()
-    torch.testing.assert_close(encoder(frames), wanted, atol=5e-3, rtol=0)
+    torch.testing.assert_close(encoder(frames), wanted, atol=1e-2, rtol=1e-2)
     assert encoder.identity["weights_sha256"]
     assert not encoder(frames).requires_grad
     with safe_open(path, "pt") as file:
@@ -115,6 +113,7 @@ def test_nothing_is_written_when_saving_fails(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"format": "pvr_zoo.encoder/2"}, "not of the format pvr_zoo.encoder/1"),
         ({"family": "transformer"}, "family is 'transformer'"),
         ({"architecture": "conv128"}, "architecture is 'conv128'"),
         ({"feature_dim": -1}, "feature_dim=-1"),
@@ -126,9 +125,15 @@ def test_nothing_is_written_when_saving_fails(tmp_path: Path, monkeypatch: pytes
 )
 def test_cards_that_lie(tmp_path: Path, change: dict, message: str) -> None:
     path = tmp_path / "x.safetensors"
-    card = {"family": "autoencoder", "architecture": "conv64", "feature_dim": 8, "input_size": 64} | change
+    card = {
+        "format": "pvr_zoo.encoder/1",
+        "family": "autoencoder",
+        "architecture": "conv64",
+        "feature_dim": 8,
+        "input_size": 64,
+    } | change
     state = {key: value.half() for key, value in ConvEncoder(8).state_dict().items()}
-    save_file(state, path, metadata={"format": "pvr_zoo.encoder/1", "card": json.dumps(card)})
+    save_file(state, path, metadata={"card": json.dumps(card)})
     with pytest.raises(WeightsError, match=message):
         pvr_zoo.create(path)
 

@@ -87,47 +87,51 @@ def timm_model(name: str, seed: int, **options: object) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("truncate", [4, 2])
-def test_resnet_equals_timm(tmp_path: Path, frames: torch.Tensor, truncate: int) -> None:
+@pytest.mark.parametrize(("truncate", "feature"), [(4, "mean"), (2, "patches")])
+def test_resnet_equals_timm(tmp_path: Path, frames: torch.Tensor, truncate: int, feature: str) -> None:
     """The layout of torchvision's files, classifier and all, saved by torch.save."""
     model = timm_model("resnet18", 1)
     path = tmp_path / "resnet18.pth"
     torch.save(model.state_dict(), path)
-    encoder = pvr_zoo.create("resnet18_in1k", weights=path, truncate=truncate, input_size=96)
+    encoder = pvr_zoo.create("resnet18_in1k", weights=path, truncate=truncate, feature=feature, input_size=96)
     with torch.no_grad():
         maps = model.forward_intermediates(Preprocess(encoder.spec.transform)(frames), intermediates_only=True)
-    torch.testing.assert_close(encoder(frames), maps[truncate].mean((2, 3)), atol=1e-5, rtol=1e-4)
-    patches = pvr_zoo.create("resnet18_in1k", weights=path, truncate=truncate, input_size=96, feature="patches")
-    cell = patches(frames).unflatten(1, maps[truncate].shape[2:])[1, 1, 2]
-    torch.testing.assert_close(cell, maps[truncate][1, :, 1, 2], atol=1e-5, rtol=1e-4)
+    wanted = {"mean": maps[truncate].mean((2, 3)), "patches": maps[truncate].permute(0, 2, 3, 1).flatten(1, 2)}
+    torch.testing.assert_close(encoder(frames), wanted[feature], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("truncate", "norm"), [(12, "keep"), (5, "keep"), (5, "none")])
-def test_vit_equals_timm(tmp_path: Path, frames: torch.Tensor, truncate: int, norm: str) -> None:
-    """A file with a classifier; timm resamples the positions for 64 pixels by its own code."""
+@pytest.fixture(scope="module")
+def vit_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module]:
+    """A ViT-S/16 checkpoint with a classifier, and timm's model of it for 64 pixels, positions resampled by timm."""
     import timm.models.vision_transformer as reference
 
     published = timm_model("vit_small_patch16_224", 2)
-    path = tmp_path / "vits16.pth"
+    path = tmp_path_factory.mktemp("vit") / "vits16.pth"
     torch.save(published.state_dict(), path)
     model = timm_model("vit_small_patch16_224", 3, img_size=64)
     model.load_state_dict(reference.checkpoint_filter_fn(published.state_dict(), model))
-    request = {"weights": path, "truncate": truncate, "norm": norm, "input_size": 64}
-    cls = pvr_zoo.create("vits16_in1k", **request)
-    images = Preprocess(cls.spec.transform)(frames)
+    return path, model
+
+
+@pytest.mark.parametrize(
+    ("truncate", "norm", "feature"), [(12, "keep", "cls"), (5, "keep", "mean"), (5, "none", "patches")]
+)
+def test_vit_equals_timm(
+    vit_file: tuple[Path, torch.nn.Module], frames: torch.Tensor, truncate: int, norm: str, feature: str
+) -> None:
+    path, model = vit_file
+    encoder = pvr_zoo.create("vits16_in1k", weights=path, truncate=truncate, norm=norm, feature=feature, input_size=64)
     with torch.no_grad():
         [(patches, prefix)] = model.forward_intermediates(
-            images,
+            Preprocess(encoder.spec.transform)(frames),
             [truncate - 1],
             norm=norm == "keep",
             return_prefix_tokens=True,
             output_fmt="NLC",
             intermediates_only=True,
         )
-    torch.testing.assert_close(cls(frames), prefix[:, 0], atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        pvr_zoo.create("vits16_in1k", feature="mean", **request)(frames), patches.mean(1), atol=2e-5, rtol=1e-4
-    )
+    wanted = {"cls": prefix[:, 0], "mean": patches.mean(1), "patches": patches}[feature]
+    torch.testing.assert_close(encoder(frames), wanted, atol=2e-5, rtol=1e-4)
 
 
 def cubic(distance: np.ndarray) -> np.ndarray:
