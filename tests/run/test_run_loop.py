@@ -1,0 +1,143 @@
+"""What one run does: each frame encoded once, aligned, repeatable; what it refuses."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mbrl_pvr import trainer
+from mbrl_pvr.errors import EnvError, IntegrityError
+from mbrl_pvr.fingerprint import fingerprint
+from mbrl_pvr.runfolder import read_status
+from mbrl_pvr.session import Session, open_session
+
+
+def rows(path: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / name).read_text().splitlines()]
+
+
+def test_every_frame_is_encoded_exactly_once(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that reached the encoder = frames that training collected + frames of the evaluation episodes."""
+    monkeypatch.setattr(trainer, "_evaluate", lambda session: None)
+    config = make_config("env.num=2")
+    with open_session(config, tmp_path / "run") as session, trainer._StopFlag() as stop:
+        trainer._loop(session, stop)
+        assert session.collector.steps >= config.steps
+        assert session.features.frames_encoded == session.collector.ticks * 2 == session.replay.ticks * 2
+
+
+def test_replay_holds_what_the_environment_did(make_config: Any, tmp_path: Path) -> None:
+    """Its proprioception says frame number and sum of actions: every row is checked against it."""
+    config = make_config("env.proprio=true", "env.num=2")
+    with open_session(config, tmp_path / "run") as session:
+        session.collector.start()
+        for _ in range(60):
+            session.collector.send(explore_randomly=True)
+            session.collector.receive()
+        data = session.replay._data
+        total = np.zeros(2)
+        for t in range(session.replay.ticks):
+            count, first = data["proprio"][t, :, 0], data["is_first"][t]
+            total = np.where(first, 0.0, total + data["action"][t].sum(-1))
+            np.testing.assert_allclose(data["proprio"][t, :, 3], total, atol=1e-4)
+            np.testing.assert_array_equal(count == 0, first)
+            last = [sum(range(int(c) - 1, int(c) + 1)) if c else 0 for c in count]  # action repeat 2: two counts a step
+            partial = [int(c) for c in count]  # an episode of odd length ends on the first of the two
+            assert all(r in (a, b) for r, a, b in zip(data["reward"][t], last, partial, strict=True))
+        assert data["is_last"].sum() > 4
+
+
+def test_acting_sees_the_newest_stored_stack(make_config: Any, tmp_path: Path) -> None:
+    config = make_config()
+    with open_session(config, tmp_path / "run") as session:
+        session.collector.start()
+        for _ in range(30):
+            session.collector.send(explore_randomly=True)
+            session.collector.receive()
+            obs, data, t = session.replay.latest(3), session.replay._data, session.replay.ticks - 1
+            age = int(data["age"][t, 0])
+            expected = [data["feature"][t - min(back, age), 0] for back in (2, 1, 0)]
+            np.testing.assert_array_equal(obs.feature[0].numpy(), np.stack(expected))
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(make_config: Any, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        trainer.train(make_config(f"seed={seed}", "steps=120"), tmp_path / name)
+    a, b, c = (fingerprint(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a["episodes.jsonl"] != c["episodes.jsonl"]
+
+
+def test_the_folder_of_a_finished_run(make_config: Any, tmp_path: Path) -> None:
+    config = make_config()
+    result = trainer.train(config, tmp_path / "run")
+    path = tmp_path / "run"
+    assert result.steps == config.steps and read_status(path)["state"] == "finished"
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert manifest["encoder"]["weights_sha256"] and manifest["threads"] == 1 and manifest["versions"]["torch"]
+    metrics = rows(path, "metrics.jsonl")
+    assert [r["step"] for r in metrics] == sorted(r["step"] for r in metrics)
+    assert all(r["frame"] == r["step"] * config.env.action_repeat for r in metrics)
+    assert {r["kind"] for r in rows(path, "episodes.jsonl")} == {"train", "eval"}
+    before = fingerprint(path)
+    assert trainer.train(config, path).steps == config.steps  # finished: nothing more to do
+    assert fingerprint(path) == before
+
+
+def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, count = make_config(), 0
+
+    def poisoned(session: Session) -> None:
+        nonlocal count
+        count += 1
+        real(session)
+        if count == 90:
+            with torch.no_grad():
+                next(iter(session.agent.model.parameters())).fill_(torch.nan)  # type: ignore[attr-defined]
+
+    real = trainer._learn
+    monkeypatch.setattr(trainer, "_learn", poisoned)
+    with pytest.raises((IntegrityError, EnvError), match=r"NaN|nan"):
+        trainer.train(config, tmp_path / "run")
+    assert read_status(tmp_path / "run")["state"] == "failed"
+    monkeypatch.setattr(trainer, "_learn", real)
+    assert trainer.resume(tmp_path / "run").steps == config.steps
+
+
+def test_a_dead_simulator_ends_the_run_and_resume_completes_it(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, real = make_config(), trainer._learn
+
+    def murder(session: Session) -> None:
+        if session.collector.steps == 120:
+            os.kill(session.collector.env.pids[0], signal.SIGKILL)
+        real(session)
+
+    monkeypatch.setattr(trainer, "_learn", murder)
+    with pytest.raises(EnvError, match="died"):
+        trainer.train(config, tmp_path / "run")
+    monkeypatch.setattr(trainer, "_learn", real)
+    trainer.resume(tmp_path / "run")
+    trainer.train(config, tmp_path / "undisturbed")
+    assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "undisturbed")
+
+
+def test_a_run_that_cannot_start_leaves_none(make_config: Any, tmp_path: Path, encoder_file: Path) -> None:
+    damaged = tmp_path / "damaged.safetensors"
+    config = make_config(encoder=str(encoder_file))
+    damaged.write_bytes(encoder_file.read_bytes())
+    config = make_config(encoder=str(damaged))
+    damaged.write_bytes(encoder_file.read_bytes()[:-1000])
+    with pytest.raises(Exception, match="damaged"):
+        trainer.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "manifest.json").exists()
+    damaged.write_bytes(encoder_file.read_bytes())
+    assert trainer.train(config, tmp_path / "run").steps == config.steps
