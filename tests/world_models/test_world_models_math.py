@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from world_models.distributions import squashed_gaussian, symexp, symlog, two_hot, two_hot_loss, two_hot_mean
-from world_models.nets import Conv, mish, norm_mish, simnorm, to_blocks
+from world_models.nets import mish, norm_mish, simnorm
 from world_models.returns import discount_for, next_scale, percentile_range, step_weights, td_target
-from world_models.tdmpc2.encoder import PAD, pixel_blocks, shift_pixels
+from world_models.tdmpc2.encoder import PAD, shift_pixels, to_channels
 from world_models.tdmpc2.losses import termination_scores
 from world_models.tdmpc2.noise import keep_mask
 
@@ -102,22 +102,6 @@ def test_norm_mish_and_its_gradient():
     assert torch.autograd.gradcheck(norm_mish, [i.detach().double().requires_grad_() for i in inputs])
 
 
-@pytest.mark.parametrize(
-    ("inputs", "kernel", "stride", "size"), [(9, 7, 2, 64), (4, 5, 2, 29), (4, 3, 2, 13), (4, 3, 1, 6)]
-)
-def test_convolution_over_blocks_is_the_convolution(inputs, kernel, stride, size):
-    g = torch.Generator().manual_seed(0)
-    conv = Conv(inputs, 4, kernel, stride, g)
-    x = torch.randn(2, inputs, size, size, generator=g, requires_grad=True)
-    plain = F.conv2d(x, conv.weight, conv.bias, stride=stride)
-    torch.testing.assert_close(conv(x), plain, atol=1e-5, rtol=1e-5)
-    grad = torch.randn(plain.shape, generator=g)
-    wanted = torch.autograd.grad(plain, (x, conv.weight, conv.bias), grad)
-    torch.testing.assert_close(
-        torch.autograd.grad(conv(x), (x, conv.weight, conv.bias), grad), wanted, atol=1e-3, rtol=1e-4
-    )
-
-
 def test_shift_moves_whole_pixels_and_repeats_borders():
     image = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4, 1)
     assert torch.equal(shift_pixels(image, torch.tensor([[PAD, PAD]])), image)
@@ -135,10 +119,12 @@ def test_shift_is_drawn_per_image_and_shared_by_its_stack():
         assert torch.equal(moved[i].float(), wanted)
 
 
-def test_pixel_blocks_scale_and_order():
+def test_pixels_become_channels_oldest_frame_first():
     images = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     channels = images.movedim(-1, 2).flatten(1, 2).float() / 255 - 0.5  # (N, S C, height, width)
-    torch.testing.assert_close(pixel_blocks(images, None), to_blocks(channels))
+    found = to_channels(images)
+    torch.testing.assert_close(found, channels)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_termination_scores():

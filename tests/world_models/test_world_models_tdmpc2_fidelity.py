@@ -6,7 +6,7 @@ Differences on purpose, none of which moves a result beyond rounding:
 - two Q functions are evaluated where the official code evaluates all and keeps two (planner, target, policy loss);
 - the first layer's weights for latent and action are kept apart; mish is written with one exponential;
 - whole-pixel shifts are taken by indexing, not by bilinear interpolation;
-- stride-2 convolutions run over 2x2 blocks;
+- convolutions run over channels-last memory;
 - dropout draws have 16 bits (rate 0.009995 for 0.01); here the official masks are injected.
 """
 

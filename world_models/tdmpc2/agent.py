@@ -107,8 +107,7 @@ class TDMPC2:
     def plan(self, previous: Tensor, obs: Obs, noise: PlanNoise, explore: bool) -> tuple[Tensor, Tensor]:
         """Actions (N, A) and the plan (H, N, A), from the previous plan and given noise."""
         model, run = self.model, self._functions
-        shift = noise.shift if self.shifts else None
-        z = run["encode"](model, model.encoder.inputs(obs), shift)
+        z = run["encode"](model, model.encoder.inputs(obs, noise.shift if self.shifts else None))
         prior = run["prior"](model, z, noise.prior_noise)
         mean = torch.zeros_like(previous)
         mean[:-1] = previous[1:]
@@ -135,21 +134,16 @@ class TDMPC2:
         horizon = self.config.horizon
         if batch.reward.shape[1] != horizon + 1:
             raise ValueError(f"sequences of {batch.reward.shape[1]} steps; horizon={horizon} needs {horizon + 1}")
-        parts = {k: v.transpose(0, 1).contiguous() for k, v in model.encoder.inputs(batch.obs).items()}
+        obs = batch.obs.map(lambda x: x.transpose(0, 1))
+        parts = {k: v.contiguous() for k, v in model.encoder.inputs(obs, noise.shift if self.shifts else None).items()}
         first, later = {k: v[0] for k, v in parts.items()}, {k: v[1:] for k, v in parts.items()}
-        shift = noise.shift if self.shifts else None
-        first_shift, later_shift = (None, None) if shift is None else (shift[0], shift[1:])
         action = batch.action[:, 1:].transpose(0, 1).contiguous()
         reward = batch.reward[:, 1:].t().contiguous()
         terminal = batch.is_terminal[:, 1:].t().float().contiguous()
 
         heads = model.heads(noise.target_heads, target=True)
-        next_z, td = run["targets"](
-            model, heads, later, later_shift, reward, terminal, noise.target_noise, self.discount
-        )
-        loss, metrics, zs = run["model_losses"](
-            model, first, first_shift, action, reward, terminal, next_z, td, noise.value_keep
-        )
+        next_z, td = run["targets"](model, heads, later, reward, terminal, noise.target_noise, self.discount)
+        loss, metrics, zs = run["model_losses"](model, first, action, reward, terminal, next_z, td, noise.value_keep)
         metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(loss, list(self.optimizer.parameters.values())))
 
         heads = model.heads(noise.policy_heads)

@@ -24,39 +24,29 @@ KERNELS, STRIDES = (7, 5, 3, 3), (2, 2, 2, 1)
 
 
 def shift_pixels(pixels: Tensor, shift: Tensor) -> Tensor:
-    """Each image (N, S, height, width, C) moved by its whole number of pixels; borders repeat.
+    """Each image (*, S, height, width, C) moved by its own whole number of pixels; borders repeat.
 
-    shift is (N, 2), rows and columns, from 0 to 2 PAD; PAD leaves an image in place. Whole steps interpolate nothing.
+    shift is (*, 2), rows and columns, from 0 to 2 PAD; PAD leaves an image in place. Whole steps interpolate nothing:
+    rows are copied as windows of padded rows.
     """
-    n, stack, height, width, colours = pixels.shape
-    rows = (shift[:, :1] + torch.arange(height, device=shift.device) - PAD).clamp(0, height - 1)
-    left, right = pixels[..., :1, :].expand(-1, -1, -1, PAD, -1), pixels[..., -1:, :].expand(-1, -1, -1, PAD, -1)
-    padded = torch.cat([left, pixels, right], -2)
+    stack, height, width, colours = pixels.shape[-4:]
+    left, right = (
+        pixels[..., :1, :].expand_as(pixels[..., :PAD, :]),
+        pixels[..., -1:, :].expand_as(pixels[..., :PAD, :]),
+    )
+    padded = torch.cat([left, pixels, right], -2).contiguous()
     line, window = (width + 2 * PAD) * colours, width * colours
-    images = torch.arange(n * stack, device=shift.device).view(n, stack, 1) * height
-    starts = (images + rows.unsqueeze(1)) * line + (shift[:, 1] * colours).view(n, 1, 1)
+    shift = shift.reshape(-1, 2)
+    rows = (shift[:, :1] + torch.arange(height, device=shift.device) - PAD).clamp(0, height - 1)
+    images = torch.arange(len(shift) * stack, device=shift.device).view(-1, stack, 1) * height
+    starts = (images + rows.unsqueeze(1)) * line + (shift[:, 1] * colours).view(-1, 1, 1)
     windows = padded.view(-1).as_strided((padded.numel() - window + 1, window), (1, 1))
     return windows.index_select(0, starts.view(-1)).view(pixels.shape)
 
 
-def pixel_blocks(pixels: Tensor, shift: Tensor | None) -> Tensor:
-    """Images (N, S, height, width, C) as (N, 4SC, height / 2, width / 2) in [-0.5, 0.5], channels-last.
-
-    Channels are ordered row in block, column in block, S, C, as `to_blocks` does. A compiler fuses the gather.
-    """
-    n, stack, height, width, colours = pixels.shape
-    if torch.compiler.is_compiling() and shift is not None:
-        ranges = [torch.arange(k, device=pixels.device) for k in (n, stack, height, width, colours)]
-        rows = (shift[:, :1] + ranges[2] - PAD).clamp(0, height - 1).view(n, height // 2, 1, 2, 1, 1, 1)
-        columns = (shift[:, 1:] + ranges[3] - PAD).clamp(0, width - 1).view(n, 1, width // 2, 1, 2, 1, 1)
-        image = ranges[0].view(n, 1, 1, 1, 1, 1, 1)
-        blocks = pixels[image, ranges[1].view(stack, 1), rows, columns, ranges[4]]
-    else:
-        moved = pixels if shift is None else shift_pixels(pixels, shift)
-        split = moved.view(n, stack, height // 2, 2, width // 2, 2, colours)
-        blocks = split.permute(0, 2, 4, 3, 5, 1, 6)
-    blocks = blocks.reshape(n, height // 2, width // 2, 4 * stack * colours).float()
-    return (blocks * (1 / 255) - 0.5).permute(0, 3, 1, 2)
+def to_channels(pixels: Tensor) -> Tensor:
+    """Images (N, S, height, width, C) of bytes as (N, SC, height, width) in [-0.5, 0.5], channels-last."""
+    return torch.cat(pixels.unbind(1), -1).float().mul_(1 / 255).sub_(0.5).permute(0, 3, 1, 2)
 
 
 class PixelEncoder(nn.Module):
@@ -72,8 +62,8 @@ class PixelEncoder(nn.Module):
             size = (size - kernel) // stride + 1
         self.outputs = width * max(size, 0) ** 2
 
-    def forward(self, pixels: Tensor, shift: Tensor | None) -> Tensor:
-        x = pixel_blocks(pixels, shift)
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = to_channels(pixels)
         for conv in self.convs[:-1]:
             x = F.relu(conv(x))
         return self.convs[-1](x).flatten(1)
@@ -111,15 +101,18 @@ class Encoder(nn.Module):
     @staticmethod
     def _pixel_encoder(shape: tuple[int, int, int], config: TDMPC2Config, generator: Generator) -> PixelEncoder:
         height, width, colours = shape
-        if height != width or height % 2:
-            raise ValueError(f"pixels of {height}x{width}: height and width must be equal and even")
+        if height != width:
+            raise ValueError(f"pixels of {height}x{width}: height and width must be equal")
         encoder = PixelEncoder(config.stack * colours, height, config.widths.num_channels, generator)
         if encoder.outputs == 0:
             raise ValueError(f"pixels of {height}x{width} are too small for kernels {KERNELS} with strides {STRIDES}")
         return encoder
 
-    def inputs(self, obs: Obs) -> dict[str, Tensor]:
-        """The parts of `obs` (*, ...) that are read, shapes checked: feature (*, SF) and proprio (*, D) flattened."""
+    def inputs(self, obs: Obs, shift: Tensor | None = None) -> dict[str, Tensor]:
+        """The parts of `obs` (*, ...) that are read, shapes checked: feature (*, SF), proprio (*, D), pixels.
+
+        `shift` (*, 2) moves the pixels.
+        """
         parts: dict[str, Tensor] = {}
         lead = obs.is_first.shape
         wanted = {
@@ -134,18 +127,20 @@ class Encoder(nn.Module):
             if value is None or value.shape != (*lead, *shape):
                 found = None if value is None else tuple(value.shape)
                 raise ValueError(f"{name} of shape {found}, expected {(*lead, *shape)}")
-            parts[name] = value if name == "pixels" else value.flatten(len(lead)).float()
+            if name == "pixels":
+                parts[name] = value if shift is None else shift_pixels(value, shift)
+            else:
+                parts[name] = value.flatten(len(lead)).float()
         return parts
 
-    def forward(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Tensor:
-        """z (*, L) of parts (*, ...) as `inputs` gives them; shift (*, 2) moves the pixels."""
+    def forward(self, parts: dict[str, Tensor]) -> Tensor:
+        """z (*, L) of parts (*, ...) as `inputs` gives them."""
         fronts = []
         if self.feature is not None:
             fronts.append(self.feature(parts["feature"]))
         if self.pixels is not None:
             lead = parts["pixels"].shape[:-4]
-            flat = None if shift is None else shift.reshape(-1, 2)
-            fronts.append(self.pixels(parts["pixels"].flatten(0, -5), flat).unflatten(0, lead))
+            fronts.append(self.pixels(parts["pixels"].flatten(0, -5)).unflatten(0, lead))
         if self.shapes.proprio is not None:
             proprio = parts["proprio"]
             fronts.append(proprio if self.state is None else self.state(proprio))

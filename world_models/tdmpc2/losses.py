@@ -17,7 +17,6 @@ def targets(
     model: WorldModel,
     heads: Heads,
     parts: dict[str, Tensor],
-    shift: Tensor | None,
     reward: Tensor,
     terminal: Tensor,
     noise: Tensor,
@@ -27,7 +26,7 @@ def targets(
 
     parts hold observations 1..H; reward and terminal (H, B) arrive with them.
     """
-    next_z = model.encode(parts, shift)
+    next_z = model.encode(parts)
     action, _, _ = model.pi(next_z, noise)
     value = model.Q(heads, next_z, action).amin(0)
     return next_z, td_target(reward, terminal, value, discount)
@@ -36,7 +35,6 @@ def targets(
 def model_losses(
     model: WorldModel,
     parts: dict[str, Tensor],
-    shift: Tensor | None,
     action: Tensor,
     reward: Tensor,
     terminal: Tensor,
@@ -49,7 +47,7 @@ def model_losses(
     action, reward, terminal and td are (H, B, ...); keep (Q, H, B, M) are dropout masks.
     """
     config = model.config
-    z = model.encode(parts, shift)
+    z = model.encode(parts)
     rollout = [z]
     for a in action.unbind(0):
         rollout.append(model.next(rollout[-1], a))

@@ -28,9 +28,9 @@ class WorldModel(nn.Module):
         self.q = nn.ModuleList([Head(L, actions, M, K, generator, zero=True) for _ in range(w.num_q)])
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
 
-    def encode(self, parts: dict[str, Tensor], shift: Tensor | None = None) -> Tensor:
+    def encode(self, parts: dict[str, Tensor]) -> Tensor:
         """z (*, L) of an observation's parts (`Encoder.inputs`)."""
-        return self.encoder(parts, shift)
+        return self.encoder(parts)
 
     def next(self, z: Tensor, action: Tensor) -> Tensor:
         """The latent after `action`."""
