@@ -1,6 +1,7 @@
 """`analyze`: from run folders to figures, what is missing with the command that makes it, and bad requests."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -33,7 +34,6 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     assert np.isfinite(table[["umap_1", "umap_2"]]).all().all()
     points = np.random.default_rng(0).normal(size=(60, 80))
     np.testing.assert_array_equal(latents.umap(points, seed=1), latents.umap(points, seed=1))
-    assert "torch" not in sys.modules
     assert json.loads(json.dumps(report, default=str))["out"] == str(tmp_path / "out")
     lines = pipeline.describe(report)
     assert any(line.startswith("returns: ") for line in lines) and any("no interval" in line for line in lines)
@@ -120,3 +120,9 @@ def test_a_folder_that_cannot_be_written(make_run, tmp_path):
     with pytest.raises(AnalysisError, match="cannot write") as caught:
         analysis.analyze([make_run(parts=())], tmp_path / "out")
     assert caught.value.exit_code == 5
+
+
+def test_analysis_imports_no_torch():
+    """In a process of its own, since other tests of the suite import it."""
+    code = "import sys, analysis.pipeline, analysis.figures.latents; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
