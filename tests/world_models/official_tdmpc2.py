@@ -88,32 +88,28 @@ class Recorder:
         return self.draws
 
 
-def build(case: str):
-    """The official agent of one case."""
+def make(kind: str, shape: tuple[int, ...], actions: int, **settings):
+    """The official 5 M agent for observations of a kind, "rgb" or "state", with some settings replaced."""
     sys.meta_path.insert(0, Finder())
     from omegaconf import OmegaConf
 
     from common.parser import cfg_to_dataclass  # isort: skip
     from tdmpc2 import TDMPC2  # isort: skip
 
-    kind, shape = ("rgb", (9, 64, 64)) if case == "pixels" else ("state", (10,))
     cfg = OmegaConf.load(ROOT / "config.yaml")
     cfg.pop("defaults")
     cfg.update(
-        SMALL[kind],
+        settings,
         obs=kind,
         obs_shape={kind: list(shape)},
-        action_dim=ACTIONS,
-        episode_length=200,
+        action_dim=actions,
         multitask=False,
         task_dim=0,
         tasks=["one"],
         compile=False,
-        episodic=case.endswith("episodic"),
-        dropout=0.2,
         bin_size=(cfg.vmax - cfg.vmin) / (cfg.num_bins - 1),
     )
-    return TDMPC2(cfg_to_dataclass(cfg)), kind, shape
+    return TDMPC2(cfg_to_dataclass(cfg))
 
 
 def weights(agent) -> dict[str, torch.Tensor]:
@@ -124,7 +120,9 @@ def weights(agent) -> dict[str, torch.Tensor]:
 def main(case: str, out: str) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    agent, kind, shape = build(case)
+    kind, shape = ("rgb", (9, 64, 64)) if case == "pixels" else ("state", (10,))
+    episodic = case.endswith("episodic")
+    agent = make(kind, shape, ACTIONS, episode_length=200, episodic=episodic, dropout=0.2, **SMALL[kind])
     horizon = agent.cfg.horizon
     with torch.no_grad():
         for p in (agent.model._reward[-1].weight, agent.model._Qs.params["2", "weight"]):
