@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class _NormMish(torch.autograd.Function):
     """Layer norm, then mish; keeps mish's slope, so that the backward pass needs no exponential."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         y, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], scale, shift, NORM_EPS)
         e = y.clamp(max=EXP_LIMIT).exp_()
         n = (e + 2).mul_(e)
@@ -39,7 +40,7 @@ class _NormMish(torch.autograd.Function):
         return gate.mul_(y)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx, grad: Tensor):
         x, scale, shift, mean, rstd, slope = ctx.saved_tensors
         return torch.ops.aten.native_layer_norm_backward(
             grad * slope, x, x.shape[-1:], mean, rstd, scale, shift, list(ctx.needs_input_grad)
@@ -85,7 +86,24 @@ class NormedLinear(Linear):
         return F.layer_norm(x, x.shape[-1:], self.scale, self.shift, NORM_EPS)
 
 
-HeadWeights = tuple[Tensor | None, ...]
+class HeadWeights(NamedTuple):
+    """A head's weights as `apply_head` takes them; `w_a` is None where there is no action."""
+
+    w_z: Tensor
+    w_a: Tensor | None
+    b_1: Tensor
+    scale_1: Tensor
+    shift_1: Tensor
+    w_2: Tensor
+    b_2: Tensor
+    scale_2: Tensor
+    shift_2: Tensor
+    w_3: Tensor
+    b_3: Tensor
+
+    def detach(self) -> "HeadWeights":
+        """The same weights outside the graph."""
+        return HeadWeights(*(None if w is None else w.detach() for w in self))  # type: ignore[arg-type]
 
 
 class Head(nn.Module):
@@ -108,14 +126,12 @@ class Head(nn.Module):
             else Linear(hidden, outputs, generator, zero=zero)
         )
 
-    def weights(self, *, detach: bool = False) -> HeadWeights:
+    def weights(self) -> HeadWeights:
         """What `apply_head` takes; as an argument, heads can be chosen anew at each call of a compiled function."""
         first, second, last = self.first, self.second, self.last
-        found = (
-            *(first.weight, self.action_weight, first.bias, first.scale, first.shift),
-            *(second.weight, second.bias, second.scale, second.shift, last.weight, last.bias),
-        )
-        return tuple(None if w is None else w.detach() for w in found) if detach else found
+        one = (first.weight, self.action_weight, first.bias, first.scale, first.shift)
+        two = (second.weight, second.bias, second.scale, second.shift)
+        return HeadWeights(*one, *two, last.weight, last.bias)
 
     def forward(self, z: Tensor, action: Tensor | None = None) -> Tensor:
         out = apply_head(self.weights(), z, action)
@@ -124,17 +140,25 @@ class Head(nn.Module):
         return out
 
 
-def apply_head(weights: HeadWeights, z: Tensor, action: Tensor | None, keep: Tensor | None = None) -> Tensor:
+def apply_head(w: HeadWeights, z: Tensor, action: Tensor | None, keep: Tensor | None = None) -> Tensor:
     """A head's output before any output norm; `keep` scales the first layer's products (dropout), shape (*, hidden)."""
-    w_z, w_a, b_1, scale_1, shift_1, w_2, b_2, scale_2, shift_2, w_3, b_3 = weights
-    x = F.linear(z, w_z, b_1)
+    x = F.linear(z, w.w_z, w.b_1)
     if action is not None:
-        x = x + F.linear(action, w_a)
+        assert w.w_a is not None, "this head takes no action"
+        x = x + F.linear(action, w.w_a)
     if keep is not None:
         x = x * keep
-    x = norm_mish(x, scale_1, shift_1)
-    x = norm_mish(F.linear(x, w_2, b_2), scale_2, shift_2)
-    return F.linear(x, w_3, b_3)
+    x = norm_mish(x, w.scale_1, w.shift_1)
+    x = norm_mish(F.linear(x, w.w_2, w.b_2), w.scale_2, w.shift_2)
+    return F.linear(x, w.w_3, w.b_3)
+
+
+class Ensemble(nn.ModuleList):
+    """Heads of one shape with weights of their own."""
+
+    def weights(self) -> list[HeadWeights]:
+        """The weights of each head."""
+        return [cast(Head, head).weights() for head in self]
 
 
 class MLP(nn.Module):

@@ -226,6 +226,7 @@ def test_many_actions_plan_two_iterations_more():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # in inductor
 def test_compiled_agrees_with_eager(make_any):
     eager, compiled = make_any.agent(episodic=True), make_any.agent(episodic=True, compile=True)
     obs = make_any.obs(2, first=True)

@@ -25,6 +25,10 @@ from world_models.types import ActionSpec, Batch, Obs, ObsShapes
 PEERS = Path(os.environ.get("PEERS", ""))
 PYTHON = PEERS / ".venv" / "bin" / "python"
 STORE = Path(__file__).with_name("official_tdmpc2.py")
+COMPILED = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # in inductor
+]
 CASES = ("state", "state-episodic", "pixels")
 
 pytestmark = [
@@ -94,7 +98,7 @@ def stored(request, tmp_path_factory):
     return torch.load(out, weights_only=True)
 
 
-@pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.fixture(params=["eager", pytest.param("compiled", marks=COMPILED)])
 def agent(request, stored):
     c = stored["config"]
     widths = {k: c[k] for k in ("latent_dim", "mlp_dim", "enc_dim", "num_q")}
@@ -132,7 +136,8 @@ def test_update_agrees(agent, stored):
     ended = padded(stored["terminal"]).squeeze(-1) > 0.5
     batch = Batch(obs, padded(stored["action"]), padded(stored["reward"]).squeeze(-1), ended, ended)
 
-    gradients, td = {}, {}
+    gradients: dict[str, torch.Tensor] = {}
+    td: dict[str, torch.Tensor] = {}
     for optimizer in (agent.optimizer, agent.policy_optimizer):
         inner = optimizer.step
 

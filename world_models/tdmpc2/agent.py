@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -25,6 +26,17 @@ class Carry:
     mean: Tensor  # (H, N, A): the last plan, step 0 already taken
     seed: int
     step: int  # acts so far
+
+
+def _own(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a code object of its own: dynamo allows few compilations per code object, over all agents."""
+    return FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
 
 
 class TDMPC2:
@@ -86,7 +98,7 @@ class TDMPC2:
 
     @classmethod
     def _compiled(cls) -> dict[str, Callable[..., Any]]:
-        return {name: torch.compile(f, dynamic=False, fullgraph=True) for name, f in cls._eager().items()}
+        return {name: torch.compile(_own(f), dynamic=False, fullgraph=True) for name, f in cls._eager().items()}
 
     # Acting
 

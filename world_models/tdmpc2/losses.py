@@ -12,7 +12,6 @@ from world_models.tdmpc2.model import WorldModel
 Heads = tuple[HeadWeights, ...]
 
 
-@torch.no_grad()
 def targets(
     model: WorldModel,
     heads: Heads,
@@ -26,10 +25,11 @@ def targets(
 
     parts hold observations 1..H; reward and terminal (H, B) arrive with them.
     """
-    next_z = model.encode(parts)
-    action, _, _ = model.pi(next_z, noise)
-    value = model.Q(heads, next_z, action).amin(0)
-    return next_z, td_target(reward, terminal, value, discount)
+    with torch.no_grad():
+        next_z = model.encode(parts)
+        action, _, _ = model.pi(next_z, noise)
+        value = model.Q(heads, next_z, action).amin(0)
+        return next_z, td_target(reward, terminal, value, discount)
 
 
 def model_losses(
@@ -56,8 +56,8 @@ def model_losses(
     code = (config.vmin, config.vmax)
 
     value = torch.zeros_like(reward)
-    for i, head in enumerate(model.q):
-        logits = apply_head(head.weights(), zs[:-1], action, None if keep is None else keep[i])
+    for i, head in enumerate(model.q.weights()):
+        logits = apply_head(head, zs[:-1], action, None if keep is None else keep[i])
         value = value + two_hot_loss(logits, td, *code)
     losses = {
         "consistency": rho * (zs[1:] - next_z).square().mean(-1),

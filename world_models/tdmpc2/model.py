@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from world_models.distributions import squashed_gaussian, two_hot_mean
-from world_models.nets import Head, HeadWeights, apply_head, simnorm
+from world_models.nets import Ensemble, Head, HeadWeights, apply_head, simnorm
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.tdmpc2.encoder import Encoder
 from world_models.types import ObsShapes
@@ -25,7 +25,7 @@ class WorldModel(nn.Module):
         self.reward_head = Head(L, actions, M, K, generator, zero=True)
         self.termination_head = Head(L, 0, M, 1, generator) if config.episodic else None
         self.policy = Head(L, 0, M, 2 * actions, generator)
-        self.q = nn.ModuleList([Head(L, actions, M, K, generator, zero=True) for _ in range(w.num_q)])
+        self.q = Ensemble([Head(L, actions, M, K, generator, zero=True) for _ in range(w.num_q)])
         self.target_q = copy.deepcopy(self.q).requires_grad_(False)
 
     def encode(self, parts: dict[str, Tensor]) -> Tensor:
@@ -61,8 +61,8 @@ class WorldModel(nn.Module):
 
     def heads(self, which: list[int], *, target: bool = False) -> tuple[HeadWeights, ...]:
         """The weights of some Q functions, outside the graph; arguments of `Q`."""
-        ensemble = self.target_q if target else self.q
-        return tuple(ensemble[i].weights(detach=True) for i in which)
+        weights = (self.target_q if target else self.q).weights()
+        return tuple(weights[i].detach() for i in which)
 
     def Q(self, heads: tuple[HeadWeights, ...], z: Tensor, action: Tensor, keep: Tensor | None = None) -> Tensor:
         """Values (heads, *) by the given Q functions; keep (heads, *, M) are their dropout masks."""
