@@ -30,16 +30,16 @@ def ensure_torchvision() -> bool:
     library = Path(next(iter(found.submodule_search_locations))) / "_C.so"
     if not library.exists() or _loads(library):
         return False
-    stub = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    stub = torch.library.Library("torchvision", "FRAGMENT")
     for name in _MISSING:
-        stub.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        stub.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _declared.append(stub)
     return True
 
 
 def _loads(library: Path) -> bool:
     try:
-        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(str(library))
     except OSError:
         return False
     return True

@@ -11,6 +11,7 @@ Dimension key: B batch, T time, H planning or imagination horizon, N environment
 patches, D proprioception, S stacked frames, L latent, K classes or bins.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -64,10 +65,9 @@ class Obs:
     pixels: Tensor | None = None
     proprio: Tensor | None = None
 
-    def map(self, fn) -> "Obs":
+    def map(self, fn: Callable[[Tensor], Tensor]) -> "Obs":
         """The same observation with `fn` applied to every tensor that is there."""
-        parts = {k: None if v is None else fn(v) for k, v in vars(self).items()}
-        return Obs(**parts)
+        return replace(self, **{k: fn(v) for k, v in vars(self).items() if v is not None})
 
     def to(self, device: torch.device | str) -> "Obs":
         """The same observation on another device."""
