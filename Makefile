@@ -8,7 +8,7 @@ FAST_TESTS := $(wildcard tests/packaging tests/world_models tests/analysis)
 .PHONY: help setup demo test check bench docs clean
 help:
 	@echo "make setup   .venv with everything, and the Debian packages for rendering and compiling"
-	@echo "make demo    trains TD-MPC2 on a frozen encoder (about 10 minutes), then evaluates, records and draws"
+	@echo "make demo    trains TD-MPC2 on a frozen encoder (10 to 15 minutes), then evaluates, records and draws"
 	@echo "make test    the test suite            make check   format, lint, types, imports, fast tests"
 	@echo "make bench   the benchmarks            make docs    the documentation, docs/_build/html"
 	@echo "make clean   removes built files, not .venv, not runs/"
@@ -36,7 +36,11 @@ check: setup
 	$(BIN)/python -m pytest -q $(FAST_TESTS) $(PYTEST_ARGS)
 
 bench: setup
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	$(BIN)/python benchmarks/replay.py
+	$(BIN)/python benchmarks/collection.py
+	@if [ -n "$$PEERS" ]; then $(BIN)/python benchmarks/tdmpc2_speed.py; else \
+	  echo "beside the official TD-MPC2:   PEERS=FOLDER $(BIN)/python benchmarks/tdmpc2_speed.py   (its docstring says what FOLDER holds)"; fi
+	@echo "learning curves (hours):       $(BIN)/python benchmarks/learning.py train --name demo --config demo --seeds 1 2 3 --dir runs/learning"
 
 docs: setup
 	@$(BIN)/python -c 'import sphinx, myst_parser, furo' 2>/dev/null || $(BIN)/python -m pip install -q -c .venv/constraints.txt -e ".[dev,docs]"
