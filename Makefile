@@ -3,7 +3,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 DEMO ?= runs/demo
 PYTEST_ARGS ?=
-FAST_TESTS := $(wildcard tests/packaging tests/world_models tests/analysis)
+# what `make check` runs: no simulator, no training run, no UMAP
+FAST_TESTS := tests/world_models tests/analysis tests/packaging tests/cli/test_cli_config.py tests/envs/test_envs_names.py \
+  tests/pvr_zoo/test_pvr_zoo_specs.py --ignore tests/analysis/test_analysis_pipeline.py --ignore tests/packaging/test_packaging_readme.py
 
 .PHONY: help setup demo test check bench docs clean
 help:
