@@ -49,9 +49,9 @@ def orphan(folder: Path) -> None:
         held = lock(folder)
         child = os.fork()
         if child == 0:
+            os.write(write, str(os.getpid()).encode())  # from the child: it has let go of the lock by now
             time.sleep(60)
             os._exit(0)
-        os.write(write, str(child).encode())
         time.sleep(60)
         held.release()
     child = int(os.read(read, 100))
