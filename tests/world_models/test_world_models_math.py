@@ -83,6 +83,12 @@ def test_running_scale_never_aims_below_one():
 def test_simnorm_is_a_softmax_per_group():
     x = torch.tensor([[0.0, math.log(3), 5.0, 5.0]])
     close(simnorm(x, 2), [[0.25, 0.75, 0.5, 0.5]])
+    close(simnorm(x * 1000, 2), [[0.0, 1.0, 0.5, 0.5]])
+
+
+def test_simnorm_gradient():
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda v: simnorm(v, 4), [x])
 
 
 def test_mish_matches_the_published_formula_and_does_not_overflow():
