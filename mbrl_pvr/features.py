@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from mbrl_pvr.config import EncoderConfig
 from mbrl_pvr.envs import EnvStep
@@ -34,7 +33,6 @@ class Features:
         feature = None if encoder is None else tuple(encoder.spec.feature_shape)
         self.shapes = ObsShapes(feature=feature, pixels=pixels, proprio=proprio)
         self.encoder = encoder
-        self.layer_norm = config.normalise == "layernorm"
         self.frames_encoded = 0
 
     def view(self, step: EnvStep) -> View:
@@ -50,14 +48,12 @@ class Features:
         assert step.frame is not None, "an encoder needs pixels=True in the environment"
         frames = torch.from_numpy(step.frame).to(next(encoder.parameters()).device)
         feature = encoder(frames)  # (N, *feature_shape) float32
-        if self.layer_norm:
-            feature = F.layer_norm(feature, feature.shape[-1:])
         half = feature.to(torch.float16).cpu().numpy()
         if not np.isfinite(half).all():
             peak = feature.abs().max().item()
             raise IntegrityError(
                 f"encoder {encoder.spec.name!r} gave a feature that float16 cannot hold (largest magnitude {peak:g})",
-                hint="Check the weights, or normalise the feature: encoder.normalise=layernorm",
+                hint="Check the weights, or take the feature from another layer: encoder.truncate",
             )
         self.frames_encoded += len(frames)
         return half

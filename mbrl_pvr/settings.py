@@ -39,7 +39,6 @@ class EncoderConfig:
     norm: Literal["keep", "none"] | None = None  # final norm of the network; null: the encoder's own
     input_size: int | None = None  # pixels the encoder sees; null: its published size
     weights: str | None = None  # path of other weights for the same architecture
-    normalise: Literal["none", "layernorm"] = "none"  # of the feature, before it is stored
     trainable: int = 0  # blocks that learn; only 0 is accepted now
 
     def __post_init__(self) -> None:

@@ -31,7 +31,6 @@ SOME_KEYS = (
     "device",
     "steps",
     "updates_per_step",
-    "encoder.normalise",
     "agent.front_end",
     "env.num",
     "replay.capacity",

@@ -147,6 +147,7 @@ class TDMPC2:
         if batch.reward.shape[1] != horizon + 1:
             raise ValueError(f"sequences of {batch.reward.shape[1]} steps; horizon={horizon} needs {horizon + 1}")
         obs = batch.obs.map(lambda x: x.transpose(0, 1))
+        model.encoder.observe(obs)
         parts = {k: v.contiguous() for k, v in model.encoder.inputs(obs, noise.shift if self.shifts else None).items()}
         first, later = {k: v[0] for k, v in parts.items()}, {k: v[1:] for k, v in parts.items()}
         action = batch.action[:, 1:].transpose(0, 1).contiguous()

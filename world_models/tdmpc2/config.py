@@ -50,6 +50,9 @@ class TDMPC2Config:
     # observations
     stack: int = 3  # newest frames of a feature or image that enter together
     front_end: str = "linear"  # of features: "linear" (the study: 3F -> latent -> SimNorm) or "mlp" (official encoder)
+    feature_norm: str = (
+        "none"  # before it: "none" (the study), "running" (standardised by running statistics), "layernorm"
+    )
     augment: str = "shift"  # of pixels: "shift" (up to 3 pixels, as the official code) or "none"
     episodic: bool = False  # the task can terminate: a termination head enters losses and planner
 
@@ -93,7 +96,13 @@ class TDMPC2Config:
         self._check_ranges()
 
     def _check_choices(self) -> None:
-        choices = {"name": ("tdmpc2",), "size": (*SIZES,), "front_end": ("linear", "mlp"), "augment": ("shift", "none")}
+        choices = {
+            "name": ("tdmpc2",),
+            "size": (*SIZES,),
+            "front_end": ("linear", "mlp"),
+            "feature_norm": ("none", "running", "layernorm"),
+            "augment": ("shift", "none"),
+        }
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field}={getattr(self, field)!r} is not one of {', '.join(map(str, allowed))}")

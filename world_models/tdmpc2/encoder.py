@@ -2,7 +2,7 @@
 
 | given | front end |
 |---|---|
-| features | one linear layer (`front_end="linear"`, as the study) or the official state encoder ("mlp") |
+| features | `FeatureNorm`, then one linear layer (`front_end="linear"`, as the study) or the official state encoder ("mlp") |
 | pixels | the official four convolutions; one linear layer more where they do not give `latent_dim` numbers |
 | proprioception alone | the official state encoder |
 | several | each image part as above, then [parts, proprioception] concatenated, one linear layer |
@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from world_models.feature_norm import FeatureNorm
 from world_models.nets import MLP, Conv, Linear, simnorm
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.types import Obs, ObsShapes
@@ -78,6 +79,7 @@ class Encoder(nn.Module):
         w = config.widths
         hidden = [w.enc_dim] * max(w.num_enc_layers - 1, 1)
         self.feature: nn.Module | None = None
+        self.feature_norm: FeatureNorm | None = None
         self.pixels: PixelEncoder | None = None
         self.state: nn.Module | None = None
         self.merge: nn.Module | None = None
@@ -87,6 +89,7 @@ class Encoder(nn.Module):
             linear = config.front_end == "linear"
             layer = Linear(inputs, w.latent_dim, generator) if linear else MLP(inputs, hidden, w.latent_dim, generator)
             self.feature = layer
+            self.feature_norm = FeatureNorm(shapes.feature[-1], config.feature_norm)
             widths.append(w.latent_dim)
         if shapes.pixels is not None:
             self.pixels = self._pixel_encoder(shapes.pixels, config, generator)
@@ -129,9 +132,17 @@ class Encoder(nn.Module):
                 raise ValueError(f"{name} of shape {found}, expected {(*lead, *shape)}")
             if name == "pixels":
                 parts[name] = value if shift is None else shift_pixels(value, shift)
+            elif name == "feature":
+                assert self.feature_norm is not None
+                parts[name] = self.feature_norm(value).flatten(len(lead))
             else:
-                parts[name] = value.flatten(len(lead)).float()
+                parts[name] = value.float()
         return parts
+
+    def observe(self, obs: Obs) -> None:
+        """Show a batch of observations to the running statistics, where there are any."""
+        if self.feature_norm is not None and obs.feature is not None:
+            self.feature_norm.observe(obs.feature)
 
     def forward(self, parts: dict[str, Tensor]) -> Tensor:
         """z (*, L) of parts (*, ...) as `inputs` gives them."""
