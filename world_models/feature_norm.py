@@ -1,6 +1,6 @@
 """Feature normalisation, the switch between a frozen encoder and a front end.
 
-Within one task most of a frozen feature never changes (measured: 95 to 98 % of its power, for the embedded encoder), and
+Within one task most of a frozen feature never changes (measured for the embedded encoder: 95 to 98 % of its power), and
 a linear layer with small weights sees little of the rest. `running` takes the constant part away.
 """
 
