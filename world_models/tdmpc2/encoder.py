@@ -2,7 +2,7 @@
 
 | given | front end |
 |---|---|
-| features | `FeatureNorm`; one linear layer (`front_end="linear"`, as the study) or the official state encoder ("mlp") |
+| features | `FeatureNorm`; one linear layer (`front_end="linear"`, the study) or the official state encoder ("mlp") |
 | pixels | the official four convolutions; one linear layer more where they do not give `latent_dim` numbers |
 | proprioception alone | the official state encoder |
 | several | each image part as above, then [parts, proprioception] concatenated, one linear layer |
