@@ -23,6 +23,7 @@ from pvr_zoo.families.autoencoder import SIZE, ConvAutoencoder, save_encoder
 
 HOLD = (1, 9)  # random actions are held this many agent steps, so that they move the body instead of averaging out
 EPISODE_CAP = 50  # agent steps before the next reset: many starting states, looks and early motions
+KEEP_EVERY = 4  # agent steps from one kept frame to the next: neighbours look alike, and another episode is worth more
 BATCH = 64
 LEARNING_RATE = 1e-3  # peak of a cosine schedule
 SHOWN = 12  # frames in the picture of reconstructions
@@ -84,21 +85,23 @@ def random_frames(config: EnvConfig, count: int, seed: int, progress: Progress) 
     capped = replace(config, size=SIZE, max_steps=EPISODE_CAP, pixels=True, num=1)
     frames: list[np.ndarray] = []
     group: list[int] = []
-    held = 0
+    held = since_reset = 0
     noise = rng(seed, f"pretrain-{config.name}")
     with envs.make(capped, seed=seed, stream="pretrain") as env:
         step = env.reset()
         action = np.zeros((1, env.action_spec.dim), dtype=np.float32)
         while len(frames) < count:
             assert step.frame is not None
-            frames.append(step.frame[0])
-            group.append(int(step.episode[0]))
+            since_reset = 0 if step.is_first[0] else since_reset + 1
+            if since_reset % KEEP_EVERY == 0:
+                frames.append(step.frame[0])
+                group.append(int(step.episode[0]))
             if held == 0:
                 action = noise.uniform(-1, 1, action.shape).astype(np.float32)
                 held = int(noise.integers(*HOLD))
             held -= 1
             step = env.step(action)
-            if len(frames) % 100 == 0:
+            if since_reset == 0:
                 progress(len(frames), count, f"frames of {config.name}")
     return _grouped(np.stack(frames), np.array(group))
 

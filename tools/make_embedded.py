@@ -25,8 +25,8 @@ LOOKS = ("none", "color_easy", "color_hard")
 def main() -> None:
     """Parse, train, report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=800, help="per task and look")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--frames", type=int, default=1600, help="per task and look")
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("pvr_zoo/data/embedded.safetensors"))

@@ -1,7 +1,8 @@
 """Feature normalisation, the switch between a frozen encoder and a front end.
 
 Within one task most of a frozen feature never changes (measured for the embedded encoder: 95 to 98 % of its power), and
-a linear layer with small weights sees little of the rest. `running` takes the constant part away.
+a linear layer with small weights sees little of the rest. `running` takes the constant part away: each dimension loses
+its mean, and all are divided by one deviation; dividing each by its own would make noise as large as motion.
 """
 
 import torch
@@ -9,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MOMENTUM = 0.01  # of the running statistics, once a plain average over the first 1 / MOMENTUM updates is full
-EPS = 1e-3  # added to the deviation: a dimension that never moves stays small
-LIMIT = 10.0  # deviations beyond which a standardised feature is cut off
+EPS = 1e-3  # added to the deviation
+LIMIT = 10.0  # deviations beyond which a feature is cut off
 
 
 class FeatureNorm(nn.Module):
@@ -44,5 +45,5 @@ class FeatureNorm(nn.Module):
         """The feature in float32, normalised."""
         feature = feature.float()
         if self.kind == "running":
-            return ((feature - self.mean) / (self.var.sqrt() + EPS)).clamp(-LIMIT, LIMIT)
+            return ((feature - self.mean) / (self.var.mean().sqrt() + EPS)).clamp(-LIMIT, LIMIT)
         return F.layer_norm(feature, feature.shape[-1:]) if self.kind == "layernorm" else feature

@@ -50,9 +50,7 @@ class TDMPC2Config:
     # observations
     stack: int = 3  # newest frames of a feature or image that enter together
     front_end: str = "linear"  # of features: "linear" (the study: 3F -> latent -> SimNorm) or "mlp" (official encoder)
-    feature_norm: str = (
-        "none"  # before it: "none" (the study), "running" (standardised by running statistics), "layernorm"
-    )
+    feature_norm: str = "none"  # of features, before it: "none" (the study), "running" or "layernorm"; feature_norm.py
     augment: str = "shift"  # of pixels: "shift" (up to 3 pixels, as the official code) or "none"
     episodic: bool = False  # the task can terminate: a termination head enters losses and planner
 
