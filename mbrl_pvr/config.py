@@ -218,11 +218,12 @@ def _check_encoder(config: RunConfig) -> None:
             raise ConfigError(f"encoder={choice.name} has no encoder, so encoder.{given[0]} means nothing", "encoder")
         return
     spec = encoder_spec(choice)
-    if config.env.size < spec.input_size:
+    if config.env.size < spec.render_size:
+        smaller = config.env.size * spec.input_size // spec.render_size
         raise ConfigError(
-            f"env.size={config.env.size} is below the {spec.input_size} pixels that encoder {choice.name!r} sees",
+            f"env.size={config.env.size}: encoder {choice.name!r} would enlarge it to {spec.render_size} pixels",
             "env.size",
-            f"Leave env.size out, or ask for a smaller input: encoder.input_size={config.env.size}",
+            f"Leave env.size out, or ask for a smaller input, about encoder.input_size={smaller}",
         )
 
 
@@ -256,7 +257,7 @@ def _fit_frames(tree: dict[str, Any]) -> dict[str, Any]:
     choice = build(EncoderConfig, check_tree(EncoderConfig, tree["encoder"], ""), prefix="encoder.")
     if choice.name in WITHOUT_ENCODER:
         return tree
-    size = max(tree["env"]["size"], encoder_spec(choice).transform.resize)
+    size = max(tree["env"]["size"], encoder_spec(choice).render_size)
     return {**tree, "env": {**tree["env"], "size": size}}
 
 

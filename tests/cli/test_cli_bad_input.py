@@ -93,7 +93,7 @@ CASES = [
     Case(train("encoder=dinov2_vits14", "encoder.truncate=13"), CONFIG, ["13", "12"], id="layer 13 of 12"),
     Case(train("encoder=resnet18_in1k", "encoder.truncate=0"), CONFIG, ["0", "4"], id="no stage at all"),
     Case(train("encoder=resnet18_in1k", "encoder.feature=cls"), CONFIG, ["cls", "mean"], id="feature not on offer"),
-    Case(train("encoder=dinov2_vits14", "env.size=64"), CONFIG, ["64", "224"], id="frames too small"),
+    Case(train("encoder=dinov2_vits14", "env.size=64"), CONFIG, ["64", "256"], id="frames too small"),
     Case(train("encoder=state", "encoder.feature=cls"), CONFIG, ["state", "feature"], id="encoder key without encoder"),
     # grammar
     override("seed=1,2", "several values", "one command"),

@@ -108,7 +108,9 @@ def test_every_agent_loads(name: str) -> None:
 def test_frames_are_as_large_as_the_encoder_wants() -> None:
     assert load_config(["encoder=embedded"]).env.size == 64
     assert load_config(["encoder=resnet18_in1k"]).env.size == 256  # its transform resizes to 256, then crops
-    assert load_config(["encoder=resnet18_in1k", "env.size=224"]).env.size == 224
+    assert load_config(["encoder=resnet18_in1k", "encoder.input_size=112"]).env.size == 128
+    with pytest.raises(ConfigError, match="would enlarge it to 256 pixels"):
+        load_config(["encoder=resnet18_in1k", "env.size=224"])
     assert load_config(["encoder=scratch"]).env.size == 64
 
 
@@ -182,7 +184,7 @@ def test_shrink_is_small_and_keeps_the_choices() -> None:
         (["replay.capacity=200"], ["agent.batch_size=256", "replay.capacity=200"]),
         (["encoder=scratch", "encoder.truncate=2"], ["encoder=scratch", "encoder.truncate"]),
         (["encoder.trainable=1"], ["trainable=1", "frozen"]),
-        (["encoder=dinov2_vits14", "env.size=64"], ["env.size=64", "224"]),
+        (["encoder=dinov2_vits14", "env.size=64"], ["env.size=64", "256"]),
     ],
 )
 def test_impossible_combinations_name_both_values(overrides: list[str], words: list[str]) -> None:
