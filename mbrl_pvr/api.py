@@ -75,9 +75,12 @@ def evaluate(run: str | Path, *, episodes: int = 12, video: bool = False) -> "pd
 
 
 def ood(
-    run: str | Path, *, episodes: int = 200, shift: str | None = None, severity: float = 1.0, video: bool = True
+    run: str | Path, *, episodes: int = 200, shift: str | None = None, severity: float | None = None, video: bool = True
 ) -> "pd.DataFrame":
-    """Play episodes under the training looks and under the held-out looks of a shift; one row per episode."""
+    """Play episodes under the training looks and under the held-out looks of a shift; one row per episode.
+
+    By default shift and severity are those of training; a shift that the run was not trained under has severity 1.
+    """
     from mbrl_pvr.envs.config import SHIFTS
     from mbrl_pvr.errors import ConfigError
     from mbrl_pvr.names import did_you_mean
@@ -88,7 +91,7 @@ def ood(
         raise ConfigError(
             f"unknown shift {shift!r}", "shift", did_you_mean(shift, named, f"Shifts: {', '.join(named)}")
         )
-    if not 0 <= severity <= 1:
+    if severity is not None and not 0 <= severity <= 1:
         raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
     path = _run_folder(run)
     from mbrl_pvr import evaluation

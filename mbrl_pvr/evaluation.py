@@ -105,24 +105,18 @@ def evaluate_run(run: Path | str, *, episodes: int = 12, video: bool = False) ->
 
 
 def ood(
-    run: Path | str, *, episodes: int = 200, shift: str | None = None, severity: float = 1.0, video: bool = True
+    run: Path | str, *, episodes: int = 200, shift: str | None = None, severity: float | None = None, video: bool = True
 ) -> pd.DataFrame:
     """Play `episodes` under the training looks, and as many under the held-out looks of `shift`.
 
-    By default `shift` is that of training. Rows are appended to ood.jsonl as episodes end, ood.parquet is rebuilt from
+    `held_out` says what the defaults mean. Rows are appended to ood.jsonl as episodes end, ood.parquet is rebuilt from
     it; episodes that have a row are not played again. Raises ConfigError where the run was trained without shifts and
     none is named.
     """
     with load_trained(run) as trained:
-        chosen = shift or trained.config.env.shifts
-        if chosen not in SHIFTS or chosen == "none":
-            raise ConfigError(
-                f"shift={chosen!r} is no shift to test on",
-                str(trained.run.path),
-                f"Name one: --shift {' or '.join(s for s in SHIFTS if s != 'none')}",
-            )
+        tested = held_out(trained.config, shift, severity)
         journal = trained.run.journal("ood.jsonl")
-        for split in (IN_DISTRIBUTION, Split("held_out", chosen, severity)):
+        for split in (IN_DISTRIBUTION, tested):
             key = {"split": split.name, "shift": split.shift, "severity": split.severity, "step": trained.step}
             done = sum(all(r[k] == v for k, v in key.items()) for r in journal.rows())
             for entry in evaluate_agent(trained, "ood", split, episodes, video=video, skip=min(done, episodes)):
@@ -132,6 +126,19 @@ def ood(
         with trained.run.replace("ood.parquet") as temporary:
             table.to_parquet(temporary, index=False)
         return table
+
+
+def held_out(config: RunConfig, shift: str | None = None, severity: float | None = None) -> Split:
+    """The looks to test a run on: as in training unless named; severity 1 for a shift that training did not have."""
+    chosen = shift or config.env.shifts
+    if chosen not in SHIFTS or chosen == "none":
+        raise ConfigError(
+            f"shift={chosen!r} is no shift to test on",
+            "ood",
+            f"Name one: --shift {' or '.join(s for s in SHIFTS if s != 'none')}",
+        )
+    as_trained = config.env.severity if chosen == config.env.shifts else 1.0
+    return Split("held_out", chosen, as_trained if severity is None else severity)
 
 
 def mean_return(rows: list[dict[str, Any]]) -> float:

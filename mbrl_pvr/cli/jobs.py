@@ -101,7 +101,9 @@ def ood(
     run: Run,
     episodes: Annotated[int, typer.Option(help="How many episodes of each kind.")] = 200,
     shift: Annotated[str | None, typer.Option(help="[default: the shift that the run was trained under]")] = None,
-    severity: Annotated[float, typer.Option(help="0: original colours … 1: the palette's.")] = 1.0,
+    severity: Annotated[
+        float | None, typer.Option(help="0: original colours … 1: the palette's.  [default: as in training]")
+    ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Film the first episode of each kind.")] = True,
     debug: Debug = False,
     as_json: Json = False,

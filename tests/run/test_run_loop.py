@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from mbrl_pvr import trainer
-from mbrl_pvr.errors import EnvError, IntegrityError
+from mbrl_pvr.config import load_config
+from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError
+from mbrl_pvr.evaluation import Split, held_out
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import read_status
 from mbrl_pvr.session import Session, open_session
@@ -141,3 +143,12 @@ def test_a_run_that_cannot_start_leaves_none(make_config: Any, tmp_path: Path, e
     assert not (tmp_path / "run" / "manifest.json").exists()
     damaged.write_bytes(encoder_file.read_bytes())
     assert trainer.train(config, tmp_path / "run").steps == config.steps
+
+
+def test_held_out_looks_are_as_strong_as_those_of_training() -> None:
+    config = load_config(["env=dmc/walker-walk", "env.shifts=color_easy", "env.severity=0.3"])
+    assert held_out(config) == Split("held_out", "color_easy", 0.3)
+    assert held_out(config, "color_hard") == Split("held_out", "color_hard", 1.0)
+    assert held_out(config, severity=0.7).severity == 0.7
+    with pytest.raises(ConfigError, match="no shift to test on"):
+        held_out(load_config(["env=dmc/walker-walk"]))
