@@ -34,16 +34,16 @@ RISING = (("vmin", "vmax"), ("log_std_min", "log_std_max"), ("num_pi_trajs", "nu
 class TDMPC2Config:
     """The agent's settings; widths left at None are what `size` says (`widths` resolves them)."""
 
-    name: str = "tdmpc2"
+    name: str = "tdmpc2"  # the algorithm
 
     # architecture
     size: int = 5  # millions of parameters: 1, 5, 19, 48, 317
-    latent_dim: int | None = None
-    mlp_dim: int | None = None
-    enc_dim: int | None = None
-    num_enc_layers: int | None = None
-    num_channels: int | None = None
-    num_q: int | None = None
+    latent_dim: int | None = None  # numbers in a latent, z; null: what `size` says
+    mlp_dim: int | None = None  # hidden units of every head but the encoder's; null: what `size` says
+    enc_dim: int | None = None  # hidden units of the state encoder; null: what `size` says
+    num_enc_layers: int | None = None  # layers of the state encoder, its output layer included; null: what `size` says
+    num_channels: int | None = None  # filters of each convolution; null: what `size` says
+    num_q: int | None = None  # Q functions in the ensemble; null: what `size` says
     simnorm_dim: int = 8  # entries of one simplex
     dropout: float = 0.01  # in the first layer of each Q function
 
@@ -55,39 +55,39 @@ class TDMPC2Config:
     episodic: bool = False  # the task can terminate: a termination head enters losses and planner
 
     # training
-    batch_size: int = 256
-    horizon: int = 3
-    consistency_coef: float = 20.0
-    reward_coef: float = 0.1
-    value_coef: float = 0.1
-    termination_coef: float = 1.0
-    entropy_coef: float = 1e-4
+    batch_size: int = 256  # sequences of an update
+    horizon: int = 3  # steps that an update unrolls and a plan looks ahead
+    consistency_coef: float = 20.0  # weight of the latent consistency loss
+    reward_coef: float = 0.1  # weight of the reward loss
+    value_coef: float = 0.1  # weight of the value loss
+    termination_coef: float = 1.0  # weight of the termination loss (episodic tasks)
+    entropy_coef: float = 1e-4  # weight of the policy prior's entropy
     rho: float = 0.5  # weight of step t is rho^t
-    lr: float = 3e-4
-    enc_lr_scale: float = 0.3
-    grad_clip_norm: float = 20.0
+    lr: float = 3e-4  # learning rate of Adam
+    enc_lr_scale: float = 0.3  # the encoder's share of lr
+    grad_clip_norm: float = 20.0  # largest norm of a gradient
     tau: float = 0.01  # of target Q functions and of the running scale
-    discount_denom: float = 5.0
-    discount_min: float = 0.95
-    discount_max: float = 0.995
+    discount_denom: float = 5.0  # discount = (T - 1) / T with T = agent steps of an episode / discount_denom …
+    discount_min: float = 0.95  # … but at least this
+    discount_max: float = 0.995  # … and at most this
 
     # two-hot regression in symlog space
-    num_bins: int = 101
-    vmin: float = -10.0
-    vmax: float = 10.0
+    num_bins: int = 101  # classes of reward and value
+    vmin: float = -10.0  # the lowest class, in symlog space
+    vmax: float = 10.0  # the highest class, in symlog space
 
     # policy prior
-    log_std_min: float = -10.0
-    log_std_max: float = 2.0
+    log_std_min: float = -10.0  # of the policy prior before squashing
+    log_std_max: float = 2.0  # of the policy prior before squashing
 
     # planner (MPPI)
     iterations: int = 6  # two more where actions have 20 dimensions or more
-    num_samples: int = 512
-    num_elites: int = 64
-    num_pi_trajs: int = 24
-    min_std: float = 0.05
-    max_std: float = 2.0
-    temperature: float = 0.5
+    num_samples: int = 512  # action sequences in an iteration, those of the policy prior included
+    num_elites: int = 64  # sequences that the next mean and deviation are made of
+    num_pi_trajs: int = 24  # sequences that the policy prior proposes
+    min_std: float = 0.05  # least deviation of the sampled actions
+    max_std: float = 2.0  # their first and greatest deviation
+    temperature: float = 0.5  # of the weights of elites, exp(temperature × (value - best value))
 
     def __post_init__(self) -> None:
         self._check_choices()
