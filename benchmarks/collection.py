@@ -1,6 +1,6 @@
 """Collection, steps a second by encoder, and where the time goes: python benchmarks/collection.py [--ticks 200]
 
-Each row runs the real collector (worker process, encoder, replay) with the demo's agent on dmc/walker-walk, without
+Each row runs the real collector (worker process, encoder, replay) with the demo's agent on dmc/finger-spin, without
 updates. env: simulator alone; render: drawing; encode: `Features.view`; plan: `Agent.act`; store: `Replay.add`.
 `overhead` is what the collector adds to simulating, drawing and the bare forward pass, done one after the other in one
 process (the pipe to the worker, copies, float16, bookkeeping). Weights do not matter for time: ImageNet encoders run as
@@ -24,7 +24,7 @@ from mbrl_pvr.envs.registry import build_env
 from mbrl_pvr.session import open_session
 
 ENCODERS = ("state", "scratch", "embedded", "random_resnet18", "random_resnet50", "random_vits16")
-TASK = "dmc/walker-walk"
+TASK = "dmc/finger-spin"
 
 
 def seconds(call: Callable[[], object], repeats: int) -> float:

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import mbrl_pvr
 from mbrl_pvr import envs
@@ -125,7 +124,6 @@ def main() -> None:
             folder = args.dir / f"{args.name}-seed{seed}"
             print(mbrl_pvr.train([*args.overrides, f"seed={seed}"], folder, config=args.config), file=sys.stderr)
         return
-    torch.set_num_threads(torch.get_num_threads())
     for run in args.runs:
         print(json.dumps(measure(run)), flush=True)
 
