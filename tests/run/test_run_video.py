@@ -1,0 +1,91 @@
+"""Videos play: what a run films has a picture for every frame, and a disk that is full is no quiet end."""
+
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from imageio_ffmpeg import get_ffmpeg_exe
+
+from mbrl_pvr import trainer
+from mbrl_pvr.errors import StorageError
+from mbrl_pvr.storage import replace_atomic
+from mbrl_pvr.video import write_video
+
+NOISE = list(np.random.default_rng(0).integers(0, 256, (30, 64, 64, 3), dtype=np.uint8))  # hardly compressible
+
+
+def pictures(path: Path, height: int = 256, width: int = 256) -> np.ndarray:
+    """The frames that a player shows, (T, height, width, 3)."""
+    command = [get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
+
+
+def test_a_video_shows_what_was_written_enlarged(tmp_path: Path) -> None:
+    frames = [np.full((65, 64, 3), (200, 8 * t, 40), np.uint8) for t in range(20)]
+    write_video(tmp_path / "a.mp4", frames, fps=25)
+    seen = pictures(tmp_path / "a.mp4", 4 * 65, 4 * 64)
+    assert len(seen) == 20
+    middle = seen[:, 130, 128].astype(int)
+    assert np.abs(middle - [(200, 8 * t, 40) for t in range(20)]).max() <= 6  # what the codec loses
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("cannot mount a small file system here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_the_old_video_and_is_an_error(small_disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    old = b"the video of before"
+    (small_disk / "a.mp4").write_bytes(old)
+    with pytest.raises(StorageError, match="No space left"), replace_atomic(small_disk / "a.mp4") as temporary:
+        write_video(temporary, NOISE, fps=25)
+    assert [p.name for p in small_disk.iterdir()] == ["a.mp4"] and (small_disk / "a.mp4").read_bytes() == old
+    assert capfd.readouterr() == ("", "")  # the error says it; ffmpeg's own lines do not reach the terminal
+
+
+def test_a_limit_on_file_sizes_is_an_error(tmp_path: Path) -> None:
+    """As above where nothing can be mounted; the limit is inherited by ffmpeg, which is killed by it or fails."""
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, old[1]))
+    try:
+        with pytest.raises(StorageError, match="not written whole"), replace_atomic(tmp_path / "a.mp4") as temporary:
+            write_video(temporary, NOISE, fps=25)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_no_player_opens_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old ffmpegs end with status 0 when only the index at the end of the file is lacking."""
+    (tmp_path / "a.mp4").write_bytes(b"\x00" * 100)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, b"", b""))
+    with pytest.raises(StorageError, match="not written whole"):
+        write_video(tmp_path / "a.mp4", NOISE, fps=25)
+
+
+def test_the_videos_of_a_run_hold_every_frame_of_the_episode(make_config: Any, tmp_path: Path) -> None:
+    config = make_config("eval.video=true", "env.render=fast", env="dmc/finger-spin")
+    trainer.train(config, tmp_path / "run")
+    files = sorted((tmp_path / "run/videos").iterdir())
+    assert [file.name for file in files] == [f"eval_train_step_{step:09d}.mp4" for step in (0, 100, 200)]
+    for file in files:
+        seen = pictures(file)
+        assert len(seen) == 21  # --debug: 20 steps an episode
+        assert seen.mean() > 20 and seen.std() > 20, "black, or one colour"
+        assert (seen[1:].astype(int) != seen[:-1]).any(axis=(1, 2, 3)).all(), "nothing moves"
