@@ -14,7 +14,7 @@ NOT_THE_EXPERIMENT = (
     "device",
     "threads",
     "compile",
-    "tensorboard",
+    "sinks",
     "checkpoint_every",
     "keep_checkpoints",
     "log_every",

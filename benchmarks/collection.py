@@ -80,7 +80,7 @@ def main() -> None:
     print("| encoder | steps/s, random | steps/s, planning | env | render | encode | plan | store | overhead |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in args.encoders:
-        config = load_config([f"encoder={name}", f"env={TASK}", "tensorboard=false", "env.shifts=none"], "demo")
+        config = load_config([f"encoder={name}", f"env={TASK}", "sinks=[]", "env.shifts=none"], "demo")
         setup_process(config.threads)
         step, draw, forward = alone(config, args.ticks)
         with tempfile.TemporaryDirectory() as folder:

@@ -31,6 +31,7 @@ from mbrl_pvr.schema import (
     unknown_key,
 )
 from mbrl_pvr.settings import EncoderConfig, EvalConfig, ReplayConfig, RunConfig
+from mbrl_pvr.sinks import check_sinks
 from mbrl_pvr.yamlfile import dump_flow, dump_yaml, read_yaml
 
 __all__ = [
@@ -55,7 +56,7 @@ __all__ = [
 
 DEFAULT_AGENT = "tdmpc2"
 WITHOUT_ENCODER = ("scratch", "state")  # the agent gets pixels, or the simulator's state, instead of features
-NOT_IDENTITY = ("device", "threads", "compile", "tensorboard")  # how a run is computed, not what is computed
+NOT_IDENTITY = ("device", "threads", "compile", "sinks")  # how a run is computed, not what is computed
 DISCRETE_ENVS = ("counting/discrete",)  # tasks whose actions are choices
 _PATH_KEYS = ("encoder.name", "encoder.weights")
 
@@ -206,6 +207,7 @@ def check_names(config: RunConfig) -> RunConfig:
         )
     if name != config.env.name:
         config = replace(config, env=replace(config.env, name=name))
+    check_sinks(config.sinks)
     _check_encoder(config)
     return config
 

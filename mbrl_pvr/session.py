@@ -32,7 +32,7 @@ from mbrl_pvr.features import Features
 from mbrl_pvr.logger import Logger
 from mbrl_pvr.replay import Replay
 from mbrl_pvr.runfolder import RunFolder, read_run
-from mbrl_pvr.sinks import make_sinks
+from mbrl_pvr.sinks import make_sinks, require_sinks
 from mbrl_pvr.storage import plain, require_space
 from world_models.agent import Agent
 
@@ -149,6 +149,7 @@ class _Parts:
 def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
     """The run in `directory`, new or continued from its newest whole checkpoint; closes everything at the end."""
     identity = {"sha256": config.identity(wanted)}
+    require_sinks(wanted.sinks)
     with ExitStack() as stack:
         parts = _Parts(wanted, stack)
         run = stack.enter_context(RunFolder.open(directory, config.to_dict(wanted), identity=identity, diff=_diff))
@@ -162,7 +163,7 @@ def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
         replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num)
         require_space(run.path, _disk_needed(wanted, replay), "this run")
         saved = checkpoint.restore(run)
-        sinks = make_sinks(["tensorboard"] if wanted.tensorboard else [], run)
+        sinks = make_sinks(wanted.sinks, run)
         repeat = wanted.env.action_repeat
         logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=Display()))
         collector = Collector(parts.env, features, replay, agent, wanted.seed, device)

@@ -89,7 +89,7 @@ class RunConfig:
     keep_checkpoints: int = 2  # the newest ones; at least two, since the newest may be damaged
     log_every: int = 500  # agent steps
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: where it is measured to pay
-    tensorboard: bool = True  # event files beside metrics.jsonl
+    sinks: tuple[str, ...] = ("tensorboard",)  # where curves also go: tensorboard, wandb, trackio, mlflow; [] for none
     debug: bool = False  # shrunk by --debug to under a minute; every code path is kept
     env: EnvConfig = field(default_factory=EnvConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)

@@ -1,4 +1,4 @@
-"""Where curves may also go: TensorBoard beside the run, and W&B, trackio or MLflow on request.
+"""Where curves may also go: TensorBoard beside the run, and W&B, trackio or MLflow on request (`sinks=[wandb]`).
 
 A sink has `scalars(step, values)`, `close()` and `starts_anew`: whether a resumed run must give it everything again.
 To add one, write such a class and put it into `SINKS`.
@@ -59,7 +59,7 @@ class WandB:
     starts_anew = False
 
     def __init__(self, run: RunFolder) -> None:
-        self._module, self._run = _import("wandb", "wandb"), run
+        self._module, self._run = _import("wandb"), run
         self._session: Any = None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -79,7 +79,7 @@ class Trackio(WandB):
     """trackio, which has the interface of W&B but names runs instead of numbering them."""
 
     def __init__(self, run: RunFolder) -> None:
-        self._module, self._run = _import("trackio", "trackio"), run
+        self._module, self._run = _import("trackio"), run
         self._session = None
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -97,7 +97,7 @@ class MLflow:
 
     def __init__(self, run: RunFolder) -> None:
         self._client: Any = None
-        self._module, self._run = _import("mlflow", "mlflow"), run
+        self._module, self._run = _import("mlflow"), run
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log the values; the first call finds or makes the run."""
@@ -129,16 +129,34 @@ SINKS: dict[str, Callable[[RunFolder], Sink]] = {
 }
 
 
-def make_sinks(names: Sequence[str], run: RunFolder) -> list[Sink]:
-    """The sinks of these names. ConfigError for an unknown name, Unavailable for a missing extra."""
+def check_sinks(names: Sequence[str]) -> None:
+    """ConfigError for a name that is unknown or given twice; imports nothing."""
     for name in names:
         if name not in SINKS:
-            raise ConfigError(f"unknown sink {name!r}", "", did_you_mean(name, SINKS, f"Available: {', '.join(SINKS)}"))
+            hint = did_you_mean(name, SINKS, f"Available: {', '.join(SINKS)}")
+            raise ConfigError(f"unknown sink {name!r}", "sinks", hint)
+        if names.count(name) > 1:
+            raise ConfigError(f"the sink {name!r} is given twice", "sinks")
+
+
+def require_sinks(names: Sequence[str]) -> None:
+    """Unavailable where a sink's package is not installed, before a run is made for it."""
+    check_sinks(names)
+    for name in names:
+        if name != "tensorboard":  # a dependency, and slow to import
+            _import(name)
+
+
+def make_sinks(names: Sequence[str], run: RunFolder) -> list[Sink]:
+    """The sinks of these names. ConfigError for an unknown name, Unavailable for a missing extra."""
+    check_sinks(names)
     return [SINKS[name](run) for name in names]
 
 
-def _import(module: str, extra: str) -> ModuleType:
+def _import(module: str) -> ModuleType:
+    """The package, which the extra of its name installs."""
     try:
         return import_module(module)
     except ImportError as error:
-        raise Unavailable(f"{module} is not installed", "", f'pip install "mbrl-pvr[{extra}]"') from error
+        hint = f'pip install "mbrl-pvr[{module}]"'
+        raise Unavailable(f"{module} is not installed", f"sinks=[{module}]", hint) from error

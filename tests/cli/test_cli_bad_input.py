@@ -67,6 +67,10 @@ CASES = [
     override("compile=maybe", "auto, on, off"),
     override("agent.front_end=conv", "linear", "mlp"),
     override("encoder.norm=kept", "'keep'"),
+    override("sinks=[wandv]", "unknown sink 'wandv'", "'wandb'"),
+    override("sinks=[wandb,wandb]", "'wandb'", "twice"),
+    override("sinks=wandb", "sinks wants a list"),
+    override("tensorboard=false", "unknown key 'tensorboard'"),
     # ranges
     override("agent.batch_size=0", "batch_size=0", "at least 1"),
     override("agent.batch_size=-1", "batch_size=-1"),

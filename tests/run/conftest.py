@@ -32,7 +32,7 @@ def make_config(encoder_file: Path) -> Make:
             f"env={env}",
             f"encoder={encoder or encoder_file}",
             "threads=1",
-            "tensorboard=false",
+            "sinks=[]",
             "eval.video=false",
         ]
         return shrink(load_config([*common, *overrides]))
