@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ _INFERRED = {
     NUMBER: {"integer", "floating", "mixed-integer-float"},
     OPTIONAL: {"integer", "floating", "mixed-integer-float", "empty"},
 }
+# what flipped bytes raise: in the pandas part of a parquet file, and in zip archives (encryption flag, compressed data)
+_BAD_PARQUET = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)
+_BAD_NPZ = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -87,8 +91,8 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
     try:
         return pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise damaged(f"{path.name} cannot be read: {' '.join(str(error).split())}", path) from error
+    except (pyarrow.ArrowException, *_BAD_PARQUET) as error:
+        raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 
 
 def check_columns(rows: pd.DataFrame, columns: Mapping[str, str], file: Path | str) -> pd.DataFrame:
@@ -114,8 +118,8 @@ def read_npz_shapes(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     try:
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix(".npy"): _npy_header(archive, info) for info in archive.infolist()}
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise damaged(f"{path.name} cannot be read: {error}", path) from error
+    except _BAD_NPZ as error:
+        raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 
 
 def _npy_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
@@ -138,8 +142,13 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise damaged(f"{path.name} cannot be read: {error}", path) from error
+    except _BAD_NPZ as error:
+        raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+
+
+def _one_line(error: Exception) -> str:
+    """What the error says, or its name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read(path: Path) -> bytes:

@@ -188,21 +188,6 @@ def analyze(
     return report
 
 
-def describe(report: Report) -> list[str]:
-    """The report in lines for people: files, what to know about them, and commands for what is missing."""
-    lines = []
-    for name, paths in report["figures"].items():
-        lines.append(f"{name}: {', '.join(str(path) for path in paths)}")
-        lines += [f"  {note}" for note in report["notes"][name]]
-    lines += [
-        f"not finished ({one['state']}): {one['run']}; continue: {one['command']}" for one in report["unfinished"]
-    ]
-    lines += [
-        f"no {one['figure']} of {one['run']}: {one['reason']}; make: {one['command']}" for one in report["missing"]
-    ]
-    return lines
-
-
 @dataclass(frozen=True)
 class _Job:
     names: Names

@@ -9,6 +9,7 @@ import io
 import pickle
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +30,10 @@ _STORAGES = {
 _DTYPES = {f"torch {name}" for name in ("float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool")}
 _ALLOWED = _HARMLESS | _STORAGES | _DTYPES
 _FRESH_COPY = "Fetch the file again and compare its checksum."
+_DAMAGE = (  # what flipped bytes raise in zipfile, pickletools and torch: senseless lengths, flags, names and keys
+    *(AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError),
+    *(TypeError, ValueError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def file_sha256(path: Path) -> str:
@@ -137,7 +142,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
     damage: Exception | None = None
     try:
         _scan(path, names)
-    except (ValueError, IndexError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _DAMAGE as error:
         damage = error
     foreign = sorted(names - _ALLOWED)
     if foreign:
@@ -153,7 +158,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeWeights(f"torch refuses the weights file: {_first_line(error)}", str(path)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         what = f"the weights file is cut short or damaged: {_first_line(error)}"
         raise WeightsError(what, str(path), _FRESH_COPY) from error
     if not isinstance(state, Mapping):
@@ -162,7 +167,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]
+    return str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
 
 
 def _scan(path: Path, names: set[str]) -> None:

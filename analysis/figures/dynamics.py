@@ -25,7 +25,6 @@ COLUMNS = (
     "reward_error",
     "mean_reward_error",
 )
-KEYS = ("task", "agent", "series", "encoder", "seed")
 DASHED = (0, (3, 1.5))
 NOISE = 1e-5  # axes reach at least here, so that rounding errors look like the zeros they are
 

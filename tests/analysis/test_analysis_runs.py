@@ -1,6 +1,7 @@
 """Run folders: whole ones are read, all others end in an error that names the file and what is wrong with it."""
 
 import json
+import random
 import subprocess
 import sys
 import zipfile
@@ -97,6 +98,71 @@ def test_damaged_files(make_run, name, text, patterns):
     folder = make_run()
     (folder / name).write_text(text)
     fails(folder, *patterns)
+
+
+@pytest.mark.parametrize(
+    ("name", "compressed"), [("latents.npz", False), ("latents.npz", True), ("ood.parquet", False)]
+)
+def test_flipped_bytes_are_read_or_refused_in_one_line(make_run, synthetic, name, compressed):
+    """Bytes that nothing depends on may pass; no other error than this package's gets out."""
+    folder = make_run(parts=("ood",))
+    path = folder / name
+    if name == "latents.npz":
+        arrays = synthetic["latents"](np.random.default_rng(0), episodes=2, steps=12, dims=4)
+        (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    else:
+        pd.read_parquet(path).to_parquet(path, write_page_checksum=True)
+    whole = path.read_bytes()
+    noise, refused = random.Random(2), 0
+    for _ in range(60):
+        changed = bytearray(whole)
+        for _ in range(noise.choice((1, 4))):
+            changed[noise.randrange(len(changed))] = noise.choice((0, 255, noise.randrange(256)))
+        path.write_bytes(changed)
+        try:
+            assert load_runs([folder])[0].latents is None or name == "latents.npz"
+        except AnalysisError as error:
+            refused += 1
+            assert name in str(error) and error.exit_code == 3 and len(str(error).splitlines()) <= 2
+    assert refused > 30
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'{"index_columns"', b'{"index_columnz"'),  # KeyError
+        (b'{"index_columns"', b'["index_columns"'),  # JSONDecodeError
+        (b'{"index_columns"', b'{"\xce\xceex_columns"'),  # UnicodeDecodeError
+        (b'"numpy_type": "int64"', b'"numpy_type": "hnt64"'),  # TypeError
+    ],
+)
+def test_damage_in_what_pandas_keeps_in_a_parquet_file(make_run, old, new):
+    import pyarrow.parquet
+
+    folder = make_run(parts=("ood",))
+    table = pyarrow.parquet.read_table(folder / "ood.parquet")
+    kept = table.schema.metadata[b"pandas"]
+    assert old in kept
+    changed = table.replace_schema_metadata({b"pandas": kept.replace(old, new)})
+    pyarrow.parquet.write_table(changed, folder / "ood.parquet")
+    fails(folder, "ood.parquet cannot be read")
+
+
+def test_damage_in_zip_archives_that_once_escaped(make_run):
+    """A member that claims to be encrypted, and compressed data that makes no sense."""
+    folder = make_run()
+    path = folder / "latents.npz"
+    with np.load(path) as arrays:
+        np.savez_compressed(path, **arrays)
+    whole = path.read_bytes()
+    encrypted = bytearray(whole)
+    encrypted[whole.index(b"PK\x03\x04") + 6] |= 1
+    encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(encrypted)
+    fails(folder, "latents.npz cannot be read", "encrypted")
+    start = 30 + int.from_bytes(whole[26:28], "little") + int.from_bytes(whole[28:30], "little")
+    path.write_bytes(whole[:start] + b"\xff" * 16 + whole[start + 16 :])
+    fails(folder, "latents.npz cannot be read", "decompressing")
 
 
 @pytest.mark.parametrize("name", ["episodes.jsonl", "ood.parquet"])
