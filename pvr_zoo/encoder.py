@@ -97,7 +97,9 @@ def create(
     if spec.seed is not None:
         if weights is not None:
             raise SpecError(f"{spec.name} is random by definition", hint="Leave out weights=.")
-        return Encoder(spec, build(spec, None), {"weights_origin": "drawn from the seed"})
+        from pvr_zoo.families import random
+
+        return Encoder(spec, build(spec, None), random.identity())
     from pvr_zoo import checkpoint
     from pvr_zoo import weights as cache
 

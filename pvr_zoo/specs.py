@@ -9,7 +9,6 @@ from typing import Any
 
 from pvr_zoo.errors import SpecError
 
-FEATURES = ("cls", "mean", "patches", "vector")
 NORMS = ("keep", "none")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MAX_INPUT = 2048
@@ -108,7 +107,7 @@ class EncoderSpec:
     name: str
     family: str
     architecture: str
-    builder: str  # "module:function", called as function(spec) -> Network
+    builder: str  # "module:function", called as function(spec, state or None) -> nn.Module
     transform: Transform
     widths: tuple[int, ...]  # channels after each stage or block
     strides: tuple[int, ...]  # pixels per feature cell after each stage or block

@@ -1,6 +1,7 @@
 """The random control: alive at every depth, repeatable, independent of what else is built."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +21,13 @@ def scenes() -> torch.Tensor:
     return torch.cat([frames, moved[None]])
 
 
-@pytest.mark.parametrize("name", ["random_resnet18", "random_vits16", "random_vits14"])
+SLOW = ("random_vitl14", "random_vitl16")  # seven seconds each
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in pvr_zoo.list_encoders("random_*")
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_features_differ_between_frames_at_every_depth(name: str) -> None:
     """Relative spread over different scenes, and over one small object, after each stage or block."""
     spec = pvr_zoo.spec(name, input_size=112)
@@ -106,3 +113,28 @@ def test_a_random_encoder_takes_no_weights() -> None:
     with pytest.raises(pvr_zoo.SpecError, match="random by definition"):
         pvr_zoo.create("random_resnet18", weights="x.pth")
     assert pvr_zoo.create("random_vits16", truncate=1, input_size=32).identity["seed"] == 0
+
+
+def test_another_recipe_or_other_stored_frames_are_another_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of a random encoder have no checksum of their own; a run that goes on compares this instead."""
+
+    def identity() -> dict:
+        return pvr_zoo.create("random_resnet18", truncate=1, input_size=32).identity
+
+    before = identity()
+    assert identity() == before
+    assert (before["recipe"], before["weights_sha256"]) == (1, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(random, "RECIPE", 2)
+        assert identity() == before | {"recipe": 2}
+    other = tmp_path / "calibration.npz"
+    np.savez(other, frames=calibration.draw(seed=1))
+    monkeypatch.setattr(calibration, "FILE", other)
+    changed = identity()
+    assert changed != before and changed == before | {"calibration_sha256": changed["calibration_sha256"]}
+
+
+def test_encoders_with_weights_carry_no_recipe() -> None:
+    assert "recipe" not in pvr_zoo.create("embedded").identity
