@@ -1,13 +1,25 @@
 """mbrl_pvr: what do pretrained visual representations do for model-based reinforcement learning?
 
 Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
-`ood`, `record`, `analyze`, `pretrain`; they live in `mbrl_pvr.api`.
+`ood`, `record`, `analyze`, `pretrain`, and `list_encoders`, `list_envs`, `examine`; they live in `mbrl_pvr.api`.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "analyze", "evaluate", "ood", "pretrain", "record", "resume", "train"]
+__all__ = [
+    "__version__",
+    "analyze",
+    "evaluate",
+    "examine",
+    "list_encoders",
+    "list_envs",
+    "ood",
+    "pretrain",
+    "record",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis import Report
+    from mbrl_pvr.doctor import Finding
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
 
@@ -65,17 +66,27 @@ def resume(run: str | Path) -> "Result":
     return trainer.resume(path)
 
 
-def evaluate(run: str | Path, *, episodes: int = 12, video: bool = False) -> "pd.DataFrame":
-    """Play episodes in the training distribution with the newest checkpoint; one row per episode."""
+def evaluate(run: str | Path, *, episodes: int = 12, video: bool = False, debug: bool = False) -> "pd.DataFrame":
+    """Play episodes in the training distribution with the newest checkpoint; one row per episode.
+
+    `debug`, here and below: at most DEBUG_EPISODES of at most 20 steps; files of episodes that this cuts short go to
+    the run's debug/.
+    """
     _at_least(1, episodes=episodes)
     path = _run_folder(run)
     from mbrl_pvr import evaluation
 
-    return evaluation.evaluate_run(path, episodes=episodes, video=video)
+    return evaluation.evaluate_run(path, episodes=_few(episodes, debug), video=video, debug=debug)
 
 
 def ood(
-    run: str | Path, *, episodes: int = 200, shift: str | None = None, severity: float | None = None, video: bool = True
+    run: str | Path,
+    *,
+    episodes: int = 200,
+    shift: str | None = None,
+    severity: float | None = None,
+    video: bool = True,
+    debug: bool = False,
 ) -> "pd.DataFrame":
     """Play episodes under the training looks and under the held-out looks of a shift; one row per episode.
 
@@ -96,16 +107,17 @@ def ood(
     path = _run_folder(run)
     from mbrl_pvr import evaluation
 
-    return evaluation.ood(path, episodes=episodes, shift=shift, severity=severity, video=video)
+    few = _few(episodes, debug)
+    return evaluation.ood(path, episodes=few, shift=shift, severity=severity, video=video, debug=debug)
 
 
-def record(run: str | Path, *, episodes: int = 10, context: int = 1) -> Path:
+def record(run: str | Path, *, episodes: int = 10, context: int = 1, debug: bool = False) -> Path:
     """Write latents.npz: held-out episodes with the model's predictions, the first `context` observations given."""
     _at_least(1, episodes=episodes, context=context)
     path = _run_folder(run)
     from mbrl_pvr import recording
 
-    return recording.record(path, episodes=episodes, context=context)
+    return recording.record(path, episodes=_few(episodes, debug), context=context, debug=debug)
 
 
 def analyze(
@@ -157,6 +169,31 @@ def pretrain(
         steps=steps,
         seed=chosen[0].seed,
     )
+
+
+def list_encoders(pattern: str = "*") -> list[str]:
+    """Names of the encoders that match a shell pattern; `pvr_zoo.spec(name)` says what is known about one."""
+    import pvr_zoo
+
+    return pvr_zoo.list_encoders(pattern)
+
+
+def list_envs(pattern: str = "*") -> list[str]:
+    """Names of the environments that match a shell pattern."""
+    from mbrl_pvr import envs
+
+    return envs.list_envs(pattern)
+
+
+def examine(timeout: float = 60.0) -> "list[Finding]":
+    """What works on this machine, and what to install for the rest: the findings of `mbrl-pvr doctor`."""
+    from mbrl_pvr import doctor
+
+    return doctor.examine(timeout)
+
+
+def _few(episodes: int, debug: bool) -> int:
+    return min(episodes, DEBUG_EPISODES) if debug else episodes
 
 
 def _run_folder(run: str | Path) -> Path:

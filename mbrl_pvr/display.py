@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -12,11 +12,18 @@ _SHOWN = {"eval/return": "eval return", "episode/return": "return"}  # newest va
 
 
 class Display:
-    """Shows how far a run is. Writes to standard error, so that results can be piped."""
+    """Shows how far `what` is. Writes to standard error, so that results can be piped.
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    A terminal has one bar at a time: a display that moves ends the bar of the one before.
+    """
+
+    _in_terminal: ClassVar["Display | None"] = None
+
+    def __init__(
+        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic, what: str = ""
+    ) -> None:
         self._console = console or Console(stderr=True)
-        self._clock = clock
+        self._clock, self._what = clock, f"{what} " if what else ""
         self._notes: dict[str, float] = {}
         self._first: tuple[float, int] | None = None  # clock and step when this process began
         self._printed = clock()
@@ -28,7 +35,7 @@ class Display:
         self._notes |= {_SHOWN[k]: v for k, v in row.items() if k in _SHOWN and v is not None}
 
     def progress(self, step: int, total: int) -> None:
-        """The run is at `step` of `total`."""
+        """It is at `step` of `total`."""
         if self._first is None:
             self._first = (self._clock(), step)
         text = self._text(step, total)
@@ -39,16 +46,25 @@ class Display:
             self._bar.update(self._task, completed=step, description=text)
         elif self._clock() - self._printed >= PLAIN_EVERY or step >= total:
             self._printed = self._clock()
-            self._console.print(f"step {step:,}/{total:,} · {text}", soft_wrap=True, highlight=False)
+            self._console.print(f"{self._what}step {step:,}/{total:,} · {text}", soft_wrap=True, highlight=False)
 
     def close(self) -> None:
         """Stop the bar."""
         if self._bar is not None:
             self._bar.stop()
-            self._bar = None
+            self._bar = Display._in_terminal = None
+
+    def __enter__(self) -> "Display":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _start(self, total: int) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        if Display._in_terminal is not None:
+            Display._in_terminal.close()
+        Display._in_terminal = self
+        columns = (TextColumn(self._what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bar = Progress(*columns, console=self._console, refresh_per_second=2)
         self._task = self._bar.add_task("", total=total)
         self._bar.start()

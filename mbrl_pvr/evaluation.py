@@ -1,6 +1,6 @@
 """Evaluation episodes of an agent, in the training distribution and outside it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
@@ -13,15 +13,19 @@ import pandas as pd
 from mbrl_pvr import envs
 from mbrl_pvr.build import env_config
 from mbrl_pvr.config import RunConfig
+from mbrl_pvr.display import Display
 from mbrl_pvr.envs.config import SHIFTS
 from mbrl_pvr.errors import ConfigError
-from mbrl_pvr.rollout import Episode, agent_policy, rounds
+from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
 from mbrl_pvr.seeding import derive
 from mbrl_pvr.session import Trained, load_trained
+from mbrl_pvr.storage import make_folders
 from mbrl_pvr.video import write_video
+from world_models.types import Obs
 
 MAX_PARALLEL = 4  # environments of one round; part of the protocol, since the episodes' seeds depend on it
 VIDEO_SECONDS_PER_STEP = 0.02  # of one simulator step on screen; dm_control's tasks take 0.01 to 0.04
+DEBUG_STEPS = 20  # agent steps of an episode under --debug, as in training
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,37 @@ class Split:
     shift: str = "none"  # what differs from the training distribution
     severity: float = 0.0
 
+    @property
+    def label(self) -> str:
+        """Name for files, another one for every other split."""
+        return self.name if self.shift == "none" else f"{self.name}_{self.shift}_{self.severity:g}"
+
     def apply(self, config: envs.EnvConfig) -> envs.EnvConfig:
         """The environment under this split's shift; in distribution it stays as it was trained on."""
         return config if self.shift == "none" else replace(config, shifts=self.shift, severity=self.severity)
 
 
 IN_DISTRIBUTION = Split()
+
+
+def episode_steps(trained: Trained) -> int:
+    """Agent steps of the longest possible episode."""
+    longest = int(trained.run.manifest["env"]["episode_length"])
+    return min(longest, trained.config.env.max_steps or longest)
+
+
+def shortened(trained: Trained, debug: bool) -> Trained:
+    """For --debug: the same agent, whose episodes end after DEBUG_STEPS."""
+    if not debug:
+        return trained
+    env = replace(trained.config.env, max_steps=min(DEBUG_STEPS, episode_steps(trained)))
+    return replace(trained, config=replace(trained.config, env=env))
+
+
+def output(trained: Trained, name: str) -> str:
+    """Where a file goes in the run folder: shortened episodes must not stand among, or in place of, whole ones."""
+    whole = episode_steps(trained) == trained.run.manifest["env"]["episode_length"]
+    return name if whole else f"debug/{name}"
 
 
 def play(
@@ -48,21 +77,32 @@ def play(
     Episodes are a function of the run's seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL).
     """
     n = min(episodes, MAX_PARALLEL)
-    seed = trained.config.seed
+    begin, end = skip // n, ceil(episodes / n)  # rounds
+    if begin == end:
+        return
+    seed, per_round = trained.config.seed, n * episode_steps(trained)
     choice = split.apply(env_config(trained.config, pixels=pixels))
-    with envs.make(choice, num=n, seed=seed, stream=stream, split=split.name) as env:
-        played = rounds(
-            lambda k: agent_policy(trained.agent, n, derive(seed, f"plan-{stream}", k)),
-            trained.features,
-            env,
-            stack=trained.agent.sequence.stack,
-            device=trained.device,
-            start=skip // n,
-        )
-        for k, one_round in enumerate(islice(played, ceil(episodes / n) - skip // n), start=skip // n):
+    with (
+        envs.make(choice, num=n, seed=seed, stream=stream, split=split.name) as env,
+        Display(what=f"{stream.partition('-')[0]}, {split.name} looks:") as display,
+    ):
+
+        def policy(k: int) -> Policy:
+            chosen = agent_policy(trained.agent, n, derive(seed, f"plan-{stream}", k))
+
+            def watched(obs: Obs, tick: int) -> np.ndarray:
+                display.progress((k - begin) * per_round + tick * n, (end - begin) * per_round)
+                return chosen(obs, tick)
+
+            return watched
+
+        stack, device = trained.agent.sequence.stack, trained.device
+        played = rounds(policy, trained.features, env, stack=stack, device=device, start=begin)
+        for k, one_round in enumerate(islice(played, end - begin), start=begin):
             for number, episode in enumerate(one_round, start=k * n):
                 if skip <= number < episodes:
                     yield number, episode
+        display.progress((end - begin) * per_round, (end - begin) * per_round)
 
 
 def row(config: RunConfig, kind: str, split: Split, step: int, number: int, episode: Any) -> dict[str, Any]:
@@ -87,45 +127,71 @@ def row(config: RunConfig, kind: str, split: Split, step: int, number: int, epis
 def evaluate_agent(
     trained: Trained, kind: str, split: Split, episodes: int, *, video: bool, skip: int = 0
 ) -> Iterator[dict]:
-    """Rows of `episodes` episodes as they end; with `video` the first is filmed into the run's videos/."""
+    """Rows of `episodes` episodes but the first `skip`, as they end.
+
+    With `video` episode 0 is filmed into the run's videos/; where it is among the skipped, only if its film is missing.
+    """
     stream = f"{kind}-{split.shift}"
-    for number, episode in play(trained, split, stream, episodes, skip=skip, pixels=video):
-        if video and number == 0:
-            name = f"videos/{kind}_{split.name}_step_{trained.step:09d}.mp4"
-            fps = 1 / (VIDEO_SECONDS_PER_STEP * trained.config.env.action_repeat)
-            with trained.run.replace(name) as temporary:
-                write_video(temporary, episode.frames, fps)
+    film = output(trained, f"videos/{kind}_{split.label}_step_{trained.step:09d}.mp4")
+    if video and skip and not (trained.run.path / film).exists():
+        (_, first), *_ = play(trained, split, stream, min(episodes, MAX_PARALLEL), pixels=True)
+        _write_film(trained, film, first)
+    filmed = video and not skip
+    for number, episode in play(trained, split, stream, episodes, skip=skip, pixels=filmed):
+        if filmed and number == 0:
+            _write_film(trained, film, episode)
         yield row(trained.config, kind, split, trained.step, number, episode)
 
 
-def evaluate_run(run: Path | str, *, episodes: int = 12, video: bool = False) -> pd.DataFrame:
+def _write_film(trained: Trained, name: str, episode: Episode) -> None:
+    fps = 1 / (VIDEO_SECONDS_PER_STEP * trained.config.env.action_repeat)
+    with trained.run.replace(name) as temporary:
+        write_video(temporary, episode.frames, fps)
+
+
+def evaluate_run(run: Path | str, *, episodes: int = 12, video: bool = False, debug: bool = False) -> pd.DataFrame:
     """Play `episodes` in the training distribution with the newest checkpoint; one row each. Writes only videos."""
-    with load_trained(run) as trained:
+    with load_trained(run) as loaded:
+        trained = shortened(loaded, debug)
         return pd.DataFrame(evaluate_agent(trained, "eval", IN_DISTRIBUTION, episodes, video=video))
 
 
 def ood(
-    run: Path | str, *, episodes: int = 200, shift: str | None = None, severity: float | None = None, video: bool = True
+    run: Path | str,
+    *,
+    episodes: int = 200,
+    shift: str | None = None,
+    severity: float | None = None,
+    video: bool = True,
+    debug: bool = False,
 ) -> pd.DataFrame:
-    """Play `episodes` under the training looks, and as many under the held-out looks of `shift`.
+    """Play `episodes` under the training looks, and as many under the held-out looks of `shift`; one row each.
 
     `held_out` says what the defaults mean. Rows are appended to ood.jsonl as episodes end, ood.parquet is rebuilt from
-    it; episodes that have a row are not played again. Raises ConfigError where the run was trained without shifts and
-    none is named.
+    it; episodes that have a row are not played again. These files keep what was played at other checkpoints and under
+    other shifts too, which is not returned. Raises ConfigError where the run was trained without shifts and none is
+    named.
     """
-    with load_trained(run) as trained:
-        tested = held_out(trained.config, shift, severity)
-        journal = trained.run.journal("ood.jsonl")
-        for split in (IN_DISTRIBUTION, tested):
-            key = {"split": split.name, "shift": split.shift, "severity": split.severity, "step": trained.step}
-            done = sum(all(r[k] == v for k, v in key.items()) for r in journal.rows())
+    with load_trained(run) as loaded:
+        trained = shortened(loaded, debug)
+        splits = (IN_DISTRIBUTION, held_out(trained.config, shift, severity))
+        make_folders((trained.run.path / output(trained, "ood.jsonl")).parent)
+        journal = trained.run.journal(output(trained, "ood.jsonl"))
+        for split in splits:
+            done = len(_rows_of(journal.rows(), split, trained.step))
             for entry in evaluate_agent(trained, "ood", split, episodes, video=video, skip=min(done, episodes)):
                 journal.append({**entry, "split": split.name})
                 journal.commit()
-        table = pd.DataFrame(journal.rows())
-        with trained.run.replace("ood.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
-        return table
+        rows = journal.rows()
+        with trained.run.replace(output(trained, "ood.parquet")) as temporary:
+            pd.DataFrame(rows).to_parquet(temporary, index=False, write_page_checksum=True)
+        return pd.DataFrame([r for split in splits for r in _rows_of(rows, split, trained.step)])
+
+
+def _rows_of(rows: Sequence[dict[str, Any]], split: Split, step: int) -> list[dict[str, Any]]:
+    """The rows of one split that a checkpoint has played."""
+    key = {"split": split.name, "shift": split.shift, "severity": split.severity, "step": step}
+    return [r for r in rows if all(r[k] == v for k, v in key.items())]
 
 
 def held_out(config: RunConfig, shift: str | None = None, severity: float | None = None) -> Split:

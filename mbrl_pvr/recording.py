@@ -6,32 +6,40 @@ import numpy as np
 import torch
 
 from mbrl_pvr.errors import ConfigError
-from mbrl_pvr.evaluation import IN_DISTRIBUTION, play
+from mbrl_pvr.evaluation import IN_DISTRIBUTION, episode_steps, output, play, shortened
 from mbrl_pvr.rollout import Episode
 from mbrl_pvr.session import Trained, load_trained
 from world_models.types import Batch, Obs
 
 
-def record(run: Path | str, *, episodes: int = 10, context: int = 1) -> Path:
+def record(run: Path | str, *, episodes: int = 10, context: int = 1, debug: bool = False) -> Path:
     """Play `episodes` with the newest checkpoint and write `latents.npz` into the run folder.
 
     The first `context` observations of an episode are given to the model, the rest is predicted open loop under the
-    recorded actions. Arrays are padded to the longest episode; `length` says how many steps are real.
+    recorded actions. Arrays are padded to the longest episode; `length` says how many steps are real. Raises
+    ConfigError where nothing is left to predict.
     """
-    with load_trained(run) as trained:
-        if context < 1:
-            raise ConfigError(f"context={context}: at least one observation must be given to the model")
+    with load_trained(run) as loaded:
+        trained = shortened(loaded, debug)
+        longest = episode_steps(trained)
+        if not 1 <= context <= longest:
+            raise ConfigError(
+                f"context={context} must lie in 1..{longest}, the steps of an episode, so that one is left to predict",
+                str(trained.run.path),
+            )
         reports = [
-            _report(trained, episode, context) for _, episode in play(trained, IN_DISTRIBUTION, "record", episodes)
+            _report(trained, number, episode, context)
+            for number, episode in play(trained, IN_DISTRIBUTION, "record", episodes)
         ]
         arrays = _padded(reports) | {
             "context": np.array(context),
             "kind": np.array("deterministic"),
             "step": np.array(trained.step),
         }
-        with trained.run.replace("latents.npz") as temporary:
+        name = output(trained, "latents.npz")
+        with trained.run.replace(name) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
-        return trained.run.path / "latents.npz"
+        return trained.run.path / name
 
 
 def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
@@ -63,7 +71,13 @@ def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
     )
 
 
-def _report(trained: Trained, episode: Episode, context: int) -> dict[str, np.ndarray]:
+def _report(trained: Trained, number: int, episode: Episode, context: int) -> dict[str, np.ndarray]:
+    if context > episode.length:
+        raise ConfigError(
+            f"context={context}, but episode {number} ended after {episode.length} steps: nothing is left to predict",
+            str(trained.run.path),
+            f"Give at most --context {episode.length}",
+        )
     batch = to_batch(episode, trained.agent.sequence.stack, trained.device)
     report = {k: v[0].float().cpu().numpy() for k, v in trained.agent.report(batch, context).items()}
     report["reward_true"] = episode.reward

@@ -1,5 +1,6 @@
 """The main job: train a world model and its agent, from a configuration to a finished run folder."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from mbrl_pvr.evaluation import IN_DISTRIBUTION, evaluate_agent, mean_return, ro
 from mbrl_pvr.schedule import Every
 from mbrl_pvr.seeding import rng
 from mbrl_pvr.session import Session, open_session, read_config
+
+_STOPPING = b"stopping: the run is saved after this step, or the evaluation under way; Ctrl-C again ends it at once\n"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def _loop(s: Session, stop: "_StopFlag") -> Result:
     should_save = Every(config.checkpoint_every)
     if collector.ticks == 0:
         collector.start()
-        _evaluate(s)
+        with stop.at_once(f"stopped before the first step; start it with: mbrl-pvr resume {s.run.path}"):
+            _evaluate(s)
     while collector.steps < config.steps:
         before = collector.steps
         collector.send(explore_randomly=before < config.random_steps)
@@ -90,8 +94,8 @@ def _learn(s: Session) -> None:
 
 def _refuse_nan(metrics: dict[str, torch.Tensor], s: Session) -> None:
     """Stop at the first update whose loss is not finite, before it can reach a checkpoint."""
-    bad = sorted(k for k, v in metrics.items() if not torch.isfinite(v).all())
-    if bad:
+    if not torch.stack(list(metrics.values())).isfinite().all():  # one tensor: a GPU is waited for once an update
+        bad = sorted(k for k, v in metrics.items() if not v.isfinite())
         raise IntegrityError(
             f"{', '.join(bad)} became NaN or infinite at update {s.updates} (agent step {s.collector.steps})",
             str(s.run.path),
@@ -128,13 +132,27 @@ class _StopFlag:
 
     def __enter__(self) -> "_StopFlag":
         self.requested = False
+        self._nothing_lost = ""
         self._old = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self._nothing_lost:
+            raise Interrupted(self._nothing_lost)
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+        with suppress(OSError):  # a closed terminal is no reason to stop in another way
+            os.write(2, _STOPPING)  # print could meet itself: the signal may come while something is being printed
+
+    @contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """The first signal ends the process too: nothing has been done that would have to be saved."""
+        self._nothing_lost = message
+        try:
+            yield
+        finally:
+            self._nothing_lost = ""
 
     def __exit__(self, *exc: object) -> None:
         for s, handler in self._old.items():

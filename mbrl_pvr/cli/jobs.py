@@ -15,6 +15,9 @@ Overrides = Annotated[
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tiny sizes, under a minute; every code path is kept.")]
+Brief = Annotated[
+    bool, typer.Option("--debug", help="At most 2 episodes of at most 20 steps; files about cut ones go to RUN/debug.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -90,11 +93,11 @@ def evaluate(
     run: Run,
     episodes: Annotated[int, typer.Option(help="How many episodes.")] = 12,
     video: Annotated[bool, typer.Option("--video", help="Film the first episode.")] = False,
-    debug: Debug = False,
+    debug: Brief = False,
     as_json: Json = False,
 ) -> None:
     """Play episodes in the training distribution."""
-    _print_episodes(api.evaluate(run, episodes=_few(episodes, debug), video=video), as_json)
+    _print_episodes(api.evaluate(run, episodes=episodes, video=video, debug=debug), as_json)
 
 
 def ood(
@@ -105,11 +108,11 @@ def ood(
         float | None, typer.Option(help="0: original colours … 1: the palette's.  [default: as in training]")
     ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Film the first episode of each kind.")] = True,
-    debug: Debug = False,
+    debug: Brief = False,
     as_json: Json = False,
 ) -> None:
     """Play episodes in and out of the training distribution."""
-    rows = api.ood(run, episodes=_few(episodes, debug), shift=shift, severity=severity, video=video)
+    rows = api.ood(run, episodes=episodes, shift=shift, severity=severity, video=video, debug=debug)
     _print_episodes(rows, as_json)
 
 
@@ -117,11 +120,11 @@ def record(
     run: Run,
     episodes: Annotated[int, typer.Option(help="How many episodes.")] = 10,
     context: Annotated[int, typer.Option(help="Observations given before the model goes on open loop.")] = 1,
-    debug: Debug = False,
+    debug: Brief = False,
     as_json: Json = False,
 ) -> None:
     """Store latents and predictions of held-out episodes in the run folder."""
-    path = api.record(run, episodes=_few(episodes, debug), context=context)
+    path = api.record(run, episodes=episodes, context=context, debug=debug)
     say_json({"path": path}) if as_json else say(str(path))
 
 
@@ -170,10 +173,6 @@ def _frames(text: str) -> Any:
         return int(text.replace("_", ""))
     except ValueError:
         return [Path(part) for part in text.split(",")]
-
-
-def _few(episodes: int, debug: bool) -> int:
-    return min(episodes, api.DEBUG_EPISODES) if debug else episodes
 
 
 def _print_episodes(frame: Any, as_json: bool) -> None:

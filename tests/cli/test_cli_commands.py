@@ -12,7 +12,7 @@ import pytest
 
 import mbrl_pvr
 from analysis.errors import AnalysisError
-from mbrl_pvr import api, errors
+from mbrl_pvr import api, doctor, errors
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.cli.output import clean, jsonable
 from mbrl_pvr.config import from_dict, load_config, read_config, shrink
@@ -88,14 +88,14 @@ def test_dry_run_touches_nothing(
         (["train", "seed=2", "--dir", "d"], "train", ((["seed=2"], Path("d")), {"config": None, "debug": False})),
         (["train", "--config", "demo", "--debug"], "train", (([], None), {"config": "demo", "debug": True})),
         (["resume", "r"], "resume", ((Path("r"),), {})),
-        (["eval", "r", "--video"], "evaluate", ((Path("r"),), {"episodes": 12, "video": True})),
-        (["eval", "r", "--debug"], "evaluate", ((Path("r"),), {"episodes": 2, "video": False})),
+        (["eval", "r", "--video"], "evaluate", ((Path("r"),), {"episodes": 12, "video": True, "debug": False})),
+        (["eval", "r", "--debug"], "evaluate", ((Path("r"),), {"episodes": 12, "video": False, "debug": True})),
         (
             ["ood", "r", "--shift", "color_hard", "--severity", "0.5", "--no-video"],
             "ood",
-            ((Path("r"),), {"episodes": 200, "shift": "color_hard", "severity": 0.5, "video": False}),
+            ((Path("r"),), {"episodes": 200, "shift": "color_hard", "severity": 0.5, "video": False, "debug": False}),
         ),
-        (["record", "r", "--context", "5"], "record", ((Path("r"),), {"episodes": 10, "context": 5})),
+        (["record", "r", "--context", "5"], "record", ((Path("r"),), {"episodes": 10, "context": 5, "debug": False})),
         (
             ["analyze", "a", "b", "--out", "o"],
             "analyze",
@@ -257,6 +257,23 @@ def test_clean_keeps_text_and_lines() -> None:
 def test_python_equivalents_are_not_shadowed_by_modules(name: str) -> None:
     assert callable(getattr(mbrl_pvr, name))
     assert importlib.util.find_spec(f"mbrl_pvr.{name}") is None, "importing this module would replace the function"
+
+
+def test_lists_and_doctor_as_calls_import_no_torch() -> None:
+    code = (
+        "import sys, mbrl_pvr\nassert 'pvr_zoo' not in sys.modules\n"
+        "print(mbrl_pvr.list_encoders('resnet18*'), mbrl_pvr.list_envs('dmc/walker-w*'), mbrl_pvr.examine.__name__,"
+        " 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['resnet18_in1k'] ['dmc/walker-walk'] examine False\n"
+
+
+def test_examine_gives_the_findings_of_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = doctor.Finding("disk", doctor.OK, "for 3 s")
+    monkeypatch.setattr(doctor, "CHECKS", [lambda timeout: [finding] if timeout == 3 else []])
+    assert mbrl_pvr.examine(timeout=3) == [finding]
+    assert main(["doctor", "--timeout", "3"]) == 0
 
 
 def test_a_finished_configuration_is_accepted_as_it_is() -> None:

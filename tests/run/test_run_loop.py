@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from mbrl_pvr import trainer
 from mbrl_pvr.config import load_config
@@ -23,14 +26,19 @@ def rows(path: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / name).read_text().splitlines()]
 
 
-def test_every_frame_is_encoded_exactly_once(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames that reached the encoder = frames that training collected + frames of the evaluation episodes."""
-    monkeypatch.setattr(trainer, "_evaluate", lambda session: None)
-    config = make_config("env.num=2")
+def test_every_frame_is_encoded_exactly_once(make_config: Any, tmp_path: Path) -> None:
+    """Frames that passed through the encoder = frames that training collected + frames of the evaluation episodes."""
+    config, seen = make_config("env.num=2"), []
     with open_session(config, tmp_path / "run") as session, trainer._StopFlag() as stop:
+        assert isinstance(session.features.encoder, nn.Module)
+        session.features.encoder.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
         trainer._loop(session, stop)
-        assert session.collector.steps >= config.steps
-        assert session.features.frames_encoded == session.collector.ticks * 2 == session.replay.ticks * 2
+        collected = 2 * session.collector.ticks
+        assert session.replay.ticks == session.collector.ticks
+    episodes = pd.read_json(tmp_path / "run" / "episodes.jsonl", lines=True)
+    evaluated = (episodes[episodes["kind"] == "eval"]["length"] + 1).sum()  # one environment: nobody idles
+    assert collected > config.steps and len(episodes[episodes["kind"] == "eval"]) == 3
+    assert sum(seen) == collected + evaluated
 
 
 def test_replay_holds_what_the_environment_did(make_config: Any, tmp_path: Path) -> None:
@@ -111,6 +119,41 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(
     assert read_status(tmp_path / "run")["state"] == "failed"
     monkeypatch.setattr(trainer, "_learn", real)
     assert trainer.resume(tmp_path / "run").steps == config.steps
+
+
+def test_one_metric_that_is_not_finite_is_named(make_config: Any, tmp_path: Path) -> None:
+    with open_session(make_config(), tmp_path / "run") as session:
+        good = {"loss": torch.tensor(1.0), "value": torch.tensor(-2.0)}
+        trainer._refuse_nan(good, session)
+        with pytest.raises(IntegrityError, match=r"^value became NaN or infinite"):
+            trainer._refuse_nan(good | {"value": torch.tensor(float("inf"))}, session)
+
+
+def test_a_first_signal_is_answered_and_a_second_one_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    with trainer._StopFlag() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested and capfd.readouterr().err.startswith("stopping: the run is saved after this step")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_the_first_evaluation_is_left_at_once_and_the_run_then_goes_as_ever(
+    make_config: Any, content: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.evaluate_agent
+
+    def interrupted(*args: Any, **options: Any) -> Any:
+        yield next(real(*args, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "evaluate_agent", interrupted)
+    with pytest.raises(trainer.Interrupted, match=r"before the first step.*mbrl-pvr resume"):
+        trainer.train(make_config("eval.episodes=2"), tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "status.json").read_text())["state"] == "interrupted"
+    monkeypatch.setattr(trainer, "evaluate_agent", real)
+    trainer.resume(tmp_path / "a")
+    trainer.train(make_config("eval.episodes=2"), tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 def test_a_dead_simulator_ends_the_run_and_resume_completes_it(

@@ -1,0 +1,178 @@
+"""Playing with a trained agent: what `eval`, `ood` and `record` write, return, film, refuse and say meanwhile."""
+
+import json
+import shutil
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from rich.console import Console
+
+from analysis.errors import AnalysisError
+from analysis.files import read_parquet
+from analysis.runs import read_latents
+from mbrl_pvr import api, evaluation, recording, trainer
+from mbrl_pvr.cli.main import main
+from mbrl_pvr.config import load_config, shrink
+from mbrl_pvr.display import Display
+from mbrl_pvr.errors import ConfigError
+
+LENGTH = 30  # agent steps of an episode of `run`: more than --debug plays
+
+
+@pytest.fixture(scope="module")
+def trained_once(encoder_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run in a task that has looks."""
+    overrides = ["env=dmc/finger-spin", f"encoder={encoder_file}", "env.render=fast", "threads=1", "eval.video=false"]
+    config = shrink(load_config(overrides))
+    config = replace(config, steps=90, random_steps=80, env=replace(config.env, max_steps=LENGTH))
+    path = tmp_path_factory.mktemp("trained") / "run"
+    trainer.train(config, path)
+    return path
+
+
+@pytest.fixture
+def run(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of that run."""
+    return Path(shutil.copytree(trained_once, tmp_path / "run"))
+
+
+def films(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "videos").iterdir())
+
+
+def test_every_held_out_look_has_a_film_of_its_own(run: Path) -> None:
+    for severity in (0.25, 1.0):
+        evaluation.ood(run, episodes=1, shift="color_easy", severity=severity)
+    evaluation.ood(run, episodes=1, shift="color_hard")
+    assert films(run) == [
+        "ood_held_out_color_easy_0.25_step_000000090.mp4",
+        "ood_held_out_color_easy_1_step_000000090.mp4",
+        "ood_held_out_color_hard_1_step_000000090.mp4",
+        "ood_train_step_000000090.mp4",
+    ]
+
+
+def test_a_film_that_is_missing_is_made_later_and_is_the_same(run: Path) -> None:
+    evaluation.ood(run, episodes=2, shift="color_easy", video=False)
+    assert not (run / "videos").exists()
+    rows = (run / "ood.jsonl").read_bytes()
+    evaluation.ood(run, episodes=2, shift="color_easy")
+    assert (run / "ood.jsonl").read_bytes() == rows, "episodes that have a row get no second one"
+    later = [(run / "videos" / name).read_bytes() for name in films(run)]
+    shutil.rmtree(run / "videos")
+    (run / "ood.jsonl").unlink()
+    evaluation.ood(run, episodes=2, shift="color_easy")
+    assert len(later) == 2 and later == [(run / "videos" / name).read_bytes() for name in films(run)]
+
+
+def test_ood_gives_what_was_asked_for_and_keeps_everything(run: Path) -> None:
+    evaluation.ood(run, episodes=1, shift="color_hard", video=False)
+    old = [json.loads(line) | {"step": 10} for line in (run / "ood.jsonl").read_text().splitlines()]
+    with (run / "ood.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in old)  # as of an earlier checkpoint
+    asked = evaluation.ood(run, episodes=2, shift="color_easy", severity=0.5, video=False)
+    assert asked[["split", "shift", "severity", "step", "episode"]].values.tolist() == [
+        ["train", "none", 0.0, 90, 0],
+        ["train", "none", 0.0, 90, 1],
+        ["held_out", "color_easy", 0.5, 90, 0],
+        ["held_out", "color_easy", 0.5, 90, 1],
+    ]
+    kept = read_parquet(run / "ood.parquet")
+    assert (
+        len(kept) == 7 and set(kept["step"]) == {10, 90} and set(kept["shift"]) == {"none", "color_easy", "color_hard"}
+    )
+
+
+def test_a_flipped_byte_in_the_pages_of_ood_parquet_is_noticed(run: Path) -> None:
+    evaluation.ood(run, episodes=1, shift="color_easy", video=False)
+    file = run / "ood.parquet"
+    whole, group = file.read_bytes(), pyarrow.parquet.read_metadata(file).row_group(0)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    assert len(chunks) >= 14
+    for chunk in chunks:  # the last byte of a column is one of its values
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        damaged = bytearray(whole)
+        damaged[start + chunk.total_compressed_size - 1] ^= 1
+        file.write_bytes(damaged)
+        with pytest.raises(AnalysisError, match=r"ood\.parquet cannot be read"):
+            read_parquet(file)
+
+
+def test_debug_plays_short_episodes_and_keeps_them_apart(run: Path) -> None:
+    before = sorted(path.name for path in run.iterdir())
+    assert list(api.evaluate(run, episodes=12, debug=True)["length"]) == [20, 20]
+    assert list(api.ood(run, shift="color_easy", debug=True)["length"]) == [20] * 4
+    latents = api.record(run, debug=True)
+    assert latents == run / "debug" / "latents.npz"
+    with np.load(latents, allow_pickle=False) as arrays:
+        assert arrays["length"].tolist() == [21, 21]
+    assert sorted(path.name for path in run.iterdir()) == sorted([*before, "debug"])
+    assert sorted(path.name for path in (run / "debug").iterdir()) == [
+        "latents.npz",
+        "ood.jsonl",
+        "ood.parquet",
+        "videos",
+    ]
+    assert list(api.ood(run, episodes=1, shift="color_easy", video=False)["length"]) == [LENGTH] * 2
+
+
+def test_a_context_beyond_the_episodes_is_refused_before_playing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording.record(run, episodes=1, context=LENGTH)
+    latents = read_latents(run)
+    assert (latents.context, latents.posterior.shape[1]) == (LENGTH, LENGTH + 1)
+
+    def played(*_: Any, **__: Any) -> Any:
+        raise AssertionError("episodes were played for nothing")
+
+    monkeypatch.setattr(recording, "play", played)
+    for context in (0, LENGTH + 1):
+        with pytest.raises(ConfigError, match=rf"context={context} must lie in 1\.\.{LENGTH}"):
+            recording.record(run, context=context)
+    with pytest.raises(ConfigError, match=r"1\.\.20"):
+        recording.record(run, context=21, debug=True)
+
+
+def test_a_context_that_an_episode_does_not_reach_is_refused(
+    make_config: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Episodes of the counting environment last between 2 and 12 steps."""
+    trainer.train(make_config(), tmp_path / "run")
+    capsys.readouterr()
+    assert main(["record", str(tmp_path / "run"), "--context", "11"]) == 2
+    error = capsys.readouterr().err
+    assert "context=11, but episode" in error and "Give at most --context" in error
+    assert not (tmp_path / "run" / "latents.npz").exists()
+
+
+def test_playing_says_how_far_it_is_beside_clean_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run), "--episodes", "5", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) == 5
+    assert f"eval, train looks: step {8 * LENGTH}/{8 * LENGTH} ·" in err  # two rounds of four environments
+    assert main(["ood", str(run), "--episodes", "1", "--shift", "color_easy", "--no-video", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert [row["split"] for row in json.loads(out)] == ["train", "held_out"]
+    assert "ood, train looks: step 30/30" in err and "ood, held_out looks: step 30/30" in err
+    assert main(["record", str(run), "--episodes", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"path": str(run / "latents.npz")} and "record, train looks: step 30/30" in err
+
+
+def test_a_terminal_has_one_bar_at_a_time() -> None:
+    """rich refuses a second live bar: an evaluation in training takes the place of the run's bar, and gives it back."""
+    screen = Console(file=StringIO(), force_terminal=True, width=120)
+    run, evaluation_of_it = Display(screen), Display(screen, what="eval, train looks:")
+    run.progress(10, 100)
+    evaluation_of_it.progress(1, 7)
+    evaluation_of_it.close()
+    run.progress(20, 100)
+    run.close()
+    assert isinstance(screen.file, StringIO)
+    shown = screen.file.getvalue()
+    moments = [shown.index(text) for text in ("10/100", "eval, train looks:", "1/7", "20/100")]
+    assert moments == sorted(moments)
