@@ -1,20 +1,20 @@
 """From a configuration to its parts: encoder, environments, agent. Everything that is chosen by name is chosen here."""
 
 import logging
-import shutil
 from dataclasses import dataclass, replace
 
 import torch
 
 import pvr_zoo
 from mbrl_pvr import envs
-from mbrl_pvr.config import RunConfig
-from mbrl_pvr.errors import Unavailable
+from mbrl_pvr.config import RunConfig, encoder_spec
+from mbrl_pvr.doctor import compiler_lacks
+from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
 from mbrl_pvr.process import keep_freed_memory, set_threads
 from world_models.agent import Agent
 from world_models.tdmpc2.agent import TDMPC2
-from world_models.types import ActionSpec
+from world_models.types import ActionSpec, ObsShapes
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +46,9 @@ def pick_device(config: RunConfig) -> torch.device:
 def pick_compile(config: RunConfig, device: torch.device) -> bool:
     """Whether updates and plans are compiled: on a GPU, or where asked for; never without a compiler, said once."""
     wanted = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
-    if wanted and shutil.which("g++") is None and shutil.which("clang++") is None:
-        _log.warning("no C++ compiler (Debian: apt-get install g++ python3-dev): updates run eager, which is slower")
+    if wanted and (lacking := compiler_lacks()):
+        fix = f"Debian: apt-get install {' '.join(lacking)}"
+        _log.warning("torch.compile cannot work here (%s): updates run eager, which is slower", fix)
         return False
     return wanted
 
@@ -78,6 +79,26 @@ def env_config(config: RunConfig, *, pixels: bool = False) -> envs.EnvConfig:
     """The environment as the agent needs it: nothing is rendered where only the state is seen, unless `pixels` asks."""
     only_state = config.encoder.name == "state"
     return replace(config.env, pixels=pixels or not only_state, proprio=config.env.proprio or only_state)
+
+
+def planned_shapes(config: RunConfig) -> ObsShapes:
+    """What replay will hold at least, known before anything is started; the state's width is not, and counts as 1."""
+    if config.encoder.name == "state":
+        return ObsShapes(proprio=1)
+    if config.encoder.name == "scratch":
+        return ObsShapes(pixels=(config.env.size, config.env.size, 3))
+    return ObsShapes(feature=tuple(encoder_spec(config.encoder).feature_shape))
+
+
+def refuse_short_episodes(config: RunConfig, facts: EnvFacts) -> None:
+    """ConfigError where no episode is as long as the sequences that the agent learns from."""
+    if config.agent.horizon > facts.episode_length:
+        raise ConfigError(
+            f"agent.horizon={config.agent.horizon}, but an episode of {config.env.name} has at most"
+            f" {facts.episode_length} agent steps",
+            "agent.horizon",
+            "Take a shorter horizon, or longer episodes: env.max_steps, env.time_limit, env.action_repeat",
+        )
 
 
 def build_features(config: RunConfig, facts: EnvFacts, device: torch.device) -> Features:

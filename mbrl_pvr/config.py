@@ -57,6 +57,7 @@ __all__ = [
 DEFAULT_AGENT = "tdmpc2"
 WITHOUT_ENCODER = ("scratch", "state")  # the agent gets pixels, or the simulator's state, instead of features
 NOT_IDENTITY = ("device", "threads", "compile", "sinks")  # how a run is computed, not what is computed
+SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
 DISCRETE_ENVS = ("counting/discrete",)  # tasks whose actions are choices
 _PATH_KEYS = ("encoder.name", "encoder.weights")
 
@@ -214,6 +215,12 @@ def check_names(config: RunConfig) -> RunConfig:
 
 def _check_encoder(config: RunConfig) -> None:
     choice = config.encoder
+    if choice.name == "scratch" and config.env.size < SMALLEST_PIXELS:
+        raise ConfigError(
+            f"env.size={config.env.size}: encoder=scratch needs frames of at least {SMALLEST_PIXELS} pixels",
+            "env.size",
+            "Its four convolutions leave nothing of smaller ones",
+        )
     if choice.name in WITHOUT_ENCODER:
         given = [k for k in ("truncate", "feature", "norm", "input_size", "weights") if getattr(choice, k) is not None]
         if given:
@@ -241,7 +248,7 @@ def encoder_spec(choice: EncoderConfig) -> Any:
             f"no weights file {choice.weights!r}", "encoder.weights", "Give a file's path, or leave it out"
         )
     try:
-        return pvr_zoo.spec(
+        spec = pvr_zoo.spec(
             choice.name,
             truncate=choice.truncate,
             feature=choice.feature,
@@ -252,6 +259,10 @@ def encoder_spec(choice: EncoderConfig) -> Any:
         if error.exit_code == ConfigError.exit_code:
             raise ConfigError(error.what, error.where or "encoder", error.hint) from error
         raise
+    if choice.weights is not None and (spec.seed is not None or is_path(choice.name)):
+        why = "is random by definition" if spec.seed is not None else "holds its own weights"
+        raise ConfigError(f"encoder {choice.name!r} {why}", "encoder.weights", "Leave encoder.weights out")
+    return spec
 
 
 def _fit_frames(tree: dict[str, Any]) -> dict[str, Any]:

@@ -155,17 +155,24 @@ def _torchvision(timeout: float) -> Finding:
     return Finding("torchvision", OK, version + note)
 
 
-def compiler(timeout: float) -> Iterator[Finding]:
-    """What torch.compile needs on the CPU."""
-    found = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+def compiler_lacks() -> list[str]:
+    """Debian packages without which torch.compile cannot work here."""
     header = Path(sysconfig.get_path("include")) / "Python.h"
-    lacking = ([] if found else ["gcc", "g++"]) + ([] if header.is_file() else ["python3-dev"])
-    if lacking:
+    return ([] if _find_compiler() else ["gcc", "g++"]) + ([] if header.is_file() else ["python3-dev"])
+
+
+def _find_compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+
+
+def compiler(timeout: float) -> Iterator[Finding]:
+    """What torch.compile needs."""
+    if lacking := compiler_lacks():
         yield Finding(
             "compiler", NOTE, "torch.compile cannot work; everything runs eager", f"{APT} {' '.join(lacking)}"
         )
     else:
-        yield Finding("compiler", OK, f"{found}, Python.h")
+        yield Finding("compiler", OK, f"{_find_compiler()}, Python.h")
 
 
 def encoders(timeout: float) -> Iterator[Finding]:

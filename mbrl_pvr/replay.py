@@ -3,8 +3,8 @@
 Why not torchrl: its memory-mapped buffer runs ahead of the weights and cannot be cut back to a checkpoint, and a sample
 of 16 × 64 × 768 float16 takes it 2.8 ms where NumPy takes 0.24 ms (2 cores, torchrl 0.14.1, both from 20 000 rows).
 
-Rows live in arrays (capacity in ticks, N, …) that are allocated once and overwritten as a ring. On disk the rows added
-between two checkpoints are one sealed segment file; a checkpoint names the segments that cover the ring.
+Rows live in arrays (ticks, N, …) that are allocated once and overwritten as a ring of `capacity` ticks. On disk the
+rows added between two checkpoints are one sealed segment file; a checkpoint names the segments that cover the ring.
 """
 
 from collections.abc import Sequence
@@ -23,34 +23,67 @@ from world_models.types import Batch, Obs, ObsShapes, SequenceSpec
 _ROUNDS = 8  # of drawing starts at random before all valid ones are listed
 
 
+Columns = dict[str, tuple[tuple[int, ...], type]]
+
+
+def row_bytes(shapes: ObsShapes, action_dim: int) -> int:
+    """Bytes of one row, the tick of one environment."""
+    return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in _columns(shapes, action_dim).values())
+
+
+def estimate(rows: int, bytes_per_step: int) -> str:
+    """One line on the memory that so many rows take."""
+    return f"replay: {rows:,} steps of {bytes_per_step:,} bytes, {rows * bytes_per_step / 1e9:.2f} GB when full"
+
+
+def require_memory(rows: int, bytes_per_step: int) -> None:
+    """ConfigError where so many rows do not fit into free memory."""
+    free = available_memory()
+    if rows * bytes_per_step > free:
+        raise ConfigError(
+            f"{estimate(rows, bytes_per_step)}, but {free / 1e9:.2f} GB of memory are available",
+            "replay.capacity",
+            f"At most {free // bytes_per_step:,} steps fit.",
+        )
+
+
+def _columns(shapes: ObsShapes, action_dim: int) -> Columns:
+    columns: Columns = {}
+    if shapes.feature is not None:
+        columns["feature"] = (shapes.feature, np.float16)
+    if shapes.pixels is not None:
+        columns["pixels"] = (shapes.pixels, np.uint8)
+    if shapes.proprio is not None:
+        columns["proprio"] = ((shapes.proprio,), np.float32)
+    columns |= {"action": ((action_dim,), np.float32), "reward": ((), np.float32), "age": ((), np.int32)}
+    return columns | dict.fromkeys(("is_first", "is_last", "is_terminal"), ((), np.bool_))
+
+
 class Replay:
     """The last `capacity` rows of `num_envs` environments that step together.
 
-    `bytes_per_step` is what one row takes; ConfigError where all rows would not fit into free memory.
+    `rows` is how many a run adds where no episode ends early. No more are taken from memory than it can fill;
+    ConfigError where they do not fit.
     """
 
-    def __init__(self, shapes: ObsShapes, action_dim: int, capacity: int, num_envs: int) -> None:
+    def __init__(
+        self, shapes: ObsShapes, action_dim: int, capacity: int, num_envs: int, *, rows: int | None = None
+    ) -> None:
         self.num_envs, self.capacity = num_envs, capacity // num_envs  # the latter in ticks
         if self.capacity < 2:
             raise ConfigError(
                 f"replay.capacity={capacity} leaves {self.capacity} rows for each of {num_envs} environments"
             )
-        columns: dict[str, tuple[tuple[int, ...], type]] = {}
-        if shapes.feature is not None:
-            columns["feature"] = (shapes.feature, np.float16)
-        if shapes.pixels is not None:
-            columns["pixels"] = (shapes.pixels, np.uint8)
-        if shapes.proprio is not None:
-            columns["proprio"] = ((shapes.proprio,), np.float32)
-        columns |= {"action": ((action_dim,), np.float32), "reward": ((), np.float32), "age": ((), np.int32)}
-        columns |= dict.fromkeys(("is_first", "is_last", "is_terminal"), ((), np.bool_))
-        self.bytes_per_step = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in columns.values())
-        self._require_memory()
+        self.bytes_per_step = row_bytes(shapes, action_dim)
+        self.expected = min(self.capacity * num_envs, capacity if rows is None else rows)  # rows, for estimates
+        require_memory(self.expected, self.bytes_per_step)
+        # a tick is a reset at most every second time; memory is taken from the system only where it is written
+        ticks = self.capacity if rows is None else min(self.capacity, 2 * (rows // num_envs + 1))
         self._data: dict[str, np.ndarray] = {
-            k: np.zeros((self.capacity, num_envs, *shape), kind) for k, (shape, kind) in columns.items()
+            k: np.zeros((ticks, num_envs, *shape), kind) for k, (shape, kind) in _columns(shapes, action_dim).items()
         }
         # the same memory as (rows, numbers of one row), for gathering
-        self._rows = {k: v.reshape(self.capacity * num_envs, -1) for k, v in self._data.items()}
+        self._rows = {k: v.reshape(ticks * num_envs, -1) for k, v in self._data.items()}
         self.ticks = 0  # added so far; row t lies at t % capacity
         self._age = np.full(num_envs, -1, np.int32)  # ticks since the first of the episode, of the newest row
         self._sealed = 0  # ticks below are on disk
@@ -64,22 +97,6 @@ class Replay:
 
     def __len__(self) -> int:
         return (self.ticks - self.oldest) * self.num_envs
-
-    @property
-    def estimate(self) -> str:
-        """One line on the memory that it takes when full."""
-        rows = self.capacity * self.num_envs
-        size = rows * self.bytes_per_step / 1e9
-        return f"replay: {rows:,} steps of {self.bytes_per_step:,} bytes, {size:.2f} GB when full"
-
-    def _require_memory(self) -> None:
-        rows, free = self.capacity * self.num_envs, available_memory()
-        if rows * self.bytes_per_step > free:
-            raise ConfigError(
-                f"{self.estimate}, but {free / 1e9:.2f} GB of memory are available",
-                "replay.capacity",
-                f"At most {free // self.bytes_per_step:,} steps fit.",
-            )
 
     def add(self, **columns: np.ndarray | None) -> None:
         """One tick of arrays (N, …): action, reward, is_first, is_last, is_terminal, and those of the observation.
@@ -221,4 +238,4 @@ class Replay:
         self.committed(state)
 
     def _shape(self) -> dict[str, Sequence[int]]:
-        return {name: list(array.shape) for name, array in self._data.items()}
+        return {name: [self.capacity, *array.shape[1:]] for name, array in self._data.items()}

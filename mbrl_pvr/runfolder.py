@@ -1,11 +1,12 @@
 """The run folder: who may write it, what it was made from, and how far it is. Layout in DESIGN section 7."""
 
+import errno
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +31,18 @@ from mbrl_pvr.yamlfile import dump_yaml, read_yaml
 
 FORMAT = 1  # of the run folder; raised when older versions of this code could not read it
 MAX_PATH = 3900  # bytes; names inside a run folder are shorter than the rest up to Linux's 4096
+_NOT_HERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)  # a folder cannot be made in this place
 HEARTBEAT = 15.0  # seconds between rewrites of status.json while nothing but the step changes
 
 
 class RunFolder:
     """A locked run folder. Made by `open` or `attach`; a context manager that releases the lock."""
 
-    def __init__(self, path: Path, config: dict[str, Any], manifest: dict[str, Any], held: Lock) -> None:
+    def __init__(
+        self, path: Path, config: dict[str, Any], manifest: dict[str, Any], held: Lock, made: Sequence[Path] = ()
+    ) -> None:
         self.path, self.config, self.manifest = path, config, manifest
-        self._lock = held
+        self._lock, self._made = held, made
         self._journals: dict[str, Journal] = {}
         self._status = read_status(path)
         self._beat = float("-inf")
@@ -58,12 +62,14 @@ class RunFolder:
         gives the lines of the ConfigError where it differs. A continued run keeps its configuration and manifest.
         """
         path = Path(path).absolute()
-        if is_new(path):
-            make_folders(path)
-        held = lock(path)
+        is_new(path)  # a place that is not ours stays as it is
+        made = [p for p in (path / LOCK_NAME, path, *path.parents) if not p.exists()]
+        held = _make_and_lock(path)
+        new = False
         try:
             _remove_all_leftovers(path)
-            if not (path / "manifest.json").exists():
+            new = is_new(path)
+            if new:
                 _create(path, config, identity)
             old_config, old_manifest = read_run(path)
             if old_manifest["identity"] != digest(identity):
@@ -71,8 +77,10 @@ class RunFolder:
                 raise ConfigError(
                     f"this run was made with another configuration:\n{lines}", str(path), "Give another --dir."
                 )
-            return cls(path, old_config, old_manifest, held)
+            return cls(path, old_config, old_manifest, held, made)
         except Exception:
+            if new:
+                _remove_start(path, made)
             held.release()
             raise
 
@@ -103,13 +111,18 @@ class RunFolder:
 
     @contextmanager
     def abandoned_on_error(self) -> Iterator[None]:
-        """For what a new run starts first: where it fails there was no run, and the files that name one are removed."""
+        """For what a run needs before its first step: where that fails for a new run, there was none.
+
+        The files that name it are removed, and lock and folder where this start made them and nothing else lies there.
+        A run that had begun before, or that holds a row or a checkpoint, stays as it is.
+        """
+        new = not self.manifest["complete"]
         try:
             yield
         except BaseException:
-            remove_files(
-                p for p in (self.path / n for n in ("manifest.json", "status.json", "config.yaml")) if p.exists()
-            )
+            logs = [journal.path for journal in self._journals.values()]
+            if new and not (self.path / "checkpoints").exists() and not any(log.stat().st_size for log in logs):
+                _remove_start(self.path, self._made, logs)
             raise
 
     @property
@@ -211,11 +224,43 @@ def read_status(path: Path | str) -> dict[str, Any]:
 
 
 def _create(path: Path, config: dict[str, Any], identity: Any) -> None:
-    if not is_new(path):
-        return
     entry = write_atomic(path / "config.yaml", dump_yaml(plain(config)).encode())
     own = {"format": FORMAT, "mbrl_pvr": __version__, "identity": digest(identity), "config": entry, "complete": False}
     write_atomic(path / "manifest.json", sealed_json(own))
+
+
+def _make_and_lock(path: Path) -> Lock:
+    """Lock the folder, made where it is missing; again where a start that failed removed either in between."""
+    while True:
+        try:
+            make_folders(path)
+        except StorageError as error:
+            if getattr(error.__cause__, "errno", None) not in _NOT_HERE:
+                raise
+            hint = "Give another --dir, below a folder that you may write to."
+            raise StorageError(error.what, error.where, hint) from error
+        try:
+            held = lock(path)
+        except StorageError:
+            if path.exists():
+                raise
+            continue
+        try:
+            if os.path.samestat(os.fstat(held._fd), held.path.stat()):
+                return held
+        except FileNotFoundError:
+            pass
+        held.release()  # a lock on a file that has no name any more keeps nobody out
+
+
+def _remove_start(path: Path, made: Sequence[Path], logs: Sequence[Path] = ()) -> None:
+    """Remove what names a run that never began, then of `made` (inner first) what holds nothing else."""
+    with suppress(OSError, StorageError):  # the error that led here is the one to report
+        names = [path / name for name in ("manifest.json", "status.json", "config.yaml")]
+        remove_files(p for p in (*names, *logs) if p.exists())
+        if os.listdir(path) == [LOCK_NAME]:
+            for entry in made:
+                entry.rmdir() if entry.is_dir() else entry.unlink()
 
 
 def _remove_all_leftovers(path: Path) -> None:

@@ -22,6 +22,8 @@ from mbrl_pvr.build import (
     env_config,
     pick_compile,
     pick_device,
+    planned_shapes,
+    refuse_short_episodes,
     setup_process,
 )
 from mbrl_pvr.collect import Collector
@@ -30,8 +32,8 @@ from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError
 from mbrl_pvr.features import Features
 from mbrl_pvr.logger import Logger
-from mbrl_pvr.replay import Replay
-from mbrl_pvr.runfolder import RunFolder, read_run
+from mbrl_pvr.replay import Replay, estimate, require_memory, row_bytes
+from mbrl_pvr.runfolder import RunFolder, is_new, read_run
 from mbrl_pvr.sinks import make_sinks, require_sinks
 from mbrl_pvr.storage import plain, require_space
 from world_models.agent import Agent
@@ -132,9 +134,9 @@ class _Parts:
         """What the results depend on beside the configuration."""
         encoder = self.features.encoder
         return {
-            "command": sys.argv,
+            "command": _command(),
             "git": _git_state(),
-            "versions": {name: version(name) for name in VERSIONS} | {"python": platform.python_version()},
+            "versions": _versions(self.device),
             "device": str(self.device),
             "threads": torch.get_num_threads(),
             "compiled": self.compiled,
@@ -150,32 +152,52 @@ def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
     """The run in `directory`, new or continued from its newest whole checkpoint; closes everything at the end."""
     identity = {"sha256": config.identity(wanted)}
     require_sinks(wanted.sinks)
+    if is_new(directory):
+        _require_room(wanted, Path(directory), row_bytes(planned_shapes(wanted), action_dim=1))
     with ExitStack() as stack:
         parts = _Parts(wanted, stack)
         run = stack.enter_context(RunFolder.open(directory, config.to_dict(wanted), identity=identity, diff=_diff))
-        if not run.manifest["complete"]:
-            with run.abandoned_on_error():
-                run.set_manifest(parts.manifest())
-        setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
-        facts, features, device = parts.facts, parts.features, parts.device
-        _refuse_other_encoder(run, features)
-        agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
-        replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num)
-        require_space(run.path, _disk_needed(wanted, replay), "this run")
-        saved = checkpoint.restore(run)
-        sinks = make_sinks(wanted.sinks, run)
-        repeat = wanted.env.action_repeat
-        logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=Display()))
-        collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
-        session = Session(run, wanted, agent, features, device, 0, replay, collector, logger)
-        if saved is not None:
-            session.restore(saved)
+        with run.abandoned_on_error():
+            session = _assemble(run, parts, stack)
         yield session
 
 
-def _disk_needed(chosen: RunConfig, replay: Replay) -> int:
-    """Bytes of replay on disk by the end of the run, with a fifth to spare; weights are checked at each save."""
-    return int(1.2 * min(chosen.steps, chosen.replay.capacity) * replay.bytes_per_step)
+def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
+    """Everything that a run needs before its first step, in the state of its newest whole checkpoint."""
+    wanted = parts.config
+    if not run.manifest["complete"]:
+        refuse_short_episodes(wanted, parts.facts)
+        run.set_manifest(parts.manifest())
+    setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
+    facts, features, device = parts.facts, parts.features, parts.device
+    _refuse_other_encoder(run, features)
+    agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
+    rows = _rows(wanted, facts.episode_length)
+    replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num, rows=rows)
+    _log.info(estimate(replay.expected, replay.bytes_per_step))
+    _require_room(wanted, run.path, replay.bytes_per_step)
+    saved = checkpoint.restore(run)
+    sinks = make_sinks(wanted.sinks, run)
+    repeat = wanted.env.action_repeat
+    logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=Display()))
+    collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
+    session = Session(run, wanted, agent, features, device, 0, replay, collector, logger)
+    if saved is not None:
+        session.restore(saved)
+    return session
+
+
+def _rows(chosen: RunConfig, episode_length: int) -> int:
+    """Rows of replay that a run adds where no episode ends early: its steps, and a first frame for each episode."""
+    num = chosen.env.num
+    return chosen.steps + num * (chosen.steps // (num * episode_length) + 2)
+
+
+def _require_room(chosen: RunConfig, path: Path, bytes_per_step: int) -> None:
+    """ConfigError, StorageError: memory and disk for replay by the end of the run; weights are checked at each save."""
+    rows = min(chosen.steps, chosen.replay.capacity)
+    require_memory(rows, bytes_per_step)
+    require_space(path, int(1.2 * rows * bytes_per_step), "this run")
 
 
 def split_carry(carry: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -221,16 +243,32 @@ def _refuse_other_encoder(run: RunFolder, features: Features) -> None:
         )
 
 
+def _command() -> list[str]:
+    """What was typed; after a call from Python, what repeats the run from inside its folder."""
+    typed = Path(sys.argv[0]).name == "mbrl-pvr"
+    return sys.argv if typed else ["mbrl-pvr", "train", "--config", "./config.yaml"]
+
+
+def _versions(device: torch.device) -> dict[str, str | None]:
+    """Of packages and Python, and of the GPU's driver where one is used."""
+    found: dict[str, str | None] = {name: version(name) for name in VERSIONS}
+    found["python"] = platform.python_version()
+    if device.type == "cuda":
+        found["nvidia_driver"] = _ask("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return found
+
+
 def _git_state() -> dict[str, Any] | None:
     """Commit of the checkout that this code runs from, and whether it was changed; None for an installed package."""
+    commit, changes = _ask("git", "rev-parse", "HEAD"), _ask("git", "status", "--porcelain", "--untracked-files=no")
+    return None if commit is None or changes is None else {"commit": commit, "dirty": bool(changes)}
 
-    def git(*args: str) -> str:
-        done = subprocess.run(
-            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-        )
-        return done.stdout.strip()
 
+def _ask(*command: str) -> str | None:
+    """What a program prints, run beside this file; None where it is not there or fails."""
+    folder = Path(__file__).parent
     try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()

@@ -88,7 +88,7 @@ class RunConfig:
     checkpoint_every: int = 5000  # agent steps
     keep_checkpoints: int = 2  # the newest ones; at least two, since the newest may be damaged
     log_every: int = 500  # agent steps
-    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: where it is measured to pay
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU
     sinks: tuple[str, ...] = ("tensorboard",)  # where curves also go: tensorboard, wandb, trackio, mlflow; [] for none
     debug: bool = False  # shrunk by --debug to under a minute; every code path is kept
     env: EnvConfig = field(default_factory=EnvConfig)
@@ -110,6 +110,7 @@ class RunConfig:
             if (value := values.get(key)) is not None and value > high:
                 raise ValueError(f"{key}={value} must be at most {high}")
         self._check_replay()
+        self._check_random_steps()
 
     def _check_replay(self) -> None:
         rows, length = self.replay.capacity // self.env.num, self.agent.horizon + 1
@@ -121,4 +122,11 @@ class RunConfig:
         if self.agent.batch_size > self.replay.capacity:
             raise ValueError(
                 f"agent.batch_size={self.agent.batch_size} is above replay.capacity={self.replay.capacity}"
+            )
+
+    def _check_random_steps(self) -> None:
+        if self.random_steps <= self.agent.horizon * self.env.num:
+            raise ValueError(
+                f"random_steps={self.random_steps} must be above agent.horizon={self.agent.horizon} times"
+                f" env.num={self.env.num}: learning begins after them, on sequences of {self.agent.horizon + 1} steps"
             )

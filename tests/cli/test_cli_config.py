@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mbrl_pvr.config import (
+    SMALLEST_PIXELS,
     RunConfig,
     agents,
     diff,
@@ -118,7 +119,7 @@ def test_encoder_path_with_odd_characters_becomes_absolute(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     odd = tmp_path / "it's (mine), {1}=é.pth"
     odd.write_bytes(b"")
-    config = load_config(["encoder=random_resnet18", f"encoder.weights=./{odd.name}"])
+    config = load_config(["encoder=resnet18_in1k", f"encoder.weights=./{odd.name}"])
     assert config.encoder.weights == str(odd)
 
 
@@ -185,12 +186,26 @@ def test_shrink_is_small_and_keeps_the_choices() -> None:
         (["encoder=scratch", "encoder.truncate=2"], ["encoder=scratch", "encoder.truncate"]),
         (["encoder.trainable=1"], ["trainable=1", "frozen"]),
         (["encoder=dinov2_vits14", "env.size=64"], ["env.size=64", "256"]),
+        (["encoder=scratch", "env.size=38"], ["env.size=38", "at least 39"]),
+        (["random_steps=0"], ["random_steps=0", "agent.horizon=3"]),
+        (["random_steps=12", "env.num=4"], ["random_steps=12", "env.num=4"]),
+        (["encoder=random_resnet18", f"encoder.weights={__file__}"], ["random_resnet18", "encoder.weights"]),
     ],
 )
 def test_impossible_combinations_name_both_values(overrides: list[str], words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(overrides)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_the_smallest_frames_for_scratch_are_those_that_the_convolutions_leave_something_of() -> None:
+    from torch import Generator
+
+    from world_models.tdmpc2.encoder import PixelEncoder
+
+    outputs = [PixelEncoder(3, size, 1, Generator()).outputs for size in (SMALLEST_PIXELS - 1, SMALLEST_PIXELS)]
+    assert outputs == [0, 1]
+    assert load_config(["encoder=scratch", f"env.size={SMALLEST_PIXELS}"]).env.size == SMALLEST_PIXELS
 
 
 def test_overrides_as_one_text_are_refused() -> None:

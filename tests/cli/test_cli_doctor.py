@@ -99,6 +99,26 @@ def test_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.status == NOTE and "gcc g++" in found.fix
 
 
+def test_the_compiler_that_is_named_counts_and_a_run_asks_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import torch
+
+    from mbrl_pvr.build import pick_compile
+    from mbrl_pvr.config import load_config
+
+    config, cpu = load_config(["compile=on"]), torch.device("cpu")
+    monkeypatch.setattr(doctor.sysconfig, "get_path", lambda name: str(Path(__file__).parent))
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name if name == "icpx" else None)
+    assert not pick_compile(config, cpu) and "gcc g++ python3-dev" in caplog.text
+    monkeypatch.setenv("CXX", "icpx")
+    assert doctor.compiler_lacks() == ["python3-dev"] and not pick_compile(config, cpu)
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor, "compiler_lacks", list)
+    monkeypatch.setattr("mbrl_pvr.build.compiler_lacks", list)
+    assert pick_compile(config, cpu) and findings(doctor.compiler)["compiler"].status == OK
+
+
 def test_encoders_at_hand_follow_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MBRL_PVR_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

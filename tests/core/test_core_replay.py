@@ -271,8 +271,31 @@ def test_wrong_shapes_and_types_are_refused(wrong):
 def test_memory_is_counted_and_checked_before_it_is_taken(monkeypatch):
     study = Replay(ObsShapes(feature=(768,)), 6, 1_000_000, 1)
     assert study.bytes_per_step * 1_000_000 < 1.7e9
-    assert study.estimate == "replay: 1,000,000 steps of 1,571 bytes, 1.57 GB when full"
+    line = "replay: 1,000,000 steps of 1,571 bytes, 1.57 GB when full"
+    assert replay_module.estimate(study.expected, study.bytes_per_step) == line
     monkeypatch.setattr(replay_module, "available_memory", lambda: 10_000_000)
     with pytest.raises(ConfigError, match=r"1.57 GB when full, but 0.01 GB of memory are available") as caught:
         Replay(ObsShapes(feature=(768,)), 6, 1_000_000, 1)
     assert "6,365 steps fit" in str(caught.value)
+
+
+@pytest.mark.parametrize("lengths", [[[2], [2]], [[1, 2], [7]], [[30], [30]]])
+def test_memory_is_taken_for_what_a_run_can_fill_and_changes_nothing(lengths, tmp_path):
+    """Up to the most ticks that 20 steps take, where every second one is a reset."""
+    rows, spec = counting_rows(lengths, 2 * (20 // NUM) + 1), SequenceSpec(5, 2, stack=3)
+    large = make(1000)
+    small = Replay(ObsShapes(feature=(2,), pixels=(1, 2, 3), proprio=1), 1, 1000 * NUM, NUM, rows=20 + 2 * NUM)
+    assert sum(v.nbytes for v in small._data.values()) < sum(v.nbytes for v in large._data.values()) / 20
+    for replay in (large, small):
+        fill(replay, rows)
+    a, b = large.sample(spec, rng(1, "sample")), small.sample(spec, rng(1, "sample"))
+    assert torch.equal(a.obs.proprio, b.obs.proprio) and torch.equal(a.reward, b.reward)
+    assert small.seal(tmp_path / "small")["shape"] == large.seal(tmp_path / "large")["shape"]
+
+
+def test_memory_is_demanded_for_what_a_run_fills_not_for_the_capacity(monkeypatch):
+    monkeypatch.setattr(replay_module, "available_memory", lambda: 10_000_000)
+    few = Replay(ObsShapes(feature=(768,)), 6, 900_000_000, 1, rows=6000)
+    assert few.expected == 6000
+    with pytest.raises(ConfigError, match="replay: 7,000 steps"):
+        Replay(ObsShapes(feature=(768,)), 6, 900_000_000, 1, rows=7000)

@@ -255,3 +255,68 @@ def test_a_run_of_a_newer_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(IntegrityError, match=r"newer version: needs mbrl-pvr >= 9\.0"):
         open_run(tmp_path)
+
+
+# ---- a start that fails ----------------------------------------------------------------------------------------------
+
+
+def failing_start(path, config=CONFIG):
+    with pytest.raises(RuntimeError, match="no weights"), open_run(path, config) as run, run.abandoned_on_error():
+        run.set_manifest({"device": "cpu"})
+        run.journal("metrics.jsonl")
+        raise RuntimeError("no weights")
+
+
+def test_a_start_that_fails_leaves_what_was_there(tmp_path):
+    failing_start(tmp_path / "a" / "b" / "run")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    failing_start(tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+    with open_run(tmp_path / "mine", {"seed": 2}):  # another configuration may follow
+        pass
+
+
+def test_a_failed_start_keeps_foreign_files_and_runs_that_have_begun(tmp_path):
+    path = tmp_path / "run"
+    with pytest.raises(RuntimeError), open_run(path) as run, run.abandoned_on_error():
+        (path / "notes.txt").write_text("mine")
+        raise RuntimeError
+    assert sorted(p.name for p in path.iterdir()) == [".lock", "notes.txt"]
+    for name, begin in (
+        ("row", lambda run: run.journal("metrics.jsonl").append({"step": 1})),
+        ("checkpoint", lambda run: (run.path / "checkpoints").mkdir()),
+    ):
+        with pytest.raises(RuntimeError), open_run(tmp_path / name) as run, run.abandoned_on_error():
+            begin(run)
+            raise RuntimeError
+        assert read_run(tmp_path / name)[0] == CONFIG
+    with open_run(tmp_path / "begun") as run:
+        run.set_manifest({})
+    failing_start(tmp_path / "begun")
+    assert read_run(tmp_path / "begun")[0] == CONFIG
+
+
+def test_a_lock_on_a_file_that_was_removed_is_not_taken_for_one(tmp_path, monkeypatch):
+    """Another start opened `.lock`, failed, and removed it before we had locked it."""
+    path, real, taken = tmp_path / "run", runfolder.lock, []
+
+    def slow(folder):
+        held = real(folder)
+        if not taken:
+            (folder / ".lock").unlink()
+            folder.rmdir()
+        taken.append(held)
+        return held
+
+    monkeypatch.setattr(runfolder, "lock", slow)
+    with open_run(path):
+        assert len(taken) == 2
+        monkeypatch.undo()
+        with pytest.raises(RunLocked):
+            lock(path)
+
+
+def test_a_place_where_no_folder_can_be_made_comes_with_a_hint(tmp_path):
+    with pytest.raises(StorageError, match=r"mkdir(.|\n)*Give another --dir"):
+        open_run("/proc/no/run")

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from mbrl_pvr import trainer
-from mbrl_pvr.errors import Unavailable
+from mbrl_pvr import replay, session, trainer
+from mbrl_pvr.config import load_config
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.errors import ConfigError, Error, StorageError, Unavailable
 
 
 def test_a_run_sends_its_curves_where_the_key_says(
@@ -32,3 +34,62 @@ def test_a_sink_that_is_not_installed_stops_the_run_before_it_begins(
     with pytest.raises(Unavailable, match=r'pip install "mbrl-pvr\[wandb\]"'):
         trainer.train(make_config("sinks=[wandb]"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("resource", ["memory", "disk"])
+def test_too_little_room_is_told_before_anything_starts(
+    resource: str, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if resource == "memory":
+        monkeypatch.setattr(replay, "available_memory", lambda: 1000)
+    else:
+        monkeypatch.setattr("mbrl_pvr.storage.free_space", lambda path: 1000)
+    monkeypatch.setattr(session, "_Parts", None)  # neither simulator nor encoder is even named
+    with pytest.raises((ConfigError, StorageError), match=r"GB of memory|needs .* bytes"):
+        trainer.train(make_config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corrected_command_starts_where_the_wrong_one_failed(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that only the whole row exceeds is noticed late, with environments and encoder up."""
+    config = make_config()
+    monkeypatch.setattr(replay, "available_memory", lambda: 200 * (2 * 32 + 20))
+    with pytest.raises(ConfigError, match="GB of memory"):
+        trainer.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.undo()
+    corrected = make_config("agent.lr=1e-3")
+    assert trainer.train(corrected, tmp_path / "run").steps == corrected.steps
+
+
+@pytest.mark.parametrize(
+    ("overrides", "env"),
+    [
+        (("env.shifts=color_easy",), "counting/default"),  # it has no colours
+        (("env.camera=9", "encoder=state"), "dmc/pendulum-swingup"),
+        (("agent.horizon=5", "env.action_repeat=10"), "counting/default"),  # episodes of 3 steps
+    ],
+)
+def test_what_only_the_simulator_knows_stops_the_start_and_leaves_nothing(
+    overrides: tuple[str, ...], env: str, make_config: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(Error) as caught:
+        trainer.train(make_config(*overrides, env=env), tmp_path / "run")
+    assert caught.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_episode_may_be_just_as_long_as_the_horizon(make_config: Any, tmp_path: Path) -> None:
+    config = make_config("agent.horizon=4", "env=dmc/pendulum-swingup", "encoder=state")
+    config = type(config)(**{**vars(config), "env": EnvConfig(**{**vars(config.env), "max_steps": 4})})
+    assert trainer.train(config, tmp_path / "run").steps == config.steps
+
+
+def test_a_python_call_is_recorded_as_the_command_that_repeats_it(make_config: Any, tmp_path: Path) -> None:
+    config = make_config()
+    trainer.train(config, tmp_path / "run")
+    command = json.loads((tmp_path / "run" / "manifest.json").read_text())["command"]
+    assert command == ["mbrl-pvr", "train", "--config", "./config.yaml"]
+    assert load_config([], tmp_path / "run" / "config.yaml") == config
