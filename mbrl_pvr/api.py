@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")  # where runs go that are given no folder
 DEBUG_EPISODES = 2
+PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
+    *("env", "seed", "env.render", "env.shifts", "env.severity", "env.factors", "env.camera", "env.action_repeat"),
+    *("env.backend", "env.time_limit"),
+)
 
 
 def configure(
@@ -150,25 +154,44 @@ def pretrain(
     """Train the study's autoencoder on frames of `env=…` and write an encoder file for `encoder=PATH`.
 
     `env=A,B` names several tasks; `frames` is how many to render of each under random actions, or the run folders that
-    kept pixels to take them from.
+    kept pixels to take them from. Of the configuration only `PRETRAIN_KEYS` mean something, with runs `env` and `seed`.
     """
+    from mbrl_pvr.config import from_dict
     from mbrl_pvr.names import safe_name
+    from mbrl_pvr.runfolder import read_run
 
-    _at_least(1, steps=steps, frames=frames if isinstance(frames, int) else len(frames))
+    runs = [] if isinstance(frames, int) else list(frames)
+    _at_least(1, steps=steps, frames=frames if isinstance(frames, int) else len(runs))
+    _check_pretrain_keys(overrides, ("env", "seed") if runs else PRETRAIN_KEYS)
     names = next((text.removeprefix("env=").split(",") for text in reversed(overrides) if text.startswith("env=")), [])
     shared = [text for text in overrides if not text.startswith("env=")]
     chosen = [configure([*shared, f"env={name}"], debug=debug) for name in names] or [configure(shared, debug=debug)]
+    seen = [from_dict(read_run(run)[0]).env.name for run in runs]
+    task = chosen[0].env.name if names or not seen else seen[0]
     if debug:
         steps, frames = min(steps, 20), min(frames, 64) if isinstance(frames, int) else frames
     from mbrl_pvr import pretraining
 
     return pretraining.autoencoder(
         [config.env for config in chosen],
-        Path(out or f"autoencoder-{safe_name(chosen[0].env.name)}.safetensors"),
+        Path(out or f"autoencoder-{safe_name(task)}.safetensors"),
         frames=frames,
         steps=steps,
         seed=chosen[0].seed,
+        progress=pretraining.plain_progress(),
     )
+
+
+def _check_pretrain_keys(overrides: Sequence[str], accepted: Sequence[str]) -> None:
+    """ConfigError for a key that would change nothing, and for a mapping, which may hold one."""
+    from mbrl_pvr.errors import ConfigError
+
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key.strip() not in accepted or value.startswith("{"):
+            option = "Give --steps N. " if key.strip() == "steps" else ""
+            what = f"{key.strip()!r} means nothing here"
+            raise ConfigError(what, f"override {text!r}", f"{option}Accepted: {', '.join(f'{k}=' for k in accepted)}")
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

@@ -4,6 +4,9 @@ Frames come from held random actions, or from run folders that kept pixels (enco
 most states unseen. Beside the file stand its loss curve and a picture of reconstructions.
 """
 
+import math
+import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +18,7 @@ from PIL import Image
 
 from mbrl_pvr import checkpoint, envs
 from mbrl_pvr.envs import EnvConfig
-from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.errors import ConfigError, IntegrityError
 from mbrl_pvr.seeding import derive, rng
 from mbrl_pvr.storage import make_folders, replace_atomic
 from mbrl_pvr.tensorfile import load
@@ -26,7 +29,7 @@ EPISODE_CAP = 50  # agent steps before the next reset: many starting states, loo
 KEEP_EVERY = 4  # agent steps from one kept frame to the next: neighbours look alike, and another episode is worth more
 BATCH = 64
 LEARNING_RATE = 1e-3  # peak of a cosine schedule
-SHOWN = 12  # frames in the picture of reconstructions
+SHOWN = 12  # frames in the picture of reconstructions, where there are so many
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 
@@ -52,10 +55,12 @@ def autoencoder(
 ) -> Path:
     """Train on `frames` frames of each task, or on all frames of the run folders `frames`, for `steps` batches of 64.
 
-    Returns the encoder file. Raises ConfigError where a run kept no frames.
+    Returns the encoder file. Raises ConfigError where `out` is a folder or a run kept no frames, before any work, and
+    IntegrityError where training diverges.
     """
     out = Path(out)
-    make_folders(out.absolute().parent)
+    if out.is_dir():
+        raise ConfigError("the encoder file would replace a folder", str(out), "Name a file: --out NAME.safetensors")
     if isinstance(frames, int):
         data = _joined([random_frames(task, frames, seed, progress) for task in tasks])
         sources = [
@@ -64,6 +69,7 @@ def autoencoder(
     else:
         data = _joined([run_frames(run) for run in frames])
         sources = [f"frames of run {Path(run).name}" for run in frames]
+    make_folders(out.absolute().parent)  # only now: a request that cannot be met leaves nothing behind
     model, curve = _fit(data, steps, seed, feature_dim, progress)
     card: dict[str, Any] = {
         "recipe": f"convolutional autoencoder, Adam {LEARNING_RATE} with cosine decay, batch {BATCH}, {steps} steps; "
@@ -78,6 +84,19 @@ def autoencoder(
     _draw_curve(path.with_name(f"{path.stem}_loss.png"), curve)
     _draw_reconstructions(path.with_name(f"{path.stem}_reconstruction.png"), model, data, seed)
     return path
+
+
+def plain_progress(every: float = 1.0) -> Progress:
+    """Progress as lines on standard error, at most one in `every` seconds."""
+    printed = -math.inf
+
+    def show(done: int, total: int, what: str) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= every:
+            printed = time.monotonic()
+            print(f"{done:,}/{total:,} {what}", file=sys.stderr, flush=True)
+
+    return show
 
 
 def random_frames(config: EnvConfig, count: int, seed: int, progress: Progress) -> Frames:
@@ -138,7 +157,9 @@ def _joined(parts: Sequence[Frames]) -> Frames:
 def _fit(
     data: Frames, steps: int, seed: int, feature_dim: int, progress: Progress
 ) -> tuple[ConvAutoencoder, list[list[float]]]:
-    """The trained model and its loss curve [[step, mean loss since the last point], …]."""
+    """The trained model and its loss curve [[step, mean loss since the last point], …]; IntegrityError where the loss
+    is not finite.
+    """
     torch.manual_seed(derive(seed, "autoencoder"))
     model = ConvAutoencoder(feature_dim)
     optimiser = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
@@ -150,11 +171,13 @@ def _fit(
         chosen = noise.integers(0, len(data.frames), BATCH)
         frames, background = data.frames[chosen], data.background[data.group[chosen]]
         loss = model.loss(torch.from_numpy(frames), torch.from_numpy(background))
+        recent.append(loss.item())
+        if not math.isfinite(recent[-1]):
+            raise IntegrityError(f"the loss of step {step} is {recent[-1]}; nothing is written", "autoencoder")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-        recent.append(loss.item())
         if step % max(1, steps // 100) == 0 or step == steps:
             curve.append([step, float(f"{np.mean(recent):.5g}")])
             progress(step, steps, f"autoencoder, loss {curve[-1][1]:.5f}")
@@ -176,11 +199,11 @@ def _draw_curve(path: Path, curve: list[list[float]]) -> None:
 
 def _draw_reconstructions(path: Path, model: ConvAutoencoder, data: Frames, seed: int) -> None:
     """Frames above, what the feature remembers of them below."""
-    chosen = np.sort(rng(seed, "autoencoder-shown").choice(len(data.frames), SHOWN, replace=False))
+    count = min(SHOWN, len(data.frames))
+    chosen = np.sort(rng(seed, "autoencoder-shown").choice(len(data.frames), count, replace=False))
     frames = data.frames[chosen]
     rebuilt = model.reconstruct(torch.from_numpy(frames)).numpy()
     rows = [np.concatenate(list(row), axis=1) for row in (frames, rebuilt)]
     with replace_atomic(path) as temporary:
-        Image.fromarray(np.concatenate(rows)).resize((SHOWN * SIZE * 2, 4 * SIZE), Image.Resampling.NEAREST).save(
-            temporary
-        )
+        picture = Image.fromarray(np.concatenate(rows))
+        picture.resize((count * SIZE * 2, 4 * SIZE), Image.Resampling.NEAREST).save(temporary)

@@ -142,6 +142,8 @@ def analyze(
         return
     for name, paths in report["figures"].items():
         say(f"{name}: {', '.join(map(str, paths))}")
+        for note in report.get("notes", {}).get(name, ()):
+            say(f"  {note}")
     for lack in report["missing"]:
         say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}. Make it: {lack['command']}")
     for run in report["unfinished"]:
@@ -151,7 +153,9 @@ def analyze(
 def autoencoder(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="env=NAME seed=1 frames=3000, or frames=RUN,RUN: pixels of runs"),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="env=NAME[,NAME] seed=1 env.shifts=… frames=3000, or frames=RUN,RUN"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Encoder file [default: autoencoder-<task>.safetensors].")

@@ -1,0 +1,163 @@
+"""Pretraining of the autoencoder: requests that cannot be met leave nothing, small ones work, and progress is told."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pvr_zoo
+from mbrl_pvr import api, pretraining
+from mbrl_pvr.config import load_config
+from mbrl_pvr.envs import EnvConfig
+from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
+from mbrl_pvr.pretraining import Frames
+from pvr_zoo import ConvAutoencoder
+
+TASK = EnvConfig(name="counting/default")
+
+
+def frames(count: int) -> Frames:
+    random = np.random.default_rng(3)
+    pixels = random.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+    return Frames(pixels, np.zeros(count, int), pixels[:1])
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames without a simulator."""
+    monkeypatch.setattr(pretraining, "random_frames", lambda config, count, seed, progress: frames(count))
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any work is a failure."""
+
+    def work(*_: object) -> None:
+        raise AssertionError("work was done before the request was checked")
+
+    for name in ("random_frames", "run_frames", "_fit"):
+        monkeypatch.setattr(pretraining, name, work)
+
+
+@pytest.mark.parametrize("count", [1, 5, 13])
+def test_few_frames_are_enough(drawn: None, tmp_path: Path, count: int) -> None:
+    path = pretraining.autoencoder([TASK], tmp_path / "a" / "x.safetensors", frames=count, steps=2, seed=1)
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "x.safetensors",
+        "x_loss.png",
+        "x_reconstruction.png",
+    ]
+    assert pvr_zoo.create(path).spec.feature_shape == (256,)
+    with Image.open(path.parent / "x_reconstruction.png") as picture:
+        assert picture.size == (min(count, 12) * 128, 256)
+
+
+def test_a_folder_as_the_encoder_file_is_refused_before_any_work(untouched: None, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="would replace a folder"):
+        pretraining.autoencoder([TASK], tmp_path, frames=5, steps=2, seed=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_without_frames_leave_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "x.safetensors"
+    with pytest.raises(StorageError, match="no run here"):
+        pretraining.autoencoder([TASK], out, frames=[tmp_path / "no" / "run"], steps=2, seed=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_at_once(drawn: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([1.0, float("nan")])
+
+    def loss(self: ConvAutoencoder, images: torch.Tensor, background: torch.Tensor) -> torch.Tensor:
+        return next(self.parameters()).sum() * 0 + next(steps)
+
+    monkeypatch.setattr(ConvAutoencoder, "loss", loss)
+    with pytest.raises(IntegrityError, match="loss of step 2 is nan"):
+        pretraining.autoencoder([TASK], tmp_path / "x.safetensors", frames=5, steps=9, seed=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("steps=3", "--steps"),
+        ("agent.lr=5", "env.render="),
+        ("env.max_steps=3", "env.time_limit="),
+        ("env.pixels=false", "seed="),
+        ("env.size=84", "env.camera="),
+        ("env.name=dmc/walker-walk", "env="),
+        ("env={max_steps: 3}", "env="),
+        ("encoder=scratch", "env="),
+        ("nothing", "env="),
+    ],
+)
+def test_keys_that_would_change_nothing_are_refused(untouched: None, override: str, word: str) -> None:
+    with pytest.raises(ConfigError, match="means nothing here") as caught:
+        api.pretrain([override])
+    text = str(caught.value)
+    assert repr(override.partition("=")[0]) in text and word in text and len(text.splitlines()) == 2
+
+
+def test_the_keys_that_are_accepted_reach_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(pretraining, "autoencoder", lambda *given, **named: calls.append((given, named)))
+    keys = ["env.render=fast", "env.shifts=color_easy", "env.severity=0.5", "env.factors=[floor]", "env.camera=1"]
+    keys += ["env.action_repeat=4", "env.backend=osmesa", "env.time_limit=2.5", "seed=7"]
+    assert {key.partition("=")[0] for key in keys} | {"env"} == set(api.PRETRAIN_KEYS)
+    api.pretrain(["env=counting/default,dmc/walker-walk", *keys], frames=20)
+    ((tasks, out), named) = calls[0]
+    assert [task.name for task in tasks] == ["counting/default", "dmc/walker-walk"]
+    assert tasks[1].render == "fast" and tasks[1].time_limit == 2.5 and tasks[1].factors == ("floor",)
+    assert out == Path("autoencoder-counting-default.safetensors")
+    assert (named["frames"], named["seed"]) == (20, 7)
+
+
+def test_frames_of_runs_name_the_file_after_the_task_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default task has no part in it; keys of rendering are refused, since nothing is rendered."""
+    from mbrl_pvr.config import diff, identity, to_dict
+    from mbrl_pvr.runfolder import RunFolder
+
+    config = load_config(["env=counting/default", "encoder=scratch"])
+    run = tmp_path / "run"
+    RunFolder.open(run, to_dict(config), identity=identity(config), diff=diff).close()
+    calls = []
+    monkeypatch.setattr(pretraining, "autoencoder", lambda *given, **named: calls.append(given[1]))
+    api.pretrain(frames=[run])
+    api.pretrain(["env=dmc/walker-walk"], frames=[run])
+    api.pretrain([], tmp_path / "mine.safetensors", frames=[run])
+    assert [path.name for path in calls] == [
+        "autoencoder-counting-default.safetensors",
+        "autoencoder-dmc-walker-walk.safetensors",
+        "mine.safetensors",
+    ]
+    with pytest.raises(ConfigError, match=r"'env\.render' means nothing here"):
+        api.pretrain(["env.render=fast"], frames=[run])
+    with pytest.raises(StorageError, match="no run here"):
+        api.pretrain(frames=[tmp_path / "none"])
+
+
+def test_the_command_says_how_far_it_is_on_standard_error(
+    drawn: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mbrl_pvr.cli.main import main
+
+    out = tmp_path / "x.safetensors"
+    command = ["pretrain", "autoencoder", "env=counting/default", "frames=5", "--steps", "2", "--out", str(out)]
+    assert main([*command, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {"path": str(out)}
+    assert shown.err.startswith("1/2 autoencoder, loss ")
+
+
+def test_progress_is_one_line_in_a_while(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = iter([0.0, 0.0, 0.5, 0.9, 1.0, 1.0, 1.5])
+    monkeypatch.setattr("mbrl_pvr.pretraining.time.monotonic", lambda: next(now))
+    show = pretraining.plain_progress()
+    for done in range(1, 6):
+        show(done, 5000, "frames")
+    assert capsys.readouterr().err == "1/5,000 frames\n4/5,000 frames\n"
