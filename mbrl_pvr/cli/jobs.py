@@ -16,7 +16,10 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tiny sizes, under a minute; every code path is kept.")]
 Brief = Annotated[
-    bool, typer.Option("--debug", help="At most 2 episodes of at most 20 steps; files about cut ones go to RUN/debug.")
+    bool,
+    typer.Option(
+        "--debug", help="At most 2 episodes of at most 20 steps; files go to RUN/debug if the run's are longer."
+    ),
 ]
 
 
