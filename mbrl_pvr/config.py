@@ -30,7 +30,7 @@ from mbrl_pvr.schema import (
     section,
     unknown_key,
 )
-from mbrl_pvr.settings import EncoderConfig, EvalConfig, ReplayConfig, RunConfig
+from mbrl_pvr.settings import EncoderConfig, EvalConfig, ReplayConfig, RunConfig, shrink
 from mbrl_pvr.sinks import check_sinks
 from mbrl_pvr.yamlfile import dump_flow, dump_yaml, read_yaml
 
@@ -56,7 +56,9 @@ __all__ = [
 
 DEFAULT_AGENT = "tdmpc2"
 WITHOUT_ENCODER = ("scratch", "state")  # the agent gets pixels, or the simulator's state, instead of features
-NOT_IDENTITY = ("device", "threads", "compile", "sinks")  # how a run is computed, not what is computed
+# how a run is computed or called, not what is computed
+NOT_IDENTITY = ("device", "threads", "compile", "sinks", "agent_preset", "env.backend")
+NOT_GIVEN = ("env.pixels", "agent_preset")  # follow from encoder= and agent=
 SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
 DISCRETE_ENVS = ("counting/discrete",)  # tasks whose actions are choices
 _PATH_KEYS = ("encoder.name", "encoder.weights")
@@ -101,6 +103,9 @@ def _take_agent(layer: dict[str, Any], where: str, changes: _Overrides) -> tuple
     if "agent" in changes.values:
         name, where = changes.values.pop("agent"), changes.source["agent"]
         checked.pop("agent", None)  # an agent that an override names starts from its own preset
+        by_name = True
+    if by_name:
+        checked.pop("agent_preset", None)
     if not isinstance(name, str) or name not in agents():
         hint = did_you_mean(str(name), agents(), f"Agents: {', '.join(agents())}")
         raise ConfigError(f"unknown agent {name!r}", where, hint)
@@ -109,12 +114,17 @@ def _take_agent(layer: dict[str, Any], where: str, changes: _Overrides) -> tuple
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """The configuration as nested plain values, ready for JSON or YAML."""
-    return json.loads(json.dumps(asdict(config)))
+    tree = json.loads(json.dumps(asdict(config)))
+    del tree["env"]["pixels"]  # follows from the encoder
+    return tree
 
 
 def from_dict(tree: dict[str, Any]) -> RunConfig:
     """The configuration of a nested dictionary, fully checked; absent keys take their defaults. Raises ConfigError."""
-    config = build(RunConfig, check_tree(RunConfig, tree, ""))
+    checked = check_tree(RunConfig, tree, "")
+    if "pixels" in checked.get("env", {}):
+        raise unknown_key("env.pixels", _given_keys(), "")
+    config = build(RunConfig, checked)
     return check_names(config)
 
 
@@ -149,51 +159,17 @@ def diff(a: RunConfig, b: RunConfig) -> list[str]:
 
 
 def identity(config: RunConfig) -> str:
-    """sha256 of everything that decides the run's result; device, threads, compilation and sinks are left out."""
-    tree = {k: v for k, v in to_dict(config).items() if k not in NOT_IDENTITY}
+    """sha256 of everything that decides the run's result; what is in NOT_IDENTITY does not."""
+    tree = nest({k: v for k, v in flatten(to_dict(config)) if k not in NOT_IDENTITY})
     return hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def run_name(config: RunConfig) -> str:
-    """<agent>-<encoder>-<task>-seed<k>, with -debug for a shrunk run; safe as a folder's name."""
+    """<agent's preset>-<encoder>-<task>-seed<k>, with -debug for a shrunk run; safe as a folder's name."""
     encoder = config.encoder.name
     encoder = Path(encoder).stem if is_path(encoder) else encoder
     task = config.env.name.partition("/")[2] or config.env.name
-    return safe_name(f"{config.agent.name}-{encoder}-{task}-seed{config.seed}{'-debug' * config.debug}")
-
-
-def shrink(config: RunConfig) -> RunConfig:
-    """The same run in under a minute: few steps, short episodes, tiny networks, eager; every code path is kept."""
-    tiny = replace(
-        config.agent,
-        size=1,
-        horizon=min(config.agent.horizon, 5),
-        latent_dim=2 * config.agent.simnorm_dim,
-        mlp_dim=32,
-        enc_dim=32,
-        num_enc_layers=2,
-        num_channels=8,
-        num_q=2,
-        batch_size=8,
-        num_samples=16,
-        num_elites=4,
-        num_pi_trajs=4,
-        iterations=2,
-    )
-    return replace(
-        config,
-        debug=True,
-        threads=config.threads or 1,
-        steps=200,
-        random_steps=60,
-        checkpoint_every=50,
-        log_every=50,
-        compile="off",
-        agent=tiny,
-        env=replace(config.env, max_steps=20, num=min(config.env.num, 2)),
-        replay=replace(config.replay, capacity=min(config.replay.capacity, 1000)),
-        eval=replace(config.eval, every=100, episodes=1),
-    )
+    return safe_name(f"{config.agent_preset}-{encoder}-{task}-seed{config.seed}{'-debug' * config.debug}")
 
 
 # ---------------------------------------------------------------------------------------------------------- names
@@ -201,6 +177,8 @@ def shrink(config: RunConfig) -> RunConfig:
 
 def check_names(config: RunConfig) -> RunConfig:
     """The configuration with aliases of environments resolved; ConfigError where names are unknown or do not fit."""
+    if config.agent_preset not in agents():
+        raise ConfigError(f"unknown agent {config.agent_preset!r}", "agent_preset", f"Agents: {', '.join(agents())}")
     name = resolve(config.env.name)
     if name in DISCRETE_ENVS:
         raise ConfigError(
@@ -349,12 +327,16 @@ def _split(text: str, where: str) -> tuple[str, str]:
         key += ".name"
     for part in key.split("."):
         refuse_code(part, where)
-    known = leaf_keys(RunConfig)
+    known = _given_keys()
     if key not in (*known, *_sections()) or (key in _sections() and key != "agent" and value[:1] != "{"):
         raise unknown_key(key, known, where)
     if key in _PATH_KEYS and is_path(value) and value[:1] not in "'\"":
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return key, value
+
+
+def _given_keys() -> tuple[str, ...]:
+    return tuple(key for key in leaf_keys(RunConfig) if key not in NOT_GIVEN)
 
 
 def _sections() -> tuple[str, ...]:
@@ -365,6 +347,8 @@ def _check_overrides(found: _Overrides) -> dict[str, Any]:
     """Values by dotted key, converted to the types of their fields."""
     flat: dict[str, Any] = {}
     for key, value in found.values.items():
+        if key in NOT_GIVEN:
+            raise unknown_key(key, _given_keys(), found.source[key])
         flat |= dict(flatten(check_tree(RunConfig, nest({key: value}), found.source[key])))
     return flat
 
@@ -376,7 +360,7 @@ def _compose(agent: str, family: str, layer: dict[str, Any], overrides: list[str
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    store.store(name="mbrl_pvr_defaults", node=asdict(RunConfig()))
+    store.store(name="mbrl_pvr_defaults", node=to_dict(RunConfig(agent_preset=agent)))
     for name in agents():
         store.store(group="agent", name=name, node=read(name, "agent"), package="agent")
     env = read(family, "env") if family in available("env") else {}

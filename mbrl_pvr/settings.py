@@ -1,6 +1,6 @@
 """The dataclasses of a run's configuration: every field is a typed, commented default. See `mbrl_pvr.config`."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from mbrl_pvr.envs.config import EnvConfig
@@ -91,6 +91,7 @@ class RunConfig:
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU
     sinks: tuple[str, ...] = ("tensorboard",)  # where curves also go: tensorboard, wandb, trackio, mlflow; [] for none
     debug: bool = False  # shrunk by --debug to under a minute; every code path is kept
+    agent_preset: str = "tdmpc2"  # the preset that `agent=` named; it names the run and is set with it
     env: EnvConfig = field(default_factory=EnvConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     agent: TDMPC2Config = field(default_factory=TDMPC2Config)
@@ -130,3 +131,37 @@ class RunConfig:
                 f"random_steps={self.random_steps} must be above agent.horizon={self.agent.horizon} times"
                 f" env.num={self.env.num}: learning begins after them, on sequences of {self.agent.horizon + 1} steps"
             )
+
+
+def shrink(config: RunConfig) -> RunConfig:
+    """The same run in under a minute: few steps, short episodes, tiny networks, eager; every code path is kept."""
+    tiny = replace(
+        config.agent,
+        size=1,
+        horizon=min(config.agent.horizon, 5),
+        latent_dim=2 * config.agent.simnorm_dim,
+        mlp_dim=32,
+        enc_dim=32,
+        num_enc_layers=2,
+        num_channels=8,
+        num_q=2,
+        batch_size=8,
+        num_samples=16,
+        num_elites=4,
+        num_pi_trajs=4,
+        iterations=2,
+    )
+    return replace(
+        config,
+        debug=True,
+        threads=config.threads or 1,
+        steps=200,
+        random_steps=60,
+        checkpoint_every=50,
+        log_every=50,
+        compile="off",
+        agent=tiny,
+        env=replace(config.env, max_steps=20, num=min(config.env.num, 2)),
+        replay=replace(config.replay, capacity=min(config.replay.capacity, 1000)),
+        eval=replace(config.eval, every=100, episodes=1),
+    )

@@ -11,7 +11,7 @@ FACTORS = ("agent", "floor", "background")
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """One task and how it is shown. Part of a run's identity, apart from `backend`, `num` and `max_steps`."""
+    """One task and how it is shown. Part of a run's identity, apart from `backend`: both draw the same bits."""
 
     name: str = "dmc/cartpole-balance"  # `mbrl-pvr envs list` shows all; dmc_cartpole_balance means the same
     action_repeat: int = 2  # simulator steps per agent step; rewards are added up
@@ -23,7 +23,7 @@ class EnvConfig:
     time_limit: float | None = None  # seconds of simulated time; None: the task's own
     max_steps: int | None = None  # at most this many agent steps per episode; reaching it is truncation
     proprio: bool = False  # also observe the task's own state vector
-    pixels: bool = True  # False: no frame is ever rendered, except by `render()`
+    pixels: bool = True  # False: no frame is ever rendered, except by `render()`; in a run it follows from the encoder
     shifts: str = "none"  # every episode draws its look from this family of colours
     severity: float = 1.0  # of the shift: 0 the original colours, 1 the palette's
     factors: tuple[str, ...] = FACTORS  # what the shift recolours

@@ -71,6 +71,9 @@ CASES = [
     override("sinks=[wandb,wandb]", "'wandb'", "twice"),
     override("sinks=wandb", "sinks wants a list"),
     override("tensorboard=false", "unknown key 'tensorboard'"),
+    override("env.pixels=false", "unknown key 'env.pixels'"),
+    override("env={pixels: false}", "unknown key 'env.pixels'"),
+    override("agent_preset=tdmpc2_tiny", "unknown key 'agent_preset'"),
     # ranges
     override("agent.batch_size=0", "batch_size=0", "at least 1"),
     override("agent.batch_size=-1", "batch_size=-1"),
@@ -141,6 +144,7 @@ CASES = [
     yaml("interpolation in a key", "'${seed}': 1\n", "interpolation"),
     yaml("missing marker", "seed: ???\n", "seed wants an integer"),
     yaml("unknown key", "env: {sizze: 3}\n", "'env.sizze'", "'env.size'"),
+    yaml("key that follows from another", "env: {pixels: false}\n", "unknown key 'env.pixels'"),
     yaml("dotted key", "env.size: 3\n", "unknown key 'env.size'", "Nest it: env: {size: …}"),
     yaml("number as key", "1: 2\n", "unknown key '1'"),
     yaml("list as key", "[a, b]: 2\n", "key must be text"),

@@ -129,6 +129,15 @@ def test_to_dict_from_dict_is_the_identity(overrides: list[str]) -> None:
     assert from_dict(to_dict(config)) == config
 
 
+def test_the_presets_name_goes_with_the_agent_through_files(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(to_yaml(load_config(["agent=tdmpc2_tiny", "agent.lr=0.5"])))
+    assert load_config([], file).agent_preset == "tdmpc2_tiny"
+    assert load_config(["agent=tdmpc2"], file).agent_preset == "tdmpc2"
+    file.write_text("agent: tdmpc2_tiny\n")
+    assert load_config([], file).agent_preset == "tdmpc2_tiny"
+
+
 @pytest.mark.parametrize("docs", [False, True])
 def test_yaml_reads_back(docs: bool, tmp_path: Path) -> None:
     config = load_config(["env.factors=[floor]", "agent.lr=1e-5", "compile=on"], "demo")
@@ -152,13 +161,15 @@ def test_diff_names_what_changed() -> None:
 
 def test_identity_ignores_how_a_run_is_computed() -> None:
     base = identity(load_config())
-    assert identity(load_config(["device=cpu", "threads=3", "compile=on", "sinks=[]"])) == base
-    assert identity(load_config(["seed=2"])) != base
+    assert identity(load_config(["device=cpu", "threads=3", "compile=on", "sinks=[]", "env.backend=osmesa"])) == base
+    for other in ("seed=2", "env.num=2", "env.max_steps=9"):
+        assert identity(load_config([other])) != base
     assert len(base) == 64
 
 
 def test_run_name_is_a_safe_folder_name(tmp_path: Path) -> None:
     assert run_name(load_config(["env=dmc/walker-walk", "seed=4"])) == "tdmpc2-embedded-walker-walk-seed4"
+    assert run_name(load_config(["agent=tdmpc2_tiny"])).startswith("tdmpc2_tiny-")
     config = load_config()
     odd = replace(config, encoder=replace(config.encoder, name=str(tmp_path / "a b$(id)\n.safetensors")))
     assert re.fullmatch(r"tdmpc2-a-b-id-+cartpole-balance-seed1", run_name(odd))

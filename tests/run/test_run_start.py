@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,6 @@ import pytest
 
 from mbrl_pvr import replay, session, trainer
 from mbrl_pvr.config import load_config
-from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.errors import ConfigError, Error, StorageError, Unavailable
 
 
@@ -83,7 +83,7 @@ def test_what_only_the_simulator_knows_stops_the_start_and_leaves_nothing(
 
 def test_an_episode_may_be_just_as_long_as_the_horizon(make_config: Any, tmp_path: Path) -> None:
     config = make_config("agent.horizon=4", "env=dmc/pendulum-swingup", "encoder=state")
-    config = type(config)(**{**vars(config), "env": EnvConfig(**{**vars(config.env), "max_steps": 4})})
+    config = replace(config, env=replace(config.env, max_steps=4))
     assert trainer.train(config, tmp_path / "run").steps == config.steps
 
 
@@ -93,3 +93,10 @@ def test_a_python_call_is_recorded_as_the_command_that_repeats_it(make_config: A
     command = json.loads((tmp_path / "run" / "manifest.json").read_text())["command"]
     assert command == ["mbrl-pvr", "train", "--config", "./config.yaml"]
     assert load_config([], tmp_path / "run" / "config.yaml") == config
+
+
+def test_a_run_continues_with_another_renderer(make_config: Any, tmp_path: Path) -> None:
+    config = make_config()
+    trainer.train(config, tmp_path / "run")
+    other = replace(config, env=replace(config.env, backend="osmesa"))
+    assert trainer.train(other, tmp_path / "run").steps == config.steps
