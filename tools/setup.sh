@@ -17,7 +17,7 @@ optional="libosmesa6"                     # MUJOCO_GL=osmesa
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-exec 9<"$0" && flock 9   # two `make` at once: the second waits, then finds everything current
+exec 9<tools/setup.sh && flock 9   # two `make` at once: the second waits, then finds everything current
 
 # what is installed, not how it is checked: pyproject.toml above its first table of a checking tool
 fingerprint() { { sed '/^\[tool\.pytest/,$d' pyproject.toml; cat constraints.txt tools/setup.sh; pwd; } | sha256sum | cut -d' ' -f1; }
