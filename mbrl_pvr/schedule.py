@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Every:
-    """True when a multiple of `interval` lies in (before, now]; never for interval 0."""
+    """True when a multiple of `interval` lies in (before, now]."""
 
     interval: int
 
     def __post_init__(self) -> None:
-        if self.interval < 0:
-            raise ValueError(f"interval={self.interval} must be at least 0")
+        if self.interval < 1:
+            raise ValueError(f"interval={self.interval} must be at least 1")
 
     def __call__(self, before: int, now: int) -> bool:
-        return self.interval > 0 and now // self.interval > before // self.interval
+        return now // self.interval > before // self.interval
 
 
 class Stopwatch:

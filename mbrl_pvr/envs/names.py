@@ -56,8 +56,3 @@ def resolve(name: str) -> str:
     near = dict.fromkeys(_ALIASES.get(n, n) for n in close)
     meant = f"Did you mean {' or '.join(repr(n) for n in list(near)[:3])}? " if near else ""
     raise ConfigError(f"unknown environment {name!r}", hint=f"{meant}`mbrl-pvr envs list` shows all {len(_ALL)}.")
-
-
-def has_success(name: str) -> bool:
-    """Whether the task says if an episode succeeded; where not, `EnvStep.success` is nan."""
-    return resolve(name).startswith("counting/")

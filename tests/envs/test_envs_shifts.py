@@ -13,7 +13,6 @@ from mbrl_pvr.envs.config import FACTORS
 from mbrl_pvr.envs.dmc import DMCEnv
 from mbrl_pvr.envs.lane import Lane
 from mbrl_pvr.envs.make_palettes import COUNT, RANGES, draw_palettes
-from mbrl_pvr.envs.preview import contact_sheet
 from mbrl_pvr.envs.shifts import Look, draw_look, palettes, split_indices
 
 FAMILIES = ("color_easy", "color_hard")
@@ -145,13 +144,3 @@ def _lane(shifts: str, split: str, severity: float = 1.0) -> Lane:
         name="dmc/cheetah-run", size=32, render="fast", proprio=True, max_steps=2, shifts=shifts, severity=severity
     )
     return Lane(DMCEnv(config, split), seed=0, stream="t", index=0)
-
-
-@pytest.mark.usefixtures("egl")
-def test_contact_sheet() -> None:
-    config = EnvConfig(name="dmc/pendulum-swingup", size=24, render="fast")
-    sheet = contact_sheet(config, ("color_hard",), (0.0, 1.0), columns=3)
-    assert sheet.shape == (48, 72, 3)
-    tiles = sheet.reshape(2, 24, 3, 24, 3).swapaxes(1, 2)
-    np.testing.assert_array_equal(tiles[0, 0], tiles[0, 2])  # severity 0: all the same
-    assert np.abs(tiles[1, 0].astype(int) - tiles[1, 1]).mean() > 3
