@@ -1,7 +1,6 @@
 """Frames to what the agent sees and replay keeps: the only caller of the encoder zoo while a run lasts.
 
-A frozen encoder sees each frame exactly once, when it is collected; `Features.frames_encoded` counts, so that a
-test can prove it.
+A frozen encoder sees each frame exactly once, when it is collected; a test counts.
 """
 
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ class Features:
         feature = None if encoder is None else tuple(encoder.spec.feature_shape)
         self.shapes = ObsShapes(feature=feature, pixels=pixels, proprio=proprio)
         self.encoder = encoder
-        self.frames_encoded = 0
 
     def view(self, step: EnvStep) -> View:
         """What the agent may see of one tick; each frame in it is encoded here and nowhere else."""
@@ -55,5 +53,4 @@ class Features:
                 f"encoder {encoder.spec.name!r} gave a feature that float16 cannot hold (largest magnitude {peak:g})",
                 hint="Check the weights, or take the feature from another layer: encoder.truncate",
             )
-        self.frames_encoded += len(frames)
         return half
