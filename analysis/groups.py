@@ -10,6 +10,7 @@ from analysis.runs import Run, look_up
 
 # Settings that do not change what is measured: runs that differ in these alone are repetitions of one experiment.
 NOT_THE_EXPERIMENT = (
+    "agent_preset",
     "seed",
     "device",
     "threads",

@@ -74,7 +74,7 @@ def _show_config(
     elif as_json:
         say_json({"dir": folder, "identity": identity(config), "config": to_dict(config)})
     else:
-        say(f"would train {config.agent.name} on {config.encoder.name} in {config.env.name}, seed {config.seed}")
+        say(f"would train {config.agent_preset} on {config.encoder.name} in {config.env.name}, seed {config.seed}")
         say(f"for {config.steps:,} agent steps ({config.steps * config.env.action_repeat:,} frames), in {folder}")
 
 
