@@ -167,7 +167,8 @@ def test_a_failed_start_leaves_no_process(start) -> None:
 
 
 _PARENT = """
-import os, sys, numpy as np
+import os, signal, sys, numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from mbrl_pvr.envs import EnvConfig, make
 envs = make(EnvConfig(name="counting", size=8), num=2, seed=0, stream="t")  # no __main__ guard: must work
 envs.reset()
@@ -188,5 +189,8 @@ def test_no_orphans_when_the_parent_is_killed(tmp_path: Path, how: signal.Signal
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         assert len(pids) == 2 and not any(map(_gone, pids))
         parent.send_signal(how)
-        parent.wait(20)
+        try:
+            parent.wait(20)
+        finally:
+            parent.kill()  # a no-op where it is gone; else leaving this block would wait for ever
     assert _wait_until_gone(pids)
