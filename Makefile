@@ -10,7 +10,7 @@ FAST_TESTS := tests/world_models tests/analysis tests/packaging tests/cli/test_c
 .PHONY: help setup demo test check bench docs clean
 help:
 	@echo "make setup   .venv with everything, and the Debian packages for rendering and compiling"
-	@echo "make demo    trains TD-MPC2 on a frozen encoder (10 to 15 minutes), then evaluates, records and draws"
+	@echo "make demo    trains TD-MPC2 on a frozen encoder (under 10 minutes), then evaluates, records and draws"
 	@echo "make test    the test suite            make check   format, lint, types, imports, fast tests"
 	@echo "make bench   the benchmarks            make docs    the documentation, docs/_build/html"
 	@echo "make clean   removes built files, not .venv, not runs/"
