@@ -34,6 +34,10 @@ class Display:
         """Remember the newest values that are shown."""
         self._notes |= {_SHOWN[k]: v for k, v in row.items() if k in _SHOWN and v is not None}
 
+    def say(self, line: str) -> None:
+        """One line for the reader."""
+        self._console.print(line, soft_wrap=True, highlight=False)
+
     def progress(self, step: int, total: int) -> None:
         """It is at `step` of `total`."""
         if self._first is None:

@@ -22,6 +22,13 @@ class Lock:
         self.path, self._fd = path, fd
         _held.add(self)
 
+    def has_name(self) -> bool:
+        """Whether the file still lies where it was opened; a lock on one that was removed keeps nobody out."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), self.path.stat())
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Free the lock; the file stays."""
         if self._fd >= 0:

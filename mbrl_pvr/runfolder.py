@@ -245,12 +245,9 @@ def _make_and_lock(path: Path) -> Lock:
             if path.exists():
                 raise
             continue
-        try:
-            if os.path.samestat(os.fstat(held._fd), held.path.stat()):
-                return held
-        except FileNotFoundError:
-            pass
-        held.release()  # a lock on a file that has no name any more keeps nobody out
+        if held.has_name():
+            return held
+        held.release()
 
 
 def _remove_start(path: Path, made: Sequence[Path], logs: Sequence[Path] = ()) -> None:

@@ -174,12 +174,13 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
     rows = _rows(wanted, facts.episode_length)
     replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num, rows=rows)
-    _log.info(estimate(replay.expected, replay.bytes_per_step))
     _require_room(wanted, run.path, replay.bytes_per_step)
     saved = checkpoint.restore(run)
     sinks = make_sinks(wanted.sinks, run)
     repeat = wanted.env.action_repeat
-    logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=Display()))
+    display = Display()
+    display.say(estimate(replay.expected, replay.bytes_per_step))
+    logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=display))
     collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
     session = Session(run, wanted, agent, features, device, 0, replay, collector, logger)
     if saved is not None:

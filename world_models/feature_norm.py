@@ -1,8 +1,8 @@
 """Feature normalisation, the switch between a frozen encoder and a front end.
 
-Within one task most of a frozen feature never changes (measured for the embedded encoder: 85 to 93 % of its power), and
-a linear layer with small weights sees little of the rest. `running` takes the constant part away: each dimension loses
-its mean, and all are divided by one deviation; dividing each by its own would make noise as large as motion.
+Within one task most of a frozen feature never changes, and a linear layer with small weights sees little of the rest.
+`running` takes the constant part away: each dimension loses its mean, and all are divided by one deviation; dividing
+each by its own would make noise as large as motion.
 """
 
 import torch
@@ -26,7 +26,7 @@ class FeatureNorm(nn.Module):
         self.kind = kind
         if kind == "running":
             self.register_buffer("mean", torch.zeros(features))
-            self.register_buffer("var", torch.ones(features))
+            self.register_buffer("var", torch.ones(()))  # mean over dimensions
             self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
@@ -39,11 +39,11 @@ class FeatureNorm(nn.Module):
         weight = (1 / self.batches).clamp(min=MOMENTUM)
         apart = mean - self.mean
         self.mean.lerp_(mean, weight)
-        self.var.lerp_(var + (1 - weight) * apart.square(), weight)
+        self.var.lerp_((var + (1 - weight) * apart.square()).mean(), weight)
 
     def forward(self, feature: Tensor) -> Tensor:
         """The feature in float32, normalised."""
         feature = feature.float()
         if self.kind == "running":
-            return ((feature - self.mean) / (self.var.mean().sqrt() + EPS)).clamp(-LIMIT, LIMIT)
+            return ((feature - self.mean) / (self.var.sqrt() + EPS)).clamp(-LIMIT, LIMIT)
         return F.layer_norm(feature, feature.shape[-1:]) if self.kind == "layernorm" else feature

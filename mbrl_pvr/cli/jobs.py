@@ -145,7 +145,7 @@ def analyze(
         return
     for name, paths in report["figures"].items():
         say(f"{name}: {', '.join(map(str, paths))}")
-        for note in report.get("notes", {}).get(name, ()):
+        for note in report["notes"][name]:
             say(f"  {note}")
     for lack in report["missing"]:
         say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}. Make it: {lack['command']}")

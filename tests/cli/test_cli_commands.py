@@ -118,7 +118,7 @@ def test_commands_are_calls(
     args: list[str], function: str, expected: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    report = {"figures": {"x": [Path("x.pdf")]}, "missing": [], "unfinished": []}
+    report = {"figures": {"x": [Path("x.pdf")]}, "notes": {"x": ["one seed"]}, "missing": [], "unfinished": []}
     results: dict[str, Any] = {
         "analyze": report,
         "record": Path("p"),
@@ -153,11 +153,16 @@ def test_analyze_names_files_and_what_is_lacking(
 ) -> None:
     lack = {"figure": "latents", "run": "r", "reason": "no latents.npz", "command": "mbrl-pvr record r"}
     waiting = {"run": "q", "state": "running", "command": "mbrl-pvr resume q"}
-    report = {"figures": {"returns": [Path("o/r.pdf"), Path("o/r.png")]}, "missing": [lack], "unfinished": [waiting]}
+    report = {
+        "figures": {"returns": [Path("o/r.pdf"), Path("o/r.png")]},
+        "notes": {"returns": ["one seed"]},
+        "missing": [lack],
+        "unfinished": [waiting],
+    }
     monkeypatch.setattr(api, "analyze", lambda *_, **__: report)
     assert main(["analyze", "r", "q", "--out", "o"]) == 0
-    figure, missing, unfinished = capsys.readouterr().out.splitlines()
-    assert figure == "returns: o/r.pdf, o/r.png"
+    figure, note, missing, unfinished = capsys.readouterr().out.splitlines()
+    assert (figure, note) == ("returns: o/r.pdf, o/r.png", "  one seed")
     assert "no latents.npz" in missing and missing.endswith("mbrl-pvr record r")
     assert "mbrl-pvr resume q" in unfinished and "--unfinished" in unfinished
 
