@@ -1,95 +1,126 @@
-"""Collection, steps a second by encoder, and where the time goes: python benchmarks/collection.py [--ticks 200]
+"""Collection, steps a second by encoder, and where the time goes: python benchmarks/collection.py [--render standard]
 
 Each row runs the real collector (worker process, encoder, replay) with the demo's agent on dmc/finger-spin, without
 updates. env: simulator alone; render: drawing; encode: `Features.view`; plan: `Agent.act`; store: `Replay.add`.
-`overhead` is what the collector adds to simulating, drawing and the bare forward pass, done one after the other in one
-process (the pipe to the worker, copies, float16, bookkeeping). Weights do not matter for time: ImageNet encoders run as
-their random twins.
+`overhead` is what a tick of the collector takes beyond a bare loop of simulating, drawing and forward pass in one
+process (the pipe to the worker, copies, float16, bookkeeping); the loops take turns, and both draw with one thread. Weights do not matter for time:
+ImageNet encoders run as their random twins.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 
 from mbrl_pvr.build import build_encoder, env_config, setup_process
 from mbrl_pvr.config import RunConfig, load_config
-from mbrl_pvr.envs.lane import Lane
 from mbrl_pvr.envs.registry import build_env
-from mbrl_pvr.session import open_session
+from mbrl_pvr.schedule import Stopwatch
+from mbrl_pvr.session import Session, open_session
 
 ENCODERS = ("state", "scratch", "embedded", "random_resnet18", "random_resnet50", "random_vits16")
 TASK = "dmc/finger-spin"
 
 
-def seconds(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds of one call, after two for warming up."""
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
+os.environ["LP_NUM_THREADS"] = "1"  # of Mesa's software rasteriser, as in the workers
+ROUNDS = 5  # of bare loop, collector without planning, collector with planning, one after the other
 
 
-def alone(config: RunConfig, ticks: int) -> tuple[float, float, float]:
-    """Seconds of one simulator step, of one picture, and of one bare forward pass, in this process."""
-    choice = env_config(config)
-    env = build_env(replace(choice, max_steps=None), "train")
-    lane = Lane(env, seed=1, stream="benchmark", index=0)
-    lane.reset()
-    action = np.zeros(env.action_spec.dim, np.float32)
-    step = seconds(lambda: env.begin(np.random.SeedSequence(1)) if env.act(action)[2] else None, ticks)
-    draw = seconds(env.frame, ticks) if choice.pixels else 0.0
-    encoder = build_encoder(config, torch.device("cpu"))
-    forward = 0.0
-    if encoder is not None:
-        frame = torch.from_numpy(env.frame())[None]
-        with torch.inference_mode():
-            forward = seconds(lambda: encoder(frame), ticks)
-    env.close()
-    return step, draw, forward
+class Bare:
+    """The shortest loop that gives the same features: simulate, draw, forward, in this process and nothing else."""
 
+    def __init__(self, config: RunConfig) -> None:
+        self.choice = env_config(config)
+        self.env = build_env(self.choice, "train")
+        self.encoder = build_encoder(config, torch.device("cpu"))
+        self.action = np.zeros(self.env.action_spec.dim, np.float32)
+        self.seconds: list[float] = []  # of each tick
+        self.clock = Stopwatch()
+        self.env.begin(np.random.SeedSequence(1))
 
-def collect(config: RunConfig, ticks: int, folder: str, *, explore_randomly: bool) -> tuple[float, dict[str, float]]:
-    """Seconds a tick of the real collector, and the parts of it that its own clock names."""
-    with open_session(config, folder) as session:
-        collector = session.collector
-        collector.start()
-        collector.clock.take()
-        times = []
+    @torch.inference_mode()
+    def run(self, ticks: int) -> None:
+        """Ticks of the loop, each timed."""
         for _ in range(ticks):
             start = time.perf_counter()
-            collector.send(explore_randomly=explore_randomly)
-            collector.receive()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times), {k: v / ticks for k, v in collector.clock.take().items()}
+            with self.clock("env"):
+                if self.env.act(self.action)[2]:
+                    self.env.begin(np.random.SeedSequence(1))
+            if self.choice.pixels:
+                with self.clock("render"):
+                    frame = self.env.frame()
+            if self.encoder is not None:
+                self.encoder(torch.from_numpy(frame)[None])
+            self.seconds.append(time.perf_counter() - start)
+
+
+class Collection:
+    """The real collector of a run, with its worker process and its replay."""
+
+    def __init__(self, session: Session, *, explore_randomly: bool) -> None:
+        self.collector, self.explore_randomly = session.collector, explore_randomly
+        self.seconds: list[float] = []
+        self.collector.start()
+        self.collector.clock.take()
+
+    def run(self, ticks: int) -> None:
+        """Ticks of collection, each timed."""
+        for _ in range(ticks):
+            start = time.perf_counter()
+            self.collector.send(explore_randomly=self.explore_randomly)
+            self.collector.receive()
+            self.seconds.append(time.perf_counter() - start)
+
+
+def row(name: str, render: str, ticks: int) -> str:
+    """One line of the table."""
+    config = load_config(
+        [f"encoder={name}", f"env={TASK}", "sinks=[]", "env.shifts=none", f"env.render={render}"], "demo"
+    )
+    setup_process(config.threads)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        bare = Bare(config)
+        stack.callback(bare.env.close)
+        blind, seeing = (
+            Collection(
+                stack.enter_context(open_session(config, f"{folder}/{explore}")), explore_randomly=explore == "random"
+            )
+            for explore in ("random", "plan")
+        )
+        loops = (bare, blind, seeing)
+        for loop in loops:
+            loop.run(5)  # first calls are slow
+            loop.seconds.clear()
+        bare.clock.take()
+        seeing.collector.clock.take()
+        for _ in range(ROUNDS):
+            for loop in loops:
+                loop.run(ticks)
+        alone, parts = bare.clock.take(), seeing.collector.clock.take()
+        cells = [alone["env"], alone.get("render", 0.0), parts["encode"], parts["plan"], parts["store"]]
+        split = " | ".join(f"{1000 * x / (ROUNDS * ticks):.2f} ms" for x in cells)
+        floor, without, with_plan = (statistics.median(loop.seconds) for loop in loops)
+        overhead = f"{1000 * (without - floor):.2f} ms, {without / floor - 1:+.0%}"
+        return f"| {name} | {1 / without:.0f} | {1 / with_plan:.0f} | {split} | {overhead} |"
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ticks", type=int, default=200)
+    parser.add_argument("--ticks", type=int, default=60, help="a round, of which there are five")
     parser.add_argument("--encoders", nargs="+", default=ENCODERS)
+    parser.add_argument("--render", choices=("fast", "standard"), default="fast")
     args = parser.parse_args()
     print("| encoder | steps/s, random | steps/s, planning | env | render | encode | plan | store | overhead |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in args.encoders:
-        config = load_config([f"encoder={name}", f"env={TASK}", "sinks=[]", "env.shifts=none"], "demo")
-        setup_process(config.threads)
-        step, draw, forward = alone(config, args.ticks)
-        with tempfile.TemporaryDirectory() as folder:
-            blind, _ = collect(config, args.ticks, f"{folder}/a", explore_randomly=True)
-            seeing, parts = collect(config, args.ticks, f"{folder}/b", explore_randomly=False)
-        cells = [1000 * x for x in (step, draw, parts["encode"], parts["plan"], parts["store"])]
-        row = " | ".join(f"{ms:.2f} ms" for ms in cells)
-        overhead = blind / (step + draw + forward) - 1
-        print(f"| {name} | {1 / blind:.0f} | {1 / seeing:.0f} | {row} | {overhead:+.0%} |", flush=True)
+        print(row(name, args.render, args.ticks), flush=True)
 
 
 if __name__ == "__main__":
