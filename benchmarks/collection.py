@@ -3,8 +3,8 @@
 Each row runs the real collector (worker process, encoder, replay) with the demo's agent on dmc/finger-spin, without
 updates. env: simulator alone; render: drawing; encode: `Features.view`; plan: `Agent.act`; store: `Replay.add`.
 `overhead` is what a tick of the collector takes beyond a bare loop of simulating, drawing and forward pass in one
-process (the pipe to the worker, copies, float16, bookkeeping); the loops take turns, and both draw with one thread. Weights do not
-matter for time: ImageNet encoders run as their random twins.
+process (the pipe to the worker, copies, float16, bookkeeping); the loops take turns, and both draw with one thread.
+Weights do not matter for time: ImageNet encoders run as their random twins.
 """
 
 import argparse
