@@ -34,8 +34,8 @@ class EncoderConfig:
     """Which frozen network sees the frames, and what is taken from it."""
 
     name: str = "embedded"  # a name of `mbrl-pvr encoders list`, the path of an encoder file, scratch, or state
-    truncate: int | None = None  # stages or blocks kept; null: all
-    feature: str | None = None  # cls, mean or patches; null: the encoder's own
+    truncate: int | tuple[int, ...] | None = None  # stages or blocks kept; several: concatenated; null: all
+    feature: str | None = None  # cls, mean, patches, keypoints or output; null: the encoder's own
     norm: Literal["keep", "none"] | None = None  # final norm of the network; null: the encoder's own
     input_size: int | None = None  # pixels the encoder sees; null: its published size
     weights: str | None = None  # path of other weights for the same architecture
@@ -44,8 +44,6 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.trainable != 0:
             raise ValueError(f"trainable={self.trainable}, but only frozen encoders (0) are supported so far")
-        if self.truncate is not None and self.truncate < 0:
-            raise ValueError(f"truncate={self.truncate} must be at least 0")
         if self.input_size is not None and self.input_size < 8:
             raise ValueError(f"input_size={self.input_size} must be at least 8 pixels")
 

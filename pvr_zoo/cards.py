@@ -36,7 +36,7 @@ def read_card(path: Path) -> dict[str, Any]:
 
 def spec_of_file(path: Path) -> EncoderSpec:
     """The spec that an encoder file's card describes; raises WeightsError where the card is wrong."""
-    from pvr_zoo.rows import autoencoder_row
+    from pvr_zoo.rows.autoencoders import autoencoder_row
 
     card = read_card(path)
     checks = {"family": "autoencoder", "architecture": "conv64"}

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -62,7 +62,7 @@ def identity(spec: EncoderSpec, weights: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": spec.name,
         "architecture": spec.architecture,
-        "truncate": spec.truncate,
+        "truncate": spec.truncate if len(spec.layers) == 1 else list(spec.layers),
         "feature": spec.feature,
         "norm": spec.norm,
         "input_size": spec.input_size,
@@ -77,7 +77,7 @@ def identity(spec: EncoderSpec, weights: dict[str, Any]) -> dict[str, Any]:
 def create(
     name: str | os.PathLike[str],
     *,
-    truncate: int | None = None,
+    truncate: int | Sequence[int] | None = None,
     feature: str | None = None,
     weights: str | os.PathLike[str] | None = None,
     norm: str | None = None,

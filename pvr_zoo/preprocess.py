@@ -71,9 +71,9 @@ class Preprocess(nn.Module):
         if len(frames) == 0:
             return self.scale.new_zeros(0, 3, crop, crop)
         height, width = images.shape[-2:]
-        short = min(height, width)
         target = self.transform.resize
-        size = (int(target * height / short), int(target * width / short))
+        short = min(height, width)
+        size = (target, target) if self.transform.squash else (target * height // short, target * width // short)
         images = resize_uint8(images, *size, self.transform.kernel, self.transform.antialias)
         top, left = (round((full - crop) / 2) for full in size)
         images = images[..., top : top + crop, left : left + crop]

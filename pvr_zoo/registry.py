@@ -7,6 +7,7 @@ import difflib
 import fnmatch
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pvr_zoo.errors import SpecError, UnknownEncoder
@@ -42,7 +43,7 @@ def list_encoders(pattern: str = "*") -> list[str]:
 def spec(
     name: str | os.PathLike[str],
     *,
-    truncate: int | None = None,
+    truncate: int | Sequence[int] | None = None,
     feature: str | None = None,
     norm: str | None = None,
     input_size: int | None = None,

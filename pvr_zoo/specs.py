@@ -4,6 +4,7 @@
 read the spec and never look at the name. The file is `specs`, not `spec`: `pvr_zoo.spec` is the function.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,14 +19,15 @@ _MAX_INPUT = 2048
 class Transform:
     """From a uint8 frame to the network's input: short side to `resize`, centre crop to `crop`, then (v − mean) / std.
 
-    v is the pixel value mapped from 0..255 to `value_range`. Interpolation works on integers like Pillow's, as in the
-    published evaluation transforms.
+    With `squash` both sides go to `resize`, whatever the frame's aspect. v is the pixel value mapped from 0..255 to
+    `value_range`. Interpolation works on integers like Pillow's, as in the published evaluation transforms.
     """
 
     resize: int
     crop: int
     kernel: str = "bilinear"  # or "bicubic"
     antialias: bool = True
+    squash: bool = False
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     value_range: tuple[float, float] = (0.0, 1.0)
@@ -41,7 +43,8 @@ class Transform:
     def describe(self) -> str:
         numbers = ",".join(f"{v:g}" for v in (*self.mean, *self.std, *self.value_range))
         kernel = self.kernel + ("+antialias" if self.antialias else "")
-        return f"short={self.resize} {kernel} crop={self.crop} mean,std,range={numbers}"
+        side = "both" if self.squash else "short"
+        return f"{side}={self.resize} {kernel} crop={self.crop} mean,std,range={numbers}"
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,13 @@ class Groups:
 class EncoderSpec:
     """One encoder and one way to use it.
 
-    The last four fields are the request; on a registry row they hold the defaults. `truncate` counts the stages
-    (ResNet) or blocks (ViT) kept; `norm` says whether the network's final norm is applied to the kept tokens.
+    The last four fields are the request; on a registry row they hold the defaults. `layers` are the levels (stages of a
+    ResNet, blocks of a ViT) after which the feature is taken, concatenated where there are several; what lies beyond
+    the last is cut off. `norm` says whether the network's final norm is applied to the kept tokens.
+
+    Feature kinds: "cls" (class token), "mean" (over patches or cells), "patches" (each of them), "keypoints" (spatial
+    softmax: where each channel is strongest, arXiv:1504.00702 section 5.1), and "output", which is what the published
+    model returns (after its projection, pooling head or normalisation) and exists at full depth only.
     """
 
     name: str
@@ -115,6 +123,9 @@ class EncoderSpec:
     groups: Groups
     licence: str
     citation: str
+    output: tuple[int, ...] = ()  # shape of the feature kind "output"
+    output_is: str = ""  # what that is, for cards
+    when_truncated: str = ""  # what of the network's end is applied to the kept levels, for cards
     unit: str = "block"  # what `truncate` counts
     input_multiple: int = 0  # the input size must be a multiple of this; 0: only the published size
     final_norm: bool = False
@@ -123,15 +134,16 @@ class EncoderSpec:
     weights: WeightsSource | None = None
     layout: Layout = field(default_factory=Layout)
     seed: int | None = None  # of random weights
-    truncate: int = 0
+    layers: tuple[int, ...] = ()
     feature: str = ""
     norm: str = ""
     input_size: int = 0
 
     def __post_init__(self) -> None:
         assert len(self.widths) == len(self.strides) > 0, (self.widths, self.strides)
-        self._fill("truncate", self.truncate or self.depth)
-        self._fill("feature", self.feature or self.features[0])
+        assert ("output" in self.features) == bool(self.output), (self.name, self.features, self.output)
+        self._fill("layers", self.layers or (self.depth,))
+        self._fill("feature", self.feature or self.offered[0])
         self._fill("norm", self.norm or ("keep" if self.final_norm else "none"))
         self._fill("input_size", self.input_size or self.transform.crop)
         self._fill("transform", self.transform.at(self.input_size))
@@ -144,14 +156,28 @@ class EncoderSpec:
         return len(self.widths)
 
     @property
-    def grid(self) -> int:
-        """Side of the square feature map."""
-        return -(-self.input_size // self.strides[self.truncate - 1])
+    def truncate(self) -> int:
+        """Levels kept."""
+        return self.layers[-1]
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The feature kinds that these layers have, the default first."""
+        whole = self.layers == (self.depth,)
+        return tuple(kind for kind in self.features if whole or kind != "output")
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        width = self.widths[self.truncate - 1]
-        return (self.grid**2, width) if self.feature == "patches" else (width,)
+        if self.feature == "output":
+            return self.output
+        width = sum(self.widths[layer - 1] for layer in self.layers)
+        if self.feature == "patches":
+            return (self.grid(self.truncate) ** 2, width)
+        return (2 * width,) if self.feature == "keypoints" else (width,)
+
+    def grid(self, layer: int) -> int:
+        """Side of the square feature map after `layer` levels."""
+        return -(-self.input_size // self.strides[layer - 1])
 
     @property
     def render_size(self) -> int:
@@ -161,31 +187,48 @@ class EncoderSpec:
     def request(
         self,
         *,
-        truncate: int | None = None,
+        truncate: int | Sequence[int] | None = None,
         feature: str | None = None,
         norm: str | None = None,
         input_size: int | None = None,
     ) -> "EncoderSpec":
         """This encoder used in another way; raises SpecError where it does not offer that."""
+        used = self if truncate is None else replace(self, layers=self._check_layers(truncate), feature="")
         changes: dict[str, Any] = {}
-        if truncate is not None:
-            changes["truncate"] = self._check_truncate(truncate)
         if feature is not None:
-            changes["feature"] = self._check_name("feature", feature, self.features)
+            changes["feature"] = used._check_feature(feature)
         if norm is not None:
             legal = NORMS if self.final_norm else ("none",)
             changes["norm"] = self._check_name("norm", norm, legal)
         if input_size is not None:
             changes["input_size"] = self._check_input_size(input_size)
-        return replace(self, **changes)
+        used = replace(used, **changes)
+        if used.feature == "patches" and len({used.grid(layer) for layer in used.layers}) > 1:
+            grids = ", ".join(f"{used.grid(layer)}×{used.grid(layer)}" for layer in used.layers)
+            raise SpecError(
+                f"the patches of layers {list(used.layers)} of {self.name} lie on different grids: {grids}",
+                hint="Concatenate layers of one grid, or take feature=mean.",
+            )
+        return used
 
-    def _check_truncate(self, truncate: int) -> int:
-        if isinstance(truncate, bool) or not isinstance(truncate, int) or not 1 <= truncate <= self.depth:
+    def _check_layers(self, truncate: int | Sequence[int]) -> tuple[int, ...]:
+        layers = (truncate,) if isinstance(truncate, int) or not isinstance(truncate, Sequence) else tuple(truncate)
+        whole = all(isinstance(layer, int) and not isinstance(layer, bool) for layer in layers)
+        if not layers or not whole or min(layers) < 1 or max(layers) > self.depth or list(layers) != sorted({*layers}):
             raise SpecError(
                 f"truncate={truncate!r} is not possible: {self.name} has {self.depth} {self.unit}s",
-                hint=f"Give a whole number from 1 to {self.depth}, or nothing for all of them.",
+                hint=f"Give a whole number from 1 to {self.depth}, or several, rising, to concatenate their features.",
             )
-        return truncate
+        return layers
+
+    def _check_feature(self, feature: str) -> str:
+        if feature == "output" and self.output and feature not in self.offered:
+            raise SpecError(
+                f"feature='output' of {self.name} is what the whole network returns, not what its layers"
+                f" {list(self.layers)} do",
+                hint=f"Leave truncate out, or take one of: {', '.join(self.offered)}.",
+            )
+        return self._check_name("feature", feature, self.offered)
 
     def _check_name(self, what: str, value: str, legal: tuple[str, ...]) -> str:
         if value not in legal:

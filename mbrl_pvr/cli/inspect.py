@@ -54,8 +54,10 @@ def _shape(spec: Any) -> str:
 
 def encoders_info(
     name: Annotated[str, typer.Argument(help="An encoder's name or file.")],
-    truncate: Annotated[int | None, typer.Option(help="Stages or blocks kept.")] = None,
-    feature: Annotated[str | None, typer.Option(help="cls, mean, patches or vector.")] = None,
+    truncate: Annotated[
+        list[int] | None, typer.Option(help="Stages or blocks kept; give it again to concatenate.")
+    ] = None,
+    feature: Annotated[str | None, typer.Option(help="cls, mean, patches, keypoints or output.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say everything that is known about an encoder."""
@@ -63,7 +65,7 @@ def encoders_info(
 
     import pvr_zoo
 
-    spec = pvr_zoo.spec(name, truncate=truncate, feature=feature)
+    spec = pvr_zoo.spec(name, truncate=truncate or None, feature=feature)
     facts = {"feature_shape": spec.feature_shape, **dataclasses.asdict(spec)}
     if as_json:
         say_json(facts)

@@ -33,10 +33,7 @@ def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> nn.Module:
     gain = 2.0 if spec.family == "resnet" else 1.0
     drawn = {key: draw(key, tuple(value.shape), spec.seed, gain) for key, value in net.state_dict().items()}
     load_strictly(net, {key: value for key, value in drawn.items() if value is not None}, spec.name)
-    if spec.family == "resnet":
-        network: nn.Module = resnet.ResNet(net, spec.truncate, spec.feature)
-    else:
-        network = vit.ViT(net, spec.truncate, spec.feature, spec.norm)
+    network = source.arrange(net, spec)
     calibrate(network, spec)
     return network
 

@@ -7,24 +7,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvr_zoo.checkpoint import load_strictly
-from pvr_zoo.pooling import pool_tokens
+from pvr_zoo.network import Network, token_network
 from pvr_zoo.specs import EncoderSpec
 from pvr_zoo.torchvision_guard import ensure_torchvision
 
 
-class ViT(nn.Module):
-    """The first `truncate` blocks, then the final norm where it is kept; the feature is taken from the tokens."""
+class Stem(nn.Module):
+    """Images to the tokens before the first block: class token and registers in front, positions added."""
 
-    def __init__(self, net: Any, truncate: int, feature: str, norm: str) -> None:
+    def __init__(self, net: Any) -> None:
         super().__init__()
-        net.blocks = net.blocks[:truncate]
-        if norm == "none":
-            net.norm = nn.Identity()
         self.net = net
-        self.feature = feature
 
     def forward(self, images: Tensor) -> Tensor:
-        return pool_tokens(self.net.forward_features(images), self.feature, self.net.num_prefix_tokens)
+        tokens: Tensor = self.net.norm_pre(self.net._pos_embed(self.net.patch_embed(images)))
+        return tokens
 
 
 def bare(spec: EncoderSpec) -> Any:
@@ -35,13 +32,20 @@ def bare(spec: EncoderSpec) -> Any:
     return timm.create_model(spec.architecture, num_classes=0, global_pool="token", img_size=spec.input_size)
 
 
-def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> ViT:
+def arrange(net: Any, spec: EncoderSpec) -> Network:
+    """timm's network as stem, blocks and read-out; takes the network apart."""
+    blocks, norm, prefix = list(net.blocks), net.norm, net.num_prefix_tokens
+    net.blocks, net.norm = nn.Sequential(), nn.Identity()
+    return token_network(spec, Stem(net), blocks, norm, prefix)
+
+
+def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> Network:
     """With `state` as weights (WeightsError unless it fits exactly); without, on the meta device."""
     with torch.device("meta"):
         net = bare(spec)
     if state is not None:
         load_strictly(net, fit_positions(state, spec), spec.name)
-    return ViT(net, spec.truncate, spec.feature, spec.norm)
+    return arrange(net, spec)
 
 
 def fit_positions(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import pvr_zoo
 from pvr_zoo import Encoder, WeightsError
 from pvr_zoo.checkpoint import load_strictly
 from pvr_zoo.families import vit
+from pvr_zoo.pooling import pool_map, pool_tokens
 from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.torchvision_guard import ensure_torchvision
 
@@ -132,6 +133,23 @@ def test_vit_equals_timm(
         )
     wanted = {"cls": prefix[:, 0], "mean": patches.mean(1), "patches": patches}[feature]
     torch.testing.assert_close(encoder(frames), wanted, atol=2e-5, rtol=1e-4)
+
+
+def test_several_layers_are_the_single_ones_side_by_side(frames: torch.Tensor) -> None:
+    both = pvr_zoo.create("random_vits16", truncate=[1, 3], input_size=32, feature="mean")(frames)
+    one, three = (pvr_zoo.create("random_vits16", truncate=k, input_size=32, feature="mean")(frames) for k in (1, 3))
+    assert both.shape == (4, 768)
+    torch.testing.assert_close(both, torch.cat([one, three], 1))
+
+
+def test_keypoints_say_where_a_channel_is_strongest() -> None:
+    features = torch.zeros(1, 3, 5, 9)
+    features[0, 0, 4, 0], features[0, 1, 2, 4], features[0, 2, 0, 8] = 1e3, 1e3, 1e3
+    wanted = torch.tensor([[-1.0, 0.0, 1.0, 1.0, 0.0, -1.0]])  # x of each channel, then y
+    torch.testing.assert_close(pool_map(features, "keypoints"), wanted)
+    square = features[..., :5]
+    tokens = torch.cat([torch.randn(1, 2, 3), square.flatten(2).transpose(1, 2)], 1)
+    torch.testing.assert_close(pool_tokens(tokens, "keypoints", prefix=2), pool_map(square, "keypoints"))
 
 
 def cubic(distance: np.ndarray) -> np.ndarray:

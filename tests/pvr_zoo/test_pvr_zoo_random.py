@@ -34,14 +34,8 @@ def test_features_differ_between_frames_at_every_depth(name: str) -> None:
     images = Preprocess(spec.transform)(scenes())
     network = random.build(spec, None).eval()
     with torch.no_grad():
-        if spec.family == "resnet":
-            x = network.stem(images)
-            depths = [(x := stage(x)).mean((2, 3)) for stage in network.stages]
-        else:
-            tokens = network.net.forward_intermediates(
-                images, intermediates_only=True, norm=True, output_fmt="NLC", return_prefix_tokens=True
-            )
-            depths = [prefix[:, 0] for _, prefix in tokens]
+        x = network.stem(images)
+        depths = [network.read(x := level(x)) for level in network.levels]
     assert len(depths) == spec.depth
     for depth, features in enumerate(depths, 1):
         size = features[:4].norm(dim=1).mean()
@@ -53,9 +47,9 @@ def test_features_differ_between_frames_at_every_depth(name: str) -> None:
 
 def test_no_residual_branch_is_switched_off() -> None:
     resnet = random.build(pvr_zoo.spec("random_resnet50", input_size=64), None)
-    assert all((block.bn3.weight == 1).all() for stage in resnet.stages for block in stage)
+    assert all((block.bn3.weight == 1).all() for stage in resnet.levels for block in stage)
     vit = random.build(pvr_zoo.spec("random_vits14", input_size=56, truncate=2), None)
-    assert all((block.ls1.gamma == 1).all() for block in vit.net.blocks)
+    assert all((block.ls1.gamma == 1).all() for block in vit.levels)
 
 
 def test_batch_norms_see_standard_inputs_on_the_stored_frames() -> None:
@@ -92,7 +86,7 @@ def test_another_seed_is_another_network() -> None:
     spec = pvr_zoo.spec("random_vits16", truncate=1, input_size=32)
     other = with_seed(spec, 1)
     assert other == replace(spec, seed=1)
-    a, b = (random.build(s, None).state_dict()["net.patch_embed.proj.weight"] for s in (spec, other))
+    a, b = (random.build(s, None).state_dict()["stem.net.patch_embed.proj.weight"] for s in (spec, other))
     assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.02
 
 

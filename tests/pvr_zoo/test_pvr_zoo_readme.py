@@ -20,7 +20,7 @@ def test_the_page_that_adds_an_encoder_works(tmp_path: Path, frames: torch.Tenso
         with pytest.raises(pvr_zoo.WeightsUnavailable, match=r"mylab_resnet50\.pth"):
             pvr_zoo.create("mylab_resnet50")
         network = pvr_zoo.create("random_resnet50", input_size=32).network
-        names = {"stem.0": "conv1", "stem.1": "bn1", **{f"stages.{k}": f"layer{k + 1}" for k in range(4)}}
+        names = {"stem.0": "conv1", "stem.1": "bn1", **{f"levels.{k}": f"layer{k + 1}" for k in range(4)}}
         state = {"module.head.bias": torch.zeros(3)}
         for key, value in network.state_dict().items():
             old = next(old for old in names if key.startswith(old))

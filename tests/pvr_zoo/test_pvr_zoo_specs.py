@@ -59,6 +59,9 @@ def test_duplicate_names_raise() -> None:
         ("dinov2_vitl14", {"feature": "patches", "input_size": 112, "truncate": 20}, (64, 1024)),
         ("mae_vitl16", {"feature": "mean", "truncate": 1}, (1024,)),
         ("embedded", {}, (256,)),
+        ("resnet18_in1k", {"truncate": [2, 4]}, (128 + 512,)),
+        ("vits16_dino", {"truncate": (4, 8, 12), "feature": "patches"}, (196, 3 * 384)),
+        ("vits16_dino", {"truncate": 6, "feature": "keypoints"}, (768,)),
     ],
 )
 def test_feature_shape(name: str, request_: dict, shape: tuple[int, ...]) -> None:
@@ -73,6 +76,11 @@ def test_feature_shape(name: str, request_: dict, shape: tuple[int, ...]) -> Non
         ("resnet18_in1k", {"truncate": 5}, "4 stages"),
         ("resnet18_in1k", {"truncate": True}, "truncate=True"),
         ("resnet18_in1k", {"truncate": 1.0}, "truncate=1.0"),
+        ("resnet18_in1k", {"truncate": [4, 2]}, r"truncate=\[4, 2\].*rising"),
+        ("resnet18_in1k", {"truncate": []}, r"truncate=\[\]"),
+        ("resnet18_in1k", {"truncate": "3"}, "truncate='3'"),
+        ("resnet18_in1k", {"truncate": [3, 4], "feature": "patches"}, "different grids: 14×14, 7×7"),
+        ("resnet18_in1k", {"feature": "output"}, "no feature='output'"),
         ("resnet18_in1k", {"feature": "cls"}, "no feature='cls'.*mean, patches"),
         ("resnet18_in1k", {"norm": "keep"}, "no norm='keep'"),
         ("vits16_dino", {"norm": "layer"}, "keep, none"),
@@ -114,7 +122,8 @@ def test_row_agrees_with_the_network_it_builds(name: str) -> None:
     row = pvr_zoo.spec(name)
     module_name, _, function = row.builder.partition(":")
     build = getattr(importlib.import_module(module_name), function)
-    requests = [{"truncate": 1}, *({"feature": feature} for feature in row.features)]
+    several = sorted({1, row.depth})
+    requests = [{"truncate": 1}, {"truncate": several}, *({"feature": feature} for feature in row.features)]
     for spec in (row.request(**request) for request in requests):
         network = build(spec, None).eval()
         with torch.no_grad():

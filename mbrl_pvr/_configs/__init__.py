@@ -1,0 +1,1 @@
+"""Configurations that differ from the dataclass defaults; installed as `mbrl_pvr._configs`."""
