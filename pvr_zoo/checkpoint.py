@@ -10,6 +10,7 @@ import pickle
 import pickletools
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 from pvr_zoo.errors import UnsafeWeights, WeightsError, WeightsUnavailable
 from pvr_zoo.specs import Layout
 
+_CONTAINERS = {"collections defaultdict"} | {  # R2D2's files hold them
+    f"{module} {name}" for module in ("__builtin__", "builtins") for name in ("dict", "list", "set")
+}
 _HARMLESS = {"collections OrderedDict", "torch Size", "torch device", "torch.serialization _get_layout"} | {
     f"torch._utils {name}" for name in ("_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_tensor")
 }
@@ -28,7 +32,7 @@ _STORAGES = {
     for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 }
 _DTYPES = {f"torch {name}" for name in ("float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool")}
-_ALLOWED = _HARMLESS | _STORAGES | _DTYPES
+_ALLOWED = _HARMLESS | _CONTAINERS | _STORAGES | _DTYPES
 _FRESH_COPY = "Fetch the file again and compare its checksum."
 _DAMAGE = (  # what flipped bytes raise in zipfile, pickletools and torch: senseless lengths, flags, names and keys
     *(AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError),
@@ -155,7 +159,8 @@ def _read_torch(path: Path) -> dict[str, Any]:
         what = f"the weights file is neither safetensors nor a whole torch file: {_first_line(damage)}"
         raise WeightsError(what, where=str(path), hint=_FRESH_COPY) from damage
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([defaultdict, dict, list, set]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeWeights(f"torch refuses the weights file: {_first_line(error)}", str(path)) from error
     except _DAMAGE as error:

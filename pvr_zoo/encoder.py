@@ -1,8 +1,7 @@
 """`create` a frozen encoder; `Encoder` maps uint8 frames to features."""
 
-import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pvr_zoo.errors import SpecError, WeightsError, WeightsUnavailable
+from pvr_zoo.network import build
 from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.registry import is_file_name
 from pvr_zoo.registry import spec as find_spec
@@ -93,13 +93,12 @@ def create(
     from_file = is_file_name(name) and spec.weights is None
     if from_file and weights is not None:
         raise SpecError(f"{os.fspath(name)} holds its own weights", hint="Leave out weights=, or name an encoder.")
-    build = _builder(spec)
     if spec.seed is not None:
         if weights is not None:
             raise SpecError(f"{spec.name} is random by definition", hint="Leave out weights=.")
         from pvr_zoo.families import random
 
-        return Encoder(spec, build(spec, None), random.identity())
+        return Encoder(spec, random.build(spec), random.identity())
     from pvr_zoo import checkpoint
     from pvr_zoo import weights as cache
 
@@ -112,14 +111,6 @@ def create(
     state, sha256 = checkpoint.read(path, expected)
     network = build(spec, checkpoint.unwrap(state, spec.layout, path))
     return Encoder(spec, network, {"weights_sha256": sha256, "weights_origin": origin})
-
-
-def _builder(spec: EncoderSpec) -> Callable[[EncoderSpec, dict[str, Tensor] | None], nn.Module]:
-    module, _, function = spec.builder.partition(":")
-    build: Callable[[EncoderSpec, dict[str, Tensor] | None], nn.Module] = getattr(
-        importlib.import_module(module), function
-    )
-    return build
 
 
 def with_seed(spec: EncoderSpec, seed: int) -> EncoderSpec:

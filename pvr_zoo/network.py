@@ -1,12 +1,51 @@
-"""The one shape that every family's network is brought into: stem, levels, read-out."""
+"""From a spec and a file's tensors to a network, by one road for all families.
 
-from collections.abc import Iterable
+A family is a module (`spec.builder`) of two functions, or three:
+
+- `bare(spec)`: the published network, untrained, with the file's own key names as far as the encoder goes;
+- `arrange(net, spec)`: the same weights as stem, levels and read-out, usually a `Network`;
+- `convert(state, spec)`, where the file's tensors need renaming or fitting before `bare`'s network can take them.
+"""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from pvr_zoo.checkpoint import load_strictly
 from pvr_zoo.pooling import pool_map, pool_tokens
 from pvr_zoo.specs import EncoderSpec
+
+
+class Family(Protocol):
+    """What a builder module offers; `convert` may be absent."""
+
+    def bare(self, spec: EncoderSpec) -> Any: ...
+
+    def arrange(self, net: Any, spec: EncoderSpec) -> nn.Module: ...
+
+
+def family(spec: EncoderSpec) -> Family:
+    """The module that builds the spec's network."""
+    return cast(Family, importlib.import_module(spec.builder))
+
+
+def bare(spec: EncoderSpec) -> nn.Module:
+    """The published network on the meta device: names and shapes, no memory."""
+    with torch.device("meta"):
+        net: nn.Module = family(spec).bare(spec)
+    return net
+
+
+def build(spec: EncoderSpec, state: Mapping[str, Tensor] | None) -> nn.Module:
+    """With a file's tensors as weights (WeightsError unless they fit exactly); without, on the meta device."""
+    net = bare(spec)
+    if state is not None:
+        convert = getattr(family(spec), "convert", None)
+        load_strictly(net, dict(state) if convert is None else convert(dict(state), spec), spec.name)
+    return family(spec).arrange(net, spec)
 
 
 class Network(nn.Module):

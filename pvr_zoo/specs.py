@@ -115,7 +115,9 @@ class EncoderSpec:
     name: str
     family: str
     architecture: str
-    builder: str  # "module:function", called as function(spec, state or None) -> nn.Module
+    builder: (
+        str  # module with bare(spec) and arrange(net, spec), and convert(state, spec) where files differ: network.py
+    )
     transform: Transform
     widths: tuple[int, ...]  # channels after each stage or block
     strides: tuple[int, ...]  # pixels per feature cell after each stage or block
@@ -130,6 +132,7 @@ class EncoderSpec:
     input_multiple: int = 0  # the input size must be a multiple of this; 0: only the published size
     final_norm: bool = False
     channels_last: bool = False
+    options: dict[str, Any] = field(default_factory=dict)  # what the family's `bare` needs beside the architecture
     positions: str = ""  # rule by which position embeddings change grid: "antialias" or "hub"
     weights: WeightsSource | None = None
     layout: Layout = field(default_factory=Layout)

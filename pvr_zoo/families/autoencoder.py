@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pvr_zoo.cards import FORMAT
-from pvr_zoo.checkpoint import load_strictly
 from pvr_zoo.specs import EncoderSpec
 
 SIZE = 64
@@ -132,12 +131,13 @@ def foreground_loss(predicted: Tensor, images: Tensor, background: Tensor) -> Te
     return per_frame.mean()
 
 
-def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> ConvEncoder:
-    """With `state` as weights (WeightsError unless it fits exactly); without, on the meta device."""
-    with torch.device("meta"):
-        net = ConvEncoder(spec.widths[-1])
-    if state is not None:
-        load_strictly(net, state, spec.name)
+def bare(spec: EncoderSpec) -> ConvEncoder:
+    """The encoder of that width, untrained."""
+    return ConvEncoder(spec.widths[-1])
+
+
+def arrange(net: ConvEncoder, spec: EncoderSpec) -> ConvEncoder:
+    """As it is: an autoencoder has one feature and nothing to cut off."""
     return net
 
 

@@ -1,10 +1,11 @@
 """The random control: every architecture with weights that were never trained.
 
 Recipe 1. Each tensor is drawn from a generator of its own, keyed by (seed, crc32 of its name), so that it depends on
-neither the torch version nor on which other tensors are built. Products: normal with variance 2 / fan_in (ResNet) or
-1 / fan_in (ViT); tokens and positions: normal with standard deviation 0.5, so that places in the picture stay
-distinguishable; biases 0; scales 1, also those that start at 0 in training (the last batch norm of a residual branch,
-DINOv2's layer scale), which would switch the branch off. Batch-norm statistics are those of the stored frames.
+neither the torch version nor on which other tensors are built. Products: normal with variance 2 / fan_in (networks of
+stages) or 1 / fan_in (of blocks); tokens and positions: normal with standard deviation 0.5, so that places in the
+picture stay distinguishable; biases 0; scales 1, also those that start at 0 in training (the last batch norm of a
+residual branch, DINOv2's layer scale), which would switch the branch off. Batch-norm statistics are those of the stored
+frames.
 """
 
 import zlib
@@ -14,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pvr_zoo import network
 from pvr_zoo.checkpoint import file_sha256, load_strictly
-from pvr_zoo.families import calibration, resnet, vit
+from pvr_zoo.families import calibration
 from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.specs import EncoderSpec
 
@@ -24,18 +26,16 @@ _EMBEDDINGS = ("cls_token", "pos_embed")
 _EMBEDDING_STD = 0.5
 
 
-def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> nn.Module:
-    """The control network of a spec with a seed; takes no weights. Costs seconds for the large ones."""
-    assert state is None and spec.seed is not None, spec.name
-    source = resnet if spec.family == "resnet" else vit
-    with torch.device("meta"):
-        net = source.bare(spec)
-    gain = 2.0 if spec.family == "resnet" else 1.0
+def build(spec: EncoderSpec) -> nn.Module:
+    """The control network of a spec with a seed. Costs seconds for the large ones."""
+    assert spec.seed is not None, spec.name
+    net = network.bare(spec)
+    gain = 2.0 if spec.unit == "stage" else 1.0
     drawn = {key: draw(key, tuple(value.shape), spec.seed, gain) for key, value in net.state_dict().items()}
     load_strictly(net, {key: value for key, value in drawn.items() if value is not None}, spec.name)
-    network = source.arrange(net, spec)
-    calibrate(network, spec)
-    return network
+    arranged = network.family(spec).arrange(net, spec)
+    calibrate(arranged, spec)
+    return arranged
 
 
 def identity() -> dict[str, Any]:
@@ -59,19 +59,19 @@ def draw(key: str, shape: tuple[int, ...], seed: int, gain: float) -> Tensor | N
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, spec: EncoderSpec) -> None:
+def calibrate(net: nn.Module, spec: EncoderSpec) -> None:
     """Set every batch norm's statistics to those of its input on the stored frames.
 
     In double precision, so that the order of summation (threads, processor) does not show in the float32 result.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         return
     usual = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0  # the statistics become those of the one batch
-    network.double().train()
-    network(Preprocess(spec.transform)(torch.from_numpy(calibration.load())).double())
-    network.float().eval()
+    net.double().train()
+    net(Preprocess(spec.transform)(torch.from_numpy(calibration.load())).double())
+    net.float().eval()
     for norm, momentum in zip(norms, usual, strict=True):
         norm.momentum = momentum

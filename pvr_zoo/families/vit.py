@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvr_zoo.checkpoint import load_strictly
 from pvr_zoo.network import Network, token_network
 from pvr_zoo.specs import EncoderSpec
 from pvr_zoo.torchvision_guard import ensure_torchvision
@@ -29,7 +28,9 @@ def bare(spec: EncoderSpec) -> Any:
     ensure_torchvision()
     import timm
 
-    return timm.create_model(spec.architecture, num_classes=0, global_pool="token", img_size=spec.input_size)
+    return timm.create_model(
+        spec.architecture, num_classes=0, global_pool="token", img_size=spec.input_size, **spec.options
+    )
 
 
 def arrange(net: Any, spec: EncoderSpec) -> Network:
@@ -39,16 +40,7 @@ def arrange(net: Any, spec: EncoderSpec) -> Network:
     return token_network(spec, Stem(net), blocks, norm, prefix)
 
 
-def build(spec: EncoderSpec, state: dict[str, Tensor] | None) -> Network:
-    """With `state` as weights (WeightsError unless it fits exactly); without, on the meta device."""
-    with torch.device("meta"):
-        net = bare(spec)
-    if state is not None:
-        load_strictly(net, fit_positions(state, spec), spec.name)
-    return arrange(net, spec)
-
-
-def fit_positions(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
+def convert(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
     """The same weights with position embeddings for the spec's grid.
 
     Embeddings of another shape than a square grid after one token are left to the strict check.

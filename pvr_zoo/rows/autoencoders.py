@@ -12,7 +12,7 @@ def autoencoder_row(name: str, width: int, size: int) -> EncoderSpec:
         name=name,
         family="autoencoder",
         architecture="conv64",
-        builder="pvr_zoo.families.autoencoder:build",
+        builder="pvr_zoo.families.autoencoder",
         transform=Transform(resize=size, crop=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
         widths=(width,),
         strides=(size,),

@@ -8,7 +8,7 @@ from pvr_zoo.rows.vits import vit
 from pvr_zoo.specs import Groups
 
 _RANDOM = Groups(objective="none (random weights)", data="none", backbone="")
-_CONTROL = {"seed": 0, "licence": "MIT", "citation": "", "builder": "pvr_zoo.families.random:build"}
+_CONTROL = {"seed": 0, "licence": "MIT", "citation": ""}
 for _depth in TORCHVISION_SHA256:
     register(resnet(f"random_resnet{_depth}", _depth, groups=replace(_RANDOM, backbone="resnet"), **_CONTROL))
 for _size, _patch in (("s", 16), ("b", 16), ("l", 16), ("s", 8), ("b", 8), ("s", 14), ("b", 14), ("l", 14)):

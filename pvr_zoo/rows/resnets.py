@@ -16,7 +16,7 @@ def resnet(name: str, depth: int, **fields: object) -> EncoderSpec:
         name=name,
         family="resnet",
         architecture=f"resnet{depth}",
-        builder="pvr_zoo.families.resnet:build",
+        builder="pvr_zoo.families.resnet",
         transform=IMAGENET,
         widths=tuple(64 * 2**stage * wide for stage in range(4)),
         strides=(4, 8, 16, 32),

@@ -21,7 +21,7 @@ def vit(name: str, size: str, patch: int, **fields: object) -> EncoderSpec:
         name=name,
         family="vit",
         architecture=f"vit_{word}_patch14_dinov2" if patch == 14 else f"vit_{word}_patch{patch}_224",
-        builder="pvr_zoo.families.vit:build",
+        builder="pvr_zoo.families.vit",
         transform=IMAGENET_BICUBIC,
         widths=(width,) * depth,
         strides=(patch,) * depth,

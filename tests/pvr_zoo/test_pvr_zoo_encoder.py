@@ -164,7 +164,7 @@ def test_positions_follow_the_rule_of_the_dinov2_hub() -> None:
     """Sample i of 16 lies at (i + ½) · 37 / 16.1 − ½ of the trained grid of 37, read by a cubic of four taps."""
     table = torch.randn(1, 1 + 37 * 37, 384, generator=torch.Generator().manual_seed(0))
     spec = pvr_zoo.spec("dinov2_vits14")
-    fitted = vit.fit_positions({"pos_embed": table}, spec)["pos_embed"]
+    fitted = vit.convert({"pos_embed": table}, spec)["pos_embed"]
     assert fitted.shape == (1, 1 + 256, 384)
     assert torch.equal(fitted[:, 0], table[:, 0])
     places = (np.arange(16) + 0.5) * 37 / 16.1 - 0.5

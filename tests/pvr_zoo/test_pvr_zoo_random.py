@@ -32,7 +32,7 @@ def test_features_differ_between_frames_at_every_depth(name: str) -> None:
     """Relative spread over different scenes, and over one small object, after each stage or block."""
     spec = pvr_zoo.spec(name, input_size=112)
     images = Preprocess(spec.transform)(scenes())
-    network = random.build(spec, None).eval()
+    network = random.build(spec).eval()
     with torch.no_grad():
         x = network.stem(images)
         depths = [network.read(x := level(x)) for level in network.levels]
@@ -46,16 +46,16 @@ def test_features_differ_between_frames_at_every_depth(name: str) -> None:
 
 
 def test_no_residual_branch_is_switched_off() -> None:
-    resnet = random.build(pvr_zoo.spec("random_resnet50", input_size=64), None)
+    resnet = random.build(pvr_zoo.spec("random_resnet50", input_size=64))
     assert all((block.bn3.weight == 1).all() for stage in resnet.levels for block in stage)
-    vit = random.build(pvr_zoo.spec("random_vits14", input_size=56, truncate=2), None)
+    vit = random.build(pvr_zoo.spec("random_vits14", input_size=56, truncate=2))
     assert all((block.ls1.gamma == 1).all() for block in vit.levels)
 
 
 def test_batch_norms_see_standard_inputs_on_the_stored_frames() -> None:
     """After calibration each channel has mean 0 and variance 1, but for the n − 1 in the stored variance."""
     spec = pvr_zoo.spec("random_resnet18", input_size=96)
-    network = random.build(spec, None)
+    network = random.build(spec)
     seen: list[torch.Tensor] = []
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -86,7 +86,7 @@ def test_another_seed_is_another_network() -> None:
     spec = pvr_zoo.spec("random_vits16", truncate=1, input_size=32)
     other = with_seed(spec, 1)
     assert other == replace(spec, seed=1)
-    a, b = (random.build(s, None).state_dict()["stem.net.patch_embed.proj.weight"] for s in (spec, other))
+    a, b = (random.build(s).state_dict()["stem.net.patch_embed.proj.weight"] for s in (spec, other))
     assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.02
 
 
