@@ -9,6 +9,7 @@ cartpole's pole angle explained 0 to 0.2 of its sine where this one explained 0.
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,11 @@ def bare(spec: EncoderSpec) -> ConvEncoder:
 def arrange(net: ConvEncoder, spec: EncoderSpec) -> ConvEncoder:
     """As it is: an autoencoder has one feature and nothing to cut off."""
     return net
+
+
+def small(spec: EncoderSpec) -> EncoderSpec:
+    """A narrow feature; the rest is small as it is: see verify.py."""
+    return replace(spec, widths=(16,))
 
 
 def save_encoder(path: str | os.PathLike[str], module: ConvEncoder | ConvAutoencoder, card: dict[str, Any]) -> Path:

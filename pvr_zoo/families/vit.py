@@ -1,5 +1,6 @@
 """Vision transformers with timm's key names: supervised, DINO, DINOv2, MAE."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,3 +75,14 @@ def _antialias_rule(cells: Tensor, grid: int) -> Tensor:
 
 
 _RULES = {"hub": _hub_rule, "antialias": _antialias_rule}
+
+
+def small(spec: EncoderSpec) -> EncoderSpec:
+    """Two blocks, four numbers a head, a grid of four: see verify.py."""
+    with torch.device("meta"):
+        heads = bare(spec).blocks[0].attn.num_heads
+    options = spec.options | {"embed_dim": 4 * heads, "depth": 2, "num_heads": heads}
+    patch = spec.strides[0]
+    return replace(spec, options=options, widths=(4 * heads,) * 2, strides=(patch,) * 2, layers=()).request(
+        input_size=4 * patch
+    )

@@ -1,0 +1,127 @@
+"""Whether an encoder computes what its publisher's code computes, by vectors that other code has computed.
+
+`data/golden.json` holds, for each encoder at a small size (`family.small`), the names and shapes of the published file
+and the feature of the stored frames under weights drawn from these names. The vectors were made by an independent
+implementation (tests/golden/zoo, tools/make_golden.py), so that a wrong value range, channel order, resize kernel,
+pooling, activation, norm epsilon or number of heads cannot go unseen. Where the real weights are at hand they are
+loaded as well, strictly and with their checksum.
+"""
+
+import json
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pvr_zoo import checkpoint, weights
+from pvr_zoo.encoder import Encoder, create
+from pvr_zoo.errors import ZooError
+from pvr_zoo.families import calibration
+from pvr_zoo.network import build, family
+from pvr_zoo.registry import list_encoders, spec
+from pvr_zoo.specs import EncoderSpec, Layout
+
+GOLDEN = Path(__file__).parent / "data" / "golden.json"
+TOLERANCE = 1e-3  # relative: resizing rounds to whole numbers, and not every library rounds alike
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row of the table. `weights`: "real" or "synthetic"; `layout`: "verified" or "unverified"."""
+
+    name: str
+    weights: str
+    layout: str
+    ok: bool
+    error: float | None  # relative, of the feature
+    note: str = ""
+
+
+def small(row: EncoderSpec) -> EncoderSpec:
+    """The same builder, layout and transform at depth 2 (or one block a stage), small width and small input."""
+    shrunk: EncoderSpec = family(row).small(row)  # type: ignore[attr-defined]
+    return shrunk
+
+
+def synthetic(shapes: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
+    """Weights as training might leave them, each drawn from a generator keyed by its name."""
+    return {key: _draw(key, tuple(shape)) for key, shape in shapes.items()}
+
+
+def _draw(key: str, shape: tuple[int, ...]) -> Tensor:
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros((), dtype=torch.int64)
+    noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape)
+    if key.endswith("running_var"):
+        noise = np.exp(0.3 * noise)
+    elif len(shape) < 2:
+        noise = 0.2 * noise + (1 if key.endswith(("weight", "gamma")) else 0)
+    elif key.endswith("weight"):
+        noise = noise / np.prod(shape[1:]) ** 0.5
+    else:
+        noise = 0.5 * noise
+    return torch.from_numpy(noise.astype(np.float32))
+
+
+def published(state: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
+    """The tensors under their published names, wrapped as the publisher's file wraps them."""
+    return {layout.top[0]: dict(state)} if layout.top else dict(state)
+
+
+def load_small(row: EncoderSpec, state: Mapping[str, Any], folder: Path) -> Encoder:
+    """The small encoder, through a file in the published layout and the road that real files take."""
+    path = folder / f"{row.name.replace('/', '_')}.pth"
+    torch.save(published(state, row.layout), path)
+    read, sha256 = checkpoint.read(path)
+    shrunk = small(row)
+    return Encoder(shrunk, build(shrunk, checkpoint.unwrap(read, row.layout, path)), {"weights_sha256": sha256})
+
+
+def frames() -> Tensor:
+    """The stored frames, uint8 (4, 64, 64, 3)."""
+    return torch.from_numpy(calibration.load())
+
+
+def relative_error(feature: Tensor, wanted: Tensor) -> float:
+    """Largest difference over the spread of the wanted values."""
+    return float((feature - wanted).abs().max() / wanted.std())
+
+
+def verify(pattern: str = "*") -> Iterator[Verdict]:
+    """A verdict for every registered encoder that has weights to load; none is left out silently."""
+    golden = json.loads(GOLDEN.read_text())
+    for name in list_encoders(pattern):
+        row = spec(name)
+        if row.seed is not None:
+            continue  # a control has no weights to load
+        yield _synthetic(row, golden.get(name))
+        if row.weights is not None and weights.place(row.weights).is_file():
+            yield _real(row)
+
+
+def _synthetic(row: EncoderSpec, golden: dict[str, Any] | None) -> Verdict:
+    if golden is None:
+        return Verdict(row.name, "synthetic", "unverified", ok=False, error=None, note="no golden vector is stored")
+    layout = "verified" if golden["source"] else "unverified"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            encoder = load_small(row, synthetic(golden["shapes"]), Path(folder))
+        error = relative_error(encoder(frames()), torch.tensor(golden["feature"]))
+    except ZooError as failure:
+        return Verdict(row.name, "synthetic", layout, ok=False, error=None, note=str(failure))
+    return Verdict(row.name, "synthetic", layout, ok=error < TOLERANCE, error=error, note=golden["source"])
+
+
+def _real(row: EncoderSpec) -> Verdict:
+    try:
+        feature = create(row.name)(frames())
+    except ZooError as failure:
+        return Verdict(row.name, "real", "", ok=False, error=None, note=str(failure))
+    finite = bool(torch.isfinite(feature).all())
+    return Verdict(row.name, "real", "verified", ok=finite, error=None, note="" if finite else "not finite")

@@ -1,0 +1,105 @@
+"""Every encoder, at a small size, from a file in its published layout, against code that is not ours.
+
+For each family, tests/golden/zoo/<family>.py gives SOURCE (what the other side is), `shapes(spec)` (names and shapes of
+the published file, heads that are dropped included) and `feature(spec, state, images)`.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import pvr_zoo
+from pvr_zoo import checkpoint, verify
+from pvr_zoo.network import bare
+
+REFERENCES = Path(__file__).parents[1] / "golden" / "zoo"
+KEYS = REFERENCES / "keys"  # of the full-size published file: lines "key shape", the first one says where they are from
+NAMES = [name for name in pvr_zoo.list_encoders() if pvr_zoo.spec(name).seed is None]
+FAMILIES = sorted({pvr_zoo.spec(name).builder for name in NAMES})
+
+
+def reference(builder: str) -> ModuleType:
+    path = REFERENCES / f"{builder.rpartition('.')[2]}.py"
+    found = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_equal_an_independent_implementation(name: str, tmp_path: Path) -> None:
+    """Every feature kind at full depth, and the default one after the first level, from the same images."""
+    row = pvr_zoo.spec(name)
+    other = reference(row.builder)
+    shrunk = verify.small(row)
+    state = verify.synthetic(other.shapes(shrunk))
+    requests = [{"feature": kind} for kind in shrunk.offered] + [{"truncate": 1}] * (shrunk.depth > 1)
+    torch.save(verify.published(state, row.layout), tmp_path / "published.pth")
+    read, _ = checkpoint.read(tmp_path / "published.pth")
+    for request in requests:
+        spec = shrunk.request(**request)
+        if spec.feature == "keypoints":
+            continue  # our own reading of a map that "patches" has checked
+        encoder = pvr_zoo.Encoder(spec, verify.build(spec, checkpoint.unwrap(read, row.layout, tmp_path)), {})
+        images = encoder.preprocess(verify.frames())
+        feature = encoder(verify.frames())
+        wanted = other.feature(spec, state, images)
+        assert feature.shape == wanted.shape == (4, *spec.feature_shape)
+        assert verify.relative_error(feature, wanted) < 1e-5, request
+        assert (feature[0] - feature[1]).abs().max() > 1e-2 * feature.std()  # it sees the frames
+        encoder.train()
+        one = torch.cat([encoder(frame[None]) for frame in verify.frames()])
+        assert verify.relative_error(one, feature) < 1e-4  # eval after train(), and batch-invariant
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_another_layout_is_refused(name: str, tmp_path: Path) -> None:
+    row = pvr_zoo.spec(name)
+    state = verify.synthetic(reference(row.builder).shapes(verify.small(row)))
+    kept = [key for key in state if not any(mark in key for mark in row.layout.drop)]
+    wrong = {
+        "missing": {key: value for key, value in state.items() if key != kept[-1]},
+        "extra": state | {f"{kept[0]}_of_another_model": torch.zeros(1)},
+        "shape": state | {kept[0]: torch.zeros(1, 2, 3)},
+        "NaN": state | {kept[0]: torch.full_like(state[kept[0]], torch.nan)},
+    }
+    for what, bad in wrong.items():
+        with pytest.raises(pvr_zoo.WeightsError):
+            verify.load_small(row, bad, tmp_path)
+            pytest.fail(f"{what} was accepted")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_full_size_network_takes_the_published_keys(name: str, tmp_path: Path) -> None:
+    """The stored list of the published file's keys and shapes, wrapped and dropped as the row says, fits exactly."""
+    listing = KEYS / f"{name}.txt"
+    if not listing.is_file():
+        golden = json.loads(verify.GOLDEN.read_text())
+        assert golden[name]["keys"] == "", f"{name} claims a list of keys that is not there"
+        pytest.skip(f"layout unverified: no list of the published keys of {name} is at hand")
+    _, *lines = listing.read_text().splitlines()
+    state = {
+        key: torch.empty(json.loads(shape), device="meta") for key, shape in (line.split(" ", 1) for line in lines)
+    }
+    row = pvr_zoo.spec(name)
+    kept = checkpoint.unwrap(verify.published(state, row.layout), row.layout, tmp_path)
+    convert = getattr(verify.family(row), "convert", None)
+    fitted = kept if convert is None else convert(kept, row)
+    expected = {key: value.shape for key, value in bare(row).state_dict().items()}
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    assert {key: value.shape for key, value in fitted.items()} | {k: torch.Size() for k in counters} == expected
+
+
+@pytest.mark.parametrize("verdict", list(verify.verify()), ids=lambda v: f"{v.name}-{v.weights}")
+def test_golden_vectors(verdict: verify.Verdict) -> None:
+    assert verdict.ok, verdict
+
+
+def test_stored_vectors_are_what_the_other_side_computes() -> None:
+    golden = json.loads(verify.GOLDEN.read_text())
+    assert sorted(golden) == NAMES

@@ -1,0 +1,70 @@
+"""Write pvr_zoo/data/golden.json with the independent implementations of tests/golden/zoo.
+
+    python tools/make_golden.py
+
+The frames go through the published transform as Pillow and plain arithmetic do it, not through ours.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from PIL import Image
+
+import pvr_zoo
+from pvr_zoo import verify
+from pvr_zoo.specs import Transform
+
+REFERENCES = Path(__file__).parents[1] / "tests" / "golden" / "zoo"
+
+
+def reference(builder: str) -> ModuleType:
+    """The module of the other side."""
+    path = REFERENCES / f"{builder.rpartition('.')[2]}.py"
+    found = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def images(transform: Transform) -> torch.Tensor:
+    """The stored frames as the network's input (N, 3, S, S), by Pillow."""
+    kernel = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}[transform.kernel]
+    assert transform.antialias, "Pillow always filters: write the other side of this transform by hand"
+    pictures = []
+    for frame in verify.frames().numpy():  # square frames: `squash` makes no difference
+        picture = Image.fromarray(frame).resize((transform.resize, transform.resize), kernel)
+        edge = round((transform.resize - transform.crop) / 2)
+        picture = picture.crop((edge, edge, edge + transform.crop, edge + transform.crop))
+        low, high = transform.value_range
+        pictures.append((np.asarray(picture) / 255 * (high - low) + low - transform.mean) / transform.std)
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+
+
+def main() -> None:
+    """Every row that has weights to load."""
+    golden = {}
+    for name in pvr_zoo.list_encoders():
+        row = pvr_zoo.spec(name)
+        if row.seed is not None:
+            continue
+        other, shrunk = reference(row.builder), verify.small(row)
+        shapes = other.shapes(shrunk)
+        feature = other.feature(shrunk, verify.synthetic(shapes), images(shrunk.transform))
+        keys = REFERENCES / "keys" / f"{name}.txt"
+        golden[name] = {
+            "source": other.SOURCE,
+            "keys": keys.read_text().splitlines()[0].lstrip("# ") if keys.is_file() else "",
+            "shapes": {key: list(shape) for key, shape in shapes.items()},
+            "feature": [[round(v, 6) for v in vector] for vector in feature.flatten(1).tolist()],
+        }
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(golden.items()))
+    verify.GOLDEN.write_text("{\n" + lines + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()
