@@ -37,7 +37,7 @@ class Bare:
     def __init__(self, config: RunConfig) -> None:
         self.choice = env_config(config)
         self.env = build_env(self.choice, "train")
-        self.encoder = build_encoder(config, torch.device("cpu"))
+        self.encoder = build_encoder(config, torch.device("cpu"))[0]
         self.action = np.zeros(self.env.action_spec.dim, np.float32)
         self.seconds: list[float] = []  # of each tick
         self.clock = Stopwatch()

@@ -12,6 +12,7 @@ from mbrl_pvr.doctor import compiler_lacks
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
 from mbrl_pvr.process import keep_freed_memory, set_threads
+from pvr_zoo.trainable import Tail, Trunk, cut, held_shape
 from world_models.agent import Agent
 from world_models.tdmpc2.agent import TDMPC2
 from world_models.types import ActionSpec, ObsShapes
@@ -59,11 +60,14 @@ def setup_process(threads: int) -> None:
     keep_freed_memory()
 
 
-def build_encoder(config: RunConfig, device: torch.device) -> "pvr_zoo.Encoder | None":
-    """The frozen encoder of the run, or None where the agent learns from pixels or is given the state."""
+def build_encoder(config: RunConfig, device: torch.device) -> "tuple[pvr_zoo.Encoder | Trunk | None, Tail | None]":
+    """What sees each frame once, and the part of the encoder that learns with the agent.
+
+    The first is None where the agent learns from pixels or is given the state, the second where all is frozen.
+    """
     choice = config.encoder
     if choice.name in OWN_ENCODING:
-        return None
+        return None, None
     encoder = pvr_zoo.create(
         choice.name,
         truncate=choice.truncate,
@@ -72,7 +76,10 @@ def build_encoder(config: RunConfig, device: torch.device) -> "pvr_zoo.Encoder |
         input_size=choice.input_size,
         weights=choice.weights,
     )
-    return encoder.to(device)
+    if choice.trainable == 0:
+        return encoder.to(device), None
+    trunk, tail = cut(encoder, choice.trainable, rank=choice.lora_rank, seed=config.seed)
+    return trunk.to(device), tail
 
 
 def env_config(config: RunConfig, *, pixels: bool = False) -> envs.EnvConfig:
@@ -87,7 +94,12 @@ def planned_shapes(config: RunConfig) -> ObsShapes:
         return ObsShapes(proprio=1)
     if config.encoder.name == "scratch":
         return ObsShapes(pixels=(config.env.size, config.env.size, 3))
-    return ObsShapes(feature=tuple(encoder_spec(config.encoder).feature_shape))
+    spec, trainable = encoder_spec(config.encoder), config.encoder.trainable
+    if trainable == 0:
+        return ObsShapes(feature=spec.feature_shape)
+    if isinstance(trainable, str):
+        return ObsShapes(pixels=(spec.input_size, spec.input_size, 3))
+    return ObsShapes(feature=held_shape(spec, trainable))
 
 
 def refuse_short_episodes(config: RunConfig, facts: EnvFacts) -> None:
@@ -104,7 +116,8 @@ def refuse_short_episodes(config: RunConfig, facts: EnvFacts) -> None:
 def build_features(config: RunConfig, facts: EnvFacts, device: torch.device) -> Features:
     """The feature provider that fits the environment's frames and the run's encoder."""
     proprio = facts.proprio_dim if env_config(config).proprio else None
-    return Features(config.encoder, build_encoder(config, device), config.env.size, proprio)
+    encoder, tail = build_encoder(config, device)
+    return Features(config.encoder, encoder, config.env.size, proprio, tail)
 
 
 def build_agent(
@@ -117,6 +130,7 @@ def build_agent(
         config.agent,
         episode_length=facts.episode_length,
         seed=config.seed,
+        tail=features.tail,
         compile=compiled,
         device=device,
     )

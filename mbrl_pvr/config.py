@@ -8,7 +8,8 @@ types, ranges and names are checked here, before weights, simulators or the disk
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,16 @@ def _check_encoder(config: RunConfig) -> None:
             "Its four convolutions leave nothing of smaller ones",
         )
     if choice.name in WITHOUT_ENCODER:
-        given = [k for k in ("truncate", "feature", "norm", "input_size", "weights") if getattr(choice, k) is not None]
+        given = [
+            k for k in ("truncate", "feature", "norm", "input_size", "weights") if getattr(choice, k) is not None
+        ] + ["trainable"] * (choice.trainable != 0)
         if given:
             raise ConfigError(f"encoder={choice.name} has no encoder, so encoder.{given[0]} means nothing", "encoder")
         return
     spec = encoder_spec(choice)
+    if choice.trainable != 0:
+        with _as_config_error():
+            spec.check_trainable(choice.trainable)
     if config.env.size < spec.render_size:
         smaller = config.env.size * spec.input_size // spec.render_size
         raise ConfigError(
@@ -217,7 +223,6 @@ def _check_encoder(config: RunConfig) -> None:
 def encoder_spec(choice: EncoderConfig) -> Any:
     """The `EncoderSpec` of a choice, nothing built; raises ConfigError, Unavailable, ZooError for damaged files."""
     import pvr_zoo
-    from pvr_zoo.errors import ZooError
 
     if is_path(choice.name) and not Path(choice.name).is_file():
         raise Unavailable(f"no encoder file {choice.name!r}", "encoder", "List names: mbrl-pvr encoders list")
@@ -225,7 +230,7 @@ def encoder_spec(choice: EncoderConfig) -> Any:
         raise Unavailable(
             f"no weights file {choice.weights!r}", "encoder.weights", "Give a file's path, or leave it out"
         )
-    try:
+    with _as_config_error():
         spec = pvr_zoo.spec(
             choice.name,
             truncate=choice.truncate,
@@ -233,14 +238,23 @@ def encoder_spec(choice: EncoderConfig) -> Any:
             norm=choice.norm,
             input_size=choice.input_size,
         )
-    except ZooError as error:
-        if error.exit_code == ConfigError.exit_code:
-            raise ConfigError(error.what, error.where or "encoder", error.hint) from error
-        raise
     if choice.weights is not None and (spec.seed is not None or is_path(choice.name)):
         why = "is random by definition" if spec.seed is not None else "holds its own weights"
         raise ConfigError(f"encoder {choice.name!r} {why}", "encoder.weights", "Leave encoder.weights out")
     return spec
+
+
+@contextmanager
+def _as_config_error() -> Iterator[None]:
+    """A request that an encoder does not offer is a mistake in the configuration; other errors pass."""
+    from pvr_zoo.errors import ZooError
+
+    try:
+        yield
+    except ZooError as error:
+        if error.exit_code == ConfigError.exit_code:
+            raise ConfigError(error.what, error.where or "encoder", error.hint) from error
+        raise
 
 
 def _fit_frames(tree: dict[str, Any]) -> dict[str, Any]:

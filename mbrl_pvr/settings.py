@@ -39,11 +39,12 @@ class EncoderConfig:
     norm: Literal["keep", "none"] | None = None  # final norm of the network; null: the encoder's own
     input_size: int | None = None  # pixels the encoder sees; null: its published size
     weights: str | None = None  # path of other weights for the same architecture
-    trainable: int = 0  # blocks that learn; only 0 is accepted now
+    trainable: int | Literal["lora", "all"] = 0  # last blocks or stages that learn with the agent; lora; all
+    lora_rank: int = 8  # of the additions that learn with trainable=lora
 
     def __post_init__(self) -> None:
-        if self.trainable != 0:
-            raise ValueError(f"trainable={self.trainable}, but only frozen encoders (0) are supported so far")
+        if self.lora_rank < 1:
+            raise ValueError(f"lora_rank={self.lora_rank} must be at least 1")
         if self.input_size is not None and self.input_size < 8:
             raise ValueError(f"input_size={self.input_size} must be at least 8 pixels")
 

@@ -34,6 +34,14 @@ class Encoder(nn.Module):
         super().train(False)
         self.requires_grad_(False)
 
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        return self.spec.feature_shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.preprocess.scale.device
+
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) to float32 (N, *spec.feature_shape), on the device of the frames.
 

@@ -65,16 +65,22 @@ class Preprocess(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Raises FrameError for anything but uint8 (N, H, W, 3)."""
+        return self.normalise(self.crop(frames))
+
+    def crop(self, frames: Tensor) -> Tensor:
+        """Frames (N, H, W, 3) at the network's size, whole numbers of 0..255 in (N, 3, S, S). Raises FrameError."""
         check_frames(frames)
         images = frames.permute(0, 3, 1, 2)
-        crop = self.transform.crop
+        crop, target = self.transform.crop, self.transform.resize
         if len(frames) == 0:
-            return self.scale.new_zeros(0, 3, crop, crop)
+            return images.new_zeros(0, 3, crop, crop)
         height, width = images.shape[-2:]
-        target = self.transform.resize
         short = min(height, width)
         size = (target, target) if self.transform.squash else (target * height // short, target * width // short)
         images = resize_uint8(images, *size, self.transform.kernel, self.transform.antialias)
         top, left = (round((full - crop) / 2) for full in size)
-        images = images[..., top : top + crop, left : left + crop]
+        return images[..., top : top + crop, left : left + crop]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pixel values of 0..255 to what the network was trained on."""
         return torch.addcmul(self.shift, images.to(self.scale.dtype), self.scale)

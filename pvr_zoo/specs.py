@@ -11,6 +11,7 @@ from typing import Any
 from pvr_zoo.errors import SpecError
 
 NORMS = ("keep", "none")
+TRAINABLE = ("lora", "all")  # beside a number of levels
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MAX_INPUT = 2048
 
@@ -213,6 +214,21 @@ class EncoderSpec:
                 hint="Concatenate layers of one grid, or take feature=mean.",
             )
         return used
+
+    def check_trainable(self, trainable: int | str) -> None:
+        """Raise SpecError where no tail of that size can be cut off to learn: see trainable.py."""
+        if trainable in TRAINABLE:
+            return
+        if isinstance(trainable, bool) or not isinstance(trainable, int) or not 1 <= trainable <= self.truncate:
+            raise SpecError(
+                f"trainable={trainable!r} is not possible: {self.name} is used with {self.truncate} {self.unit}s",
+                hint=f"Give a whole number from 1 to {self.truncate}, or one of: {', '.join(TRAINABLE)}.",
+            )
+        if self.layers[0] <= self.truncate - trainable:
+            raise SpecError(
+                f"trainable={trainable} of {self.name} leaves layer {self.layers[0]} frozen, whose feature is asked for",
+                hint=f"Train more {self.unit}s, or take the feature from the last one alone.",
+            )
 
     def _check_layers(self, truncate: int | Sequence[int]) -> tuple[int, ...]:
         layers = (truncate,) if isinstance(truncate, int) or not isinstance(truncate, Sequence) else tuple(truncate)

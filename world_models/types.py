@@ -13,6 +13,7 @@ patches, D proprioception, S stacked frames, L latent, K classes or bins.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +30,19 @@ class ObsShapes:
     def __post_init__(self) -> None:
         if self.feature is None and self.pixels is None and self.proprio is None:
             raise ValueError("an agent needs at least one of feature, pixels, proprio; all three are None")
+
+
+class Tail(Protocol):
+    """The trainable end of an encoder, a module: what replay holds of N frames, to features with gradients.
+
+    It stays in eval mode. Parameters that require no gradient are the encoder's own and no part of an agent's state.
+    """
+
+    feature_shape: tuple[int, ...]
+
+    def __call__(self, held: Tensor) -> Tensor:
+        """(N, *held) to (N, *feature_shape)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,10 @@ class Obs:
     def map(self, fn: Callable[[Tensor], Tensor]) -> "Obs":
         """The same observation with `fn` applied to every tensor that is there."""
         return replace(self, **{k: fn(v) for k, v in vars(self).items() if v is not None})
+
+    def __getitem__(self, index: int | slice) -> "Obs":
+        """The same observation at some places of the leading dimension."""
+        return self.map(lambda x: x[index])
 
     def to(self, device: torch.device | str) -> "Obs":
         """The same observation on another device."""

@@ -14,8 +14,9 @@ from world_models.tdmpc2 import losses, planner
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.tdmpc2.model import WorldModel
 from world_models.tdmpc2.noise import PlanNoise, UpdateNoise, generator
-from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec
+from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec, Tail
 
+TAIL = "encoder.tail."  # parameters of a pretrained encoder's trainable part
 REPORT_ROWS = 256  # observations encoded at once in `report`
 
 
@@ -54,6 +55,7 @@ class TDMPC2:
         *,
         episode_length: int,
         seed: int,
+        tail: Tail | None = None,
         compile: bool = False,
         device: torch.device | str = "cpu",
     ):
@@ -69,7 +71,7 @@ class TDMPC2:
         self.shifts = shapes.pixels is not None and config.augment == "shift"
 
         cpu = torch.device("cpu")
-        self.model = WorldModel(shapes, action.dim, config, generator(cpu, seed, "weights")).to(device)
+        self.model = WorldModel(shapes, action.dim, config, generator(cpu, seed, "weights"), tail).to(device)
         self.device = next(self.model.parameters()).device
         self.scale = torch.ones((), device=self.device)
         self.updates = 0
@@ -79,10 +81,12 @@ class TDMPC2:
     def _build_optimisers(self) -> None:
         named = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
         policy = {k: p for k, p in named.items() if k.startswith("policy.")}
-        encoder = {k: p for k, p in named.items() if k.startswith("encoder.")}
-        rest = {k: p for k, p in named.items() if k not in policy and k not in encoder}
+        tail = {k: p for k, p in named.items() if k.startswith(TAIL)}
+        encoder = {k: p for k, p in named.items() if k.startswith("encoder.") and k not in tail}
+        rest = {k: p for k, p in named.items() if k not in policy and not k.startswith("encoder.")}
         c = self.config
-        self.optimizer = Adam([(encoder, c.lr * c.enc_lr_scale), (rest, c.lr)], c.grad_clip_norm)
+        groups = [(encoder, c.lr * c.enc_lr_scale), (rest, c.lr)] + [(tail, c.lr * c.tail_lr_scale)] * bool(tail)
+        self.optimizer = Adam(groups, c.grad_clip_norm)
         self.policy_optimizer = Adam([(policy, c.lr)], c.grad_clip_norm, eps=1e-5)
 
     @staticmethod
@@ -148,8 +152,10 @@ class TDMPC2:
             raise ValueError(f"sequences of {batch.reward.shape[1]} steps; horizon={horizon} needs {horizon + 1}")
         obs = batch.obs.map(lambda x: x.transpose(0, 1))
         model.encoder.observe(obs)
-        parts = {k: v.contiguous() for k, v in model.encoder.inputs(obs, noise.shift if self.shifts else None).items()}
-        first, later = {k: v[0] for k, v in parts.items()}, {k: v[1:] for k, v in parts.items()}
+        shift = noise.shift if self.shifts else None
+        first = self._inputs(obs[0], None if shift is None else shift[0])
+        with torch.no_grad():
+            later = self._inputs(obs[1:], None if shift is None else shift[1:])
         action = batch.action[:, 1:].transpose(0, 1).contiguous()
         reward = batch.reward[:, 1:].t().contiguous()
         terminal = batch.is_terminal[:, 1:].t().float().contiguous()
@@ -169,6 +175,9 @@ class TDMPC2:
         self._move_targets()
         return metrics | policy_metrics | {"td_target": td.mean()}
 
+    def _inputs(self, obs: Obs, shift: Tensor | None) -> dict[str, Tensor]:
+        return {k: v.contiguous() for k, v in self.model.encoder.inputs(obs, shift).items()}
+
     @torch.no_grad()
     def _move_targets(self) -> None:
         torch._foreach_lerp_(list(self.model.target_q.parameters()), list(self.model.q.parameters()), self.config.tau)
@@ -182,11 +191,9 @@ class TDMPC2:
         if not 1 <= context <= steps:
             raise ValueError(f"context={context} must lie in 1..{steps}, the sequence length")
         batch = batch.to(self.device)
-        parts = {k: v.flatten(0, 1) for k, v in model.encoder.inputs(batch.obs).items()}
-        rows = next(iter(parts.values())).shape[0]
-        chunks = [
-            model.encode({k: v[i : i + REPORT_ROWS] for k, v in parts.items()}) for i in range(0, rows, REPORT_ROWS)
-        ]
+        obs = batch.obs.map(lambda x: x.flatten(0, 1))
+        rows = [slice(i, i + REPORT_ROWS) for i in range(0, len(obs.is_first), REPORT_ROWS)]
+        chunks = [model.encode(model.encoder.inputs(obs[part])) for part in rows]
         posterior = torch.cat(chunks).unflatten(0, batch.reward.shape)
         open_loop = posterior.clone()
         for t in range(context, steps):
@@ -210,8 +217,10 @@ class TDMPC2:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state under its name, not copied."""
+        learnt = {k for k, p in self.model.named_parameters() if p.requires_grad}
+        model = {k: v for k, v in self.model.state_dict().items() if k in learnt or not k.startswith(TAIL)}
         optimizers = {"optimizer": self.optimizer, "policy_optimizer": self.policy_optimizer}
-        groups = {"model": self.model.state_dict(), **{k: o.state_dict() for k, o in optimizers.items()}}
+        groups = {"model": model, **{k: o.state_dict() for k, o in optimizers.items()}}
         flat = {f"{group}.{name}": value.detach() for group, found in groups.items() for name, value in found.items()}
         return flat | {"scale": self.scale, "updates": torch.tensor(self.updates)}
 

@@ -23,8 +23,18 @@ SIZES: dict[int, Widths] = {  # by millions of parameters
     317: Widths(1376, 4096, 4096, 5, 32, 8),
 }
 
-AT_LEAST_ONE = ("stack", "batch_size", "horizon", "iterations", "num_samples", "num_elites", "simnorm_dim")
-POSITIVE = ("lr", "enc_lr_scale", "grad_clip_norm", "temperature", "min_std", "discount_denom", "rho", "tau")
+AT_LEAST_ONE = ("stack", "batch_size", "horizon", "iterations", "num_samples", "num_elites", "simnorm_dim", "patch_dim")
+POSITIVE = (
+    "lr",
+    "enc_lr_scale",
+    "tail_lr_scale",
+    "grad_clip_norm",
+    "temperature",
+    "min_std",
+    "discount_denom",
+    "rho",
+    "tau",
+)
 NOT_NEGATIVE = ("reward_coef", "value_coef", "termination_coef", "consistency_coef", "entropy_coef", "num_pi_trajs")
 ORDERED = (("min_std", "max_std"), ("discount_min", "discount_max"), ("num_elites", "num_samples"))
 RISING = (("vmin", "vmax"), ("log_std_min", "log_std_max"), ("num_pi_trajs", "num_samples"))
@@ -50,6 +60,10 @@ class TDMPC2Config:
     # observations
     stack: int = 3  # newest frames of a feature or image that enter together
     front_end: str = "linear"  # of features: "linear" (the study: 3F -> latent -> SimNorm) or "mlp" (official encoder)
+    patches: str = (
+        "flatten"  # of patch features: "flatten", "each" (one linear layer for all) or "attention"; patches.py
+    )
+    patch_dim: int = 32  # numbers that "each" makes of a patch
     feature_norm: str = "none"  # of features, before it: "none" (the study), "running" or "layernorm"; feature_norm.py
     augment: str = "shift"  # of pixels: "shift" (up to 3 pixels, as the official code) or "none"
     episodic: bool = False  # the task can terminate: a termination head enters losses and planner
@@ -65,6 +79,7 @@ class TDMPC2Config:
     rho: float = 0.5  # weight of step t is rho^t
     lr: float = 3e-4  # learning rate of Adam
     enc_lr_scale: float = 0.3  # the encoder's share of lr
+    tail_lr_scale: float = 0.1  # the share of a pretrained encoder's trainable part
     grad_clip_norm: float = 20.0  # largest norm of a gradient
     tau: float = 0.01  # of target Q functions and of the running scale
     discount_denom: float = 5.0  # discount = (T - 1) / T with T = agent steps of an episode / discount_denom …
@@ -98,6 +113,7 @@ class TDMPC2Config:
             "name": ("tdmpc2",),
             "size": (*SIZES,),
             "front_end": ("linear", "mlp"),
+            "patches": ("flatten", "each", "attention"),
             "feature_norm": ("none", "running", "layernorm"),
             "augment": ("shift", "none"),
         }

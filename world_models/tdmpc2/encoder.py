@@ -2,7 +2,8 @@
 
 | given | front end |
 |---|---|
-| features | `FeatureNorm`; one linear layer (`front_end="linear"`, the study) or the official state encoder ("mlp") |
+| features | `FeatureNorm`, `patches`, one linear layer (`front_end="linear"`, the study) or the state encoder ("mlp") |
+| what a tail takes | the trainable end of an encoder makes features of it, then as above |
 | pixels | the official four convolutions; one linear layer more where they do not give `latent_dim` numbers |
 | proprioception alone | the official state encoder |
 | several | each image part as above, then [parts, proprioception] concatenated, one linear layer |
@@ -15,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from world_models import patches
 from world_models.feature_norm import FeatureNorm
 from world_models.nets import MLP, Conv, Linear, simnorm
 from world_models.tdmpc2.config import TDMPC2Config
-from world_models.types import Obs, ObsShapes
+from world_models.types import Obs, ObsShapes, Tail
 
 PAD = 3  # pixels of random shift in each direction
 KERNELS, STRIDES = (7, 5, 3, 3), (2, 2, 2, 1)
@@ -73,25 +75,29 @@ class PixelEncoder(nn.Module):
 class Encoder(nn.Module):
     """z = SimNorm(front ends of what the observation holds)."""
 
-    def __init__(self, shapes: ObsShapes, config: TDMPC2Config, generator: Generator):
+    def __init__(self, shapes: ObsShapes, config: TDMPC2Config, generator: Generator, tail: Tail | None = None):
         super().__init__()
+        self.tail = tail
         self.shapes, self.stack, self.simnorm_dim = shapes, config.stack, config.simnorm_dim
         w = config.widths
         hidden = [w.enc_dim] * max(w.num_enc_layers - 1, 1)
         self.feature: nn.Module | None = None
         self.feature_norm: FeatureNorm | None = None
+        self.patches: nn.Module | None = None
         self.pixels: PixelEncoder | None = None
         self.state: nn.Module | None = None
         self.merge: nn.Module | None = None
         widths: list[int] = []  # of what is merged
-        if shapes.feature is not None:
-            inputs = config.stack * int(torch.Size(shapes.feature).numel())
+        shape = shapes.feature if tail is None else tail.feature_shape
+        if shape is not None:
+            self.patches = patches.front(config.patches, shape, config.patch_dim, generator)
+            inputs = config.stack * self.patches.outputs
             linear = config.front_end == "linear"
             layer = Linear(inputs, w.latent_dim, generator) if linear else MLP(inputs, hidden, w.latent_dim, generator)
             self.feature = layer
-            self.feature_norm = FeatureNorm(shapes.feature[-1], config.feature_norm)
+            self.feature_norm = FeatureNorm(shape[-1], config.feature_norm)
             widths.append(w.latent_dim)
-        if shapes.pixels is not None:
+        if shapes.pixels is not None and tail is None:
             self.pixels = self._pixel_encoder(shapes.pixels, config, generator)
             widths.append(self.pixels.outputs)
         if shapes.proprio is not None:
@@ -112,9 +118,9 @@ class Encoder(nn.Module):
         return encoder
 
     def inputs(self, obs: Obs, shift: Tensor | None = None) -> dict[str, Tensor]:
-        """The parts of `obs` (*, ...) that are read, shapes checked: feature (*, SF), proprio (*, D), pixels.
+        """The parts of `obs` (*, ...) that are read, shapes checked: feature (*, S, *feature), proprio (*, D), pixels.
 
-        `shift` (*, 2) moves the pixels.
+        Features come out normalised; those of a tail carry its gradient. `shift` (*, 2) moves the pixels.
         """
         parts: dict[str, Tensor] = {}
         lead = obs.is_first.shape
@@ -130,25 +136,39 @@ class Encoder(nn.Module):
             if value is None or value.shape != (*lead, *shape):
                 found = None if value is None else tuple(value.shape)
                 raise ValueError(f"{name} of shape {found}, expected {(*lead, *shape)}")
-            if name == "pixels":
-                parts[name] = value if shift is None else shift_pixels(value, shift)
-            elif name == "feature":
-                assert self.feature_norm is not None
-                parts[name] = self.feature_norm(value).flatten(len(lead))
-            else:
-                parts[name] = value.float()
+            if name == "pixels" and shift is not None:
+                value = shift_pixels(value, shift)
+            parts[name] = value.float() if name == "proprio" else value
+        if self.tail is not None:
+            parts = {"feature": self._through_tail(parts), **{k: v for k, v in parts.items() if k == "proprio"}}
+        if self.feature_norm is not None:
+            parts["feature"] = self.feature_norm(parts["feature"])
         return parts
 
+    def _through_tail(self, parts: dict[str, Tensor]) -> Tensor:
+        """Features (*, S, *feature) of what replay holds for the tail."""
+        assert self.tail is not None
+        held, shape = ("feature", self.shapes.feature) if self.shapes.feature else ("pixels", self.shapes.pixels)
+        assert shape is not None
+        lead = parts[held].shape[: -len(shape)]
+        return self.tail(parts[held].flatten(0, len(lead) - 1)).unflatten(0, lead)
+
+    @torch.no_grad()
     def observe(self, obs: Obs) -> None:
-        """Show a batch of observations to the running statistics, where there are any."""
-        if self.feature_norm is not None and obs.feature is not None:
-            self.feature_norm.observe(obs.feature)
+        """Show observations (T, B, ...) to the running statistics, where there are any; of a tail's only the first."""
+        if self.feature_norm is None or self.feature_norm.kind != "running":
+            return
+        first = {k: v for k, v in vars(obs[0]).items() if v is not None}
+        feature = obs.feature if self.tail is None else self._through_tail(first)
+        assert feature is not None
+        self.feature_norm.observe(feature)
 
     def forward(self, parts: dict[str, Tensor]) -> Tensor:
         """z (*, L) of parts (*, ...) as `inputs` gives them."""
         fronts = []
         if self.feature is not None:
-            fronts.append(self.feature(parts["feature"]))
+            assert self.patches is not None
+            fronts.append(self.feature(self.patches(parts["feature"]).flatten(-2)))
         if self.pixels is not None:
             lead = parts["pixels"].shape[:-4]
             fronts.append(self.pixels(parts["pixels"].flatten(0, -5)).unflatten(0, lead))

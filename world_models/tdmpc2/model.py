@@ -9,18 +9,20 @@ from world_models.distributions import squashed_gaussian, two_hot_mean
 from world_models.nets import Ensemble, Head, HeadWeights, apply_head, simnorm
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.tdmpc2.encoder import Encoder
-from world_models.types import ObsShapes
+from world_models.types import ObsShapes, Tail
 
 
 class WorldModel(nn.Module):
     """All networks of the agent. z is (*, L), an action (*, A); leading dimensions broadcast."""
 
-    def __init__(self, shapes: ObsShapes, actions: int, config: TDMPC2Config, generator: Generator):
+    def __init__(
+        self, shapes: ObsShapes, actions: int, config: TDMPC2Config, generator: Generator, tail: Tail | None = None
+    ):
         super().__init__()
         self.config = config
         w = config.widths
         L, M, K = w.latent_dim, w.mlp_dim, config.num_bins
-        self.encoder = Encoder(shapes, config, generator)
+        self.encoder = Encoder(shapes, config, generator, tail)
         self.dynamics = Head(L, actions, M, L, generator, normed=True)
         self.reward_head = Head(L, actions, M, K, generator, zero=True)
         self.termination_head = Head(L, 0, M, 1, generator) if config.episodic else None

@@ -1,0 +1,152 @@
+"""Patch features and the trainable end of an encoder, as front ends of TD-MPC2."""
+
+import pytest
+import torch
+from torch import nn
+
+from world_models.patches import AttentionPool, Each, Flatten, front
+from world_models.tdmpc2 import TDMPC2Config
+from world_models.tdmpc2.agent import TDMPC2
+from world_models.types import ActionSpec, Batch, Obs, ObsShapes
+
+SMALL = {"size": 1, "latent_dim": 16, "mlp_dim": 24, "num_channels": 4, "batch_size": 4, "horizon": 3, "iterations": 1}
+PLAN = {"num_samples": 16, "num_elites": 4, "num_pi_trajs": 4}
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_each_patch_goes_through_the_same_layer() -> None:
+    feature = torch.randn(2, 3, 5, 8)
+    each = front("each", (5, 8), 4, generator())
+    assert isinstance(each, Each) and each.outputs == 20
+    wanted = torch.stack([each.linear(feature[:, :, p]) for p in range(5)], 2).flatten(2)
+    torch.testing.assert_close(each(feature), wanted)
+
+
+def test_flatten_is_all_numbers_and_takes_pooled_features_too() -> None:
+    feature = torch.randn(2, 5, 8)
+    flat = front("flatten", (5, 8), 4, generator())
+    assert isinstance(flat, Flatten) and flat.outputs == 40
+    assert torch.equal(flat(feature), feature.reshape(2, 40))
+    assert torch.equal(front("flatten", (8,), 4, generator())(feature), feature)
+
+
+def test_attention_pools_patches_in_any_order() -> None:
+    pool = front("attention", (5, 8), 4, generator())
+    assert isinstance(pool, AttentionPool) and pool.outputs == 8
+    with torch.no_grad():
+        pool.query.mul_(100)
+    feature = torch.randn(2, 3, 5, 8)
+    out = pool(feature)
+    assert out.shape == (2, 3, 8)
+    torch.testing.assert_close(pool(feature[:, :, [3, 1, 4, 0, 2]]), out)
+    heads = []  # softmax(q k / sqrt d) v, head by head
+    for h in range(4):
+        part = slice(2 * h, 2 * h + 2)
+        k, v = (layer(feature)[..., part] for layer in (pool.key, pool.value))
+        weights = (k @ pool.query[h, 0] / 2**0.5).softmax(-1)
+        heads.append((weights[..., None] * v).sum(-2))
+    torch.testing.assert_close(out, torch.cat(heads, -1))
+
+
+def test_pooled_features_have_no_patches() -> None:
+    with pytest.raises(ValueError, match=r"patches=each wants .*\(8,\)"):
+        front("each", (8,), 4, generator())
+    with pytest.raises(ValueError, match="4 heads; 6"):
+        front("attention", (5, 6), 4, generator())
+
+
+class Doubling(nn.Module):
+    """A tail of two layers, one of them frozen."""
+
+    feature_shape = (6,)
+
+    def __init__(self, held: int):
+        super().__init__()
+        self.frozen = nn.Linear(held, 6).requires_grad_(False)
+        self.learns = nn.Linear(6, 6)
+
+    def forward(self, held: torch.Tensor) -> torch.Tensor:
+        return self.learns(self.frozen(held.float().flatten(1) / 255).tanh())
+
+
+def agent(shapes: ObsShapes, tail: nn.Module | None = None, compile: bool = False, **settings) -> TDMPC2:
+    config = TDMPC2Config(**SMALL, **PLAN, **settings)
+    return TDMPC2(shapes, ActionSpec(2), config, episode_length=50, seed=0, tail=tail, compile=compile)
+
+
+def batch(shapes: ObsShapes) -> Batch:
+    g = generator()
+    obs = Obs(
+        torch.zeros(4, 4, dtype=torch.bool),
+        None if shapes.feature is None else torch.randn(4, 4, 3, *shapes.feature, generator=g).half(),
+        None
+        if shapes.pixels is None
+        else torch.randint(0, 256, (4, 4, 3, *shapes.pixels), generator=g).to(torch.uint8),
+    )
+    ended = torch.zeros(4, 4, dtype=torch.bool)
+    return Batch(obs, torch.rand(4, 4, 2, generator=g), torch.randn(4, 4, generator=g), ended, ended)
+
+
+@pytest.mark.parametrize("kind", ["flatten", "each", "attention"])
+@pytest.mark.parametrize("norm", ["running", "layernorm"])
+def test_patch_features_train_every_layer(kind: str, norm: str) -> None:
+    shapes = ObsShapes(feature=(5, 8))
+    learner = agent(shapes, patches=kind, feature_norm=norm, patch_dim=4)
+    before = {k: v.clone() for k, v in learner.model.encoder.named_parameters()}
+    learner.update(batch(shapes))
+    moved = [k for k, v in learner.model.encoder.named_parameters() if not torch.equal(v, before[k])]
+    still = {k for k in before if k not in moved}
+    assert moved and not still - {"patches.key.bias"}  # which no softmax notices
+
+
+@pytest.mark.parametrize("shapes", [ObsShapes(feature=(4, 5)), ObsShapes(pixels=(4, 4, 3))], ids=["tokens", "frames"])
+@pytest.mark.parametrize("norm", ["none", "running"])
+def test_a_tail_learns_at_its_own_rate_and_changes_the_feature(shapes: ObsShapes, norm: str) -> None:
+    torch.manual_seed(0)
+    tail = Doubling(20 if shapes.feature else 48)
+    learner = agent(shapes, tail, feature_norm=norm, tail_lr_scale=0.5)
+    rates = [group["lr"] for group in learner.optimizer.inner.param_groups]  # of encoder, rest, tail
+    assert rates == pytest.approx([3e-4 * 0.3, 3e-4, 3e-4 * 0.5])
+    data = batch(shapes)
+    held = torch.randn(1, 4, 5) if shapes.feature else torch.full((1, 4, 4, 3), 99)
+    frozen, feature = tail.frozen.weight.clone(), tail(held).detach()
+    learner.update(data)
+    assert tail.learns.weight.grad is None  # gradients are used and gone
+    assert torch.equal(tail.frozen.weight, frozen)
+    change = (tail(held) - feature).abs().max()
+    assert 1e-5 < change < 1e-2
+    assert learner.act(learner.initial(4, 0), data.obs[:, 0], explore=False)[0].shape == (4, 2)
+    assert learner.report(data, context=2)["posterior"].shape == (4, 4, 16)
+
+
+def test_the_state_holds_what_learns_and_nothing_frozen() -> None:
+    shapes = ObsShapes(feature=(4, 5))
+    torch.manual_seed(0)
+    tail = Doubling(20)
+    other = Doubling(20)
+    other.frozen.load_state_dict(tail.frozen.state_dict())  # as it comes from the encoder's file
+    first, second = agent(shapes, tail), agent(shapes, other)
+    first.update(batch(shapes))
+    state = first.state_dict()
+    names = {k for k in state if "encoder.tail" in k and k.startswith("model.")}
+    assert names == {"model.encoder.tail.learns.weight", "model.encoder.tail.learns.bias"}
+    second.load_state_dict(state)
+    data = batch(shapes)
+    metrics = [one.update(data) for one in (first, second)]
+    assert all(torch.equal(metrics[0][k], metrics[1][k]) for k in metrics[0])
+    assert torch.equal(tail.learns.weight, other.learns.weight)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # in inductor
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # dynamo looks at its own inputs
+def test_a_tail_compiles() -> None:
+    shapes = ObsShapes(feature=(4, 5))
+    results = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        results.append(agent(shapes, Doubling(20), compile).update(batch(shapes)))
+    assert all(torch.allclose(results[0][k], results[1][k], atol=1e-4, rtol=1e-3) for k in results[0])
