@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         self.spec = spec
         self.identity = identity(spec, weights)
         self.preprocess = Preprocess(spec.transform)
-        self.network = network
+        self.network, self.dtype = network, torch.float32
         if spec.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().train(False)
@@ -42,13 +42,24 @@ class Encoder(nn.Module):
     def device(self) -> torch.device:
         return self.preprocess.scale.device
 
+    def cast(self, dtype: torch.dtype) -> Self:
+        """Compute in another precision; features stay float32, and the precision is part of the identity."""
+        self.network.to(dtype)
+        self.dtype = dtype
+        self.identity = self.identity | {"precision": str(dtype).removeprefix("torch.")}
+        return self
+
+    def images(self, frames: Tensor) -> Tensor:
+        """What the network is given for these frames, (N, 3, S, S). Raises FrameError."""
+        return self.preprocess(frames).to(self.dtype)
+
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 (N, H, W, 3) to float32 (N, *spec.feature_shape), on the device of the frames.
 
         Raises FrameError for other frames and WeightsError where the network's output is not what the spec declares.
         """
         with torch.set_grad_enabled(self._trainable and torch.is_grad_enabled()):
-            features: Tensor = self.network(self.preprocess(frames))
+            features: Tensor = self.network(self.images(frames)).float()
         seen, declared = tuple(features.shape[1:]), self.spec.feature_shape
         if seen != declared:
             raise WeightsError(f"{self.spec.name} gives features of shape {seen}, its spec declares {declared}")

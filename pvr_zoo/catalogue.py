@@ -1,0 +1,113 @@
+"""Cards: what a researcher wants to know of an encoder before choosing it. Plain data, no torch.
+
+Parameters and FLOPs stand in data/costs.json (tools/make_costs.py; a test counts again). The study's property groups
+are the `Groups` of each row; `$MBRL_PVR_GROUPS` may name a YAML file {encoder: {group: true or false}} that says
+otherwise, since the study's Table 3 can be read in more than one way.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pvr_zoo.errors import SpecError
+from pvr_zoo.registry import list_encoders, spec
+from pvr_zoo.specs import EncoderSpec
+
+COSTS = Path(__file__).parent / "data" / "costs.json"
+GROUPS = ("language", "sequential", "diverse", "vit")
+PERMISSIVE = ("MIT", "Apache-2.0", "BSD-3-Clause", "BSD-2-Clause", "CC-BY-4.0", "CC0-1.0")
+LICENCES = ("permissive", "non-commercial", "other")
+
+
+def licence_class(licence: str) -> str:
+    """ "permissive", "non-commercial", or "other": custom terms or none stated, which somebody must read."""
+    if licence in PERMISSIVE:
+        return "permissive"
+    return "non-commercial" if "-NC" in licence or "non-commercial" in licence.lower() else "other"
+
+
+def groups(row: EncoderSpec) -> dict[str, bool]:
+    """Membership in the study's property groups."""
+    found = {name: getattr(row.groups, name) for name in ("language", "sequential", "diverse")}
+    found["vit"] = row.groups.backbone == "vit"
+    return found | _others().get(row.name, {})
+
+
+@cache
+def _others() -> dict[str, dict[str, bool]]:
+    path = os.environ.get("MBRL_PVR_GROUPS")
+    if not path:
+        return {}
+    import yaml
+
+    try:
+        table = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SpecError(f"the table of groups cannot be read: {error}", path) from error
+    known = list_encoders()
+    rows = table.items() if isinstance(table, dict) else [(table, None)]
+    for name, given in rows:
+        fits = isinstance(given, dict) and given.keys() <= set(GROUPS)
+        if name not in known or not fits or not all(isinstance(v, bool) for v in given.values()):
+            hint = f"Write ENCODER: {{GROUP: true}} with groups {', '.join(GROUPS)}."
+            raise SpecError(f"the table of groups has no use for {name!r}: {given!r}", path, hint)
+    return dict(rows)
+
+
+@cache
+def _costs() -> dict[str, dict[str, int]]:
+    stored: dict[str, dict[str, int]] = json.loads(COSTS.read_text())
+    return stored
+
+
+def card(row: EncoderSpec) -> dict[str, Any]:
+    """Everything about an encoder as it would be used, as JSON values."""
+    cost = _costs().get(row.name, {})
+    source = row.weights
+    return {
+        "name": row.name,
+        "objective": row.groups.objective,
+        "data": row.groups.data,
+        "backbone": row.groups.backbone,
+        "architecture": row.architecture,
+        "groups": [name for name, member in groups(row).items() if member],
+        "parameters": cost.get("parameters"),
+        "flops": cost.get("flops"),  # of one frame at the published size, all levels
+        "depth": f"{row.depth} {row.unit}s",
+        "input": f"{row.input_size}×{row.input_size}",
+        "transform": row.transform.describe(),
+        "feature": row.feature,
+        "feature_shape": list(row.feature_shape),
+        "features": list(row.features),
+        "output": row.output_is,
+        "when_truncated": row.when_truncated,
+        "licence": row.licence,
+        "licence_class": licence_class(row.licence),
+        "citation": row.citation,
+        "weights": "" if source is None else source.address,
+        "sha256": "" if source is None else source.sha256 or "not known in advance: compared with the hub's own hash",
+    }
+
+
+def choose(pattern: str = "*", group: str | None = None, licence: str | None = None) -> list[EncoderSpec]:
+    """The rows whose name matches, that belong to a group and have a licence of that class; raises SpecError."""
+    for what, value, legal in (("group", group, GROUPS), ("licence", licence, LICENCES)):
+        if value is not None and value not in legal:
+            raise SpecError(f"there is no {what} {value!r}", hint=f"Take one of: {', '.join(legal)}.")
+    rows: Iterable[EncoderSpec] = (spec(name) for name in list_encoders(pattern))
+    if group is not None:
+        rows = (row for row in rows if groups(row)[group])
+    return [row for row in rows if licence in (None, licence_class(row.licence))]
+
+
+def require_licence(row: EncoderSpec, licence: str) -> None:
+    """Raise SpecError where the row's licence is not of that class."""
+    found = licence_class(row.licence)
+    if found != licence:
+        raise SpecError(
+            f"{row.name} is {row.licence}, which is not {licence} but {found}",
+            hint=f"List what is: mbrl-pvr encoders list --licence {licence}.",
+        )

@@ -1,0 +1,95 @@
+"""Cards, groups, licences, costs and profiles."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pvr_zoo
+from pvr_zoo import SpecError, catalogue, profile
+
+TOOLS = Path(__file__).parents[2] / "tools"
+
+
+def test_cards_need_no_torch_and_are_json() -> None:
+    code = (
+        "import sys, json, pvr_zoo, pvr_zoo.catalogue as c;"
+        "json.dumps([c.card(row) for row in c.choose()]); print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", pvr_zoo.list_encoders())
+def test_every_card_is_filled(name: str) -> None:
+    row = pvr_zoo.spec(name)
+    card = catalogue.card(row)
+    assert card["parameters"] > 1e5 and card["flops"] > 1e6, "run tools/make_costs.py"
+    assert card["objective"] and card["backbone"] and card["licence"]
+    if row.seed is None:
+        assert card["data"] and card["citation"]
+    if "output" in row.features:
+        assert card["output"]
+    if row.depth > 1:
+        assert card["when_truncated"], "say what of the network's end is applied when it is cut"
+
+
+@pytest.mark.parametrize("name", ["resnet50_in1k", "dinov2_vits14"])
+def test_stored_costs_are_counted_again(name: str) -> None:
+    found = importlib.util.spec_from_file_location("make_costs", TOOLS / "make_costs.py")
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    assert module.cost(pvr_zoo.spec(name)) == json.loads(catalogue.COSTS.read_text())[name]
+
+
+def test_known_costs() -> None:
+    """He et al. 2016: 3.8 G multiplications and additions (4.1 in torchvision's variant) and 25.6 M parameters, 2.05 M
+    of them in the classifier that is left out."""
+    card = catalogue.card(pvr_zoo.spec("resnet50_in1k"))
+    assert card["parameters"] == 23_508_032
+    assert card["flops"] / 2e9 == pytest.approx(4.09, rel=0.01)
+
+
+def test_groups_and_licences_filter() -> None:
+    names = {row.name for row in catalogue.choose(licence="permissive")}
+    assert "resnet18_in1k" in names and "mae_vitb16" not in names
+    assert {row.name for row in catalogue.choose("mae*", licence="non-commercial")} >= {"mae_vitb16", "mae_vitl16"}
+    vits = {row.name for row in catalogue.choose(group="vit")}
+    assert "dinov2_vits14" in vits and "resnet18_in1k" not in vits
+    with pytest.raises(SpecError, match=r"no group 'size'.*\n?.*language"):
+        catalogue.choose(group="size")
+    with pytest.raises(SpecError, match=r"mae_vitb16 is CC-BY-NC-4.0, which is not permissive"):
+        catalogue.require_licence(pvr_zoo.spec("mae_vitb16"), "permissive")
+    catalogue.require_licence(pvr_zoo.spec("resnet18_in1k"), "permissive")
+
+
+def test_groups_are_editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "groups.yaml"
+    monkeypatch.setenv("MBRL_PVR_GROUPS", str(path))
+    row = pvr_zoo.spec("resnet18_in1k")
+    for text, wanted in (("resnet18_in1k: {sequential: true}", True), ("{}", False)):
+        path.write_text(text)
+        catalogue._others.cache_clear()
+        assert catalogue.groups(row)["sequential"] is wanted
+    for text in ("resnet19: {diverse: true}", "resnet18_in1k: {fast: true}", "resnet18_in1k: {vit: 3}", "[1]", "a: ["):
+        path.write_text(text)
+        catalogue._others.cache_clear()
+        with pytest.raises(SpecError, match="table of groups"):
+            catalogue.groups(row)
+    catalogue._others.cache_clear()
+
+
+def test_profile_measures_both_precisions() -> None:
+    rows = list(profile.profile("random_vits16", batches=(1, 2), truncate=2, input_size=32))
+    assert [(row.dtype, row.batch) for row in rows] == [(d, b) for d in ("float32", "bfloat16") for b in (1, 2)]
+    single, double = rows[0], rows[2]
+    assert single.error < 1e-5 < double.error < 0.1
+    assert single.bytes_in_replay == 768 and single.truncate == 2
+    tokens, width = 5, 384
+    block = 2 * tokens * 12 * width**2  # qkv, proj, two layers of four times the width
+    assert single.gigaflops * 1e9 == pytest.approx(2 * block + 2 * 4 * 768 * width, rel=0.02)  # and the patches
+    assert 0 < single.megabytes < rows[1].megabytes
+    assert all(row.images_per_second > 0 and row.share_of_bare > 0 for row in rows)
