@@ -1,7 +1,8 @@
 """mbrl_pvr: what do pretrained visual representations do for model-based reinforcement learning?
 
 Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
-`ood`, `record`, `analyze`, `pretrain`, and `list_encoders`, `list_envs`, `examine`; they live in `mbrl_pvr.api`.
+`ood`, `record`, `analyze`, `pretrain`, `embed`, `download_encoders`, and `list_encoders`, `list_envs`, `examine`; they
+live in `mbrl_pvr.api`.
 """
 
 from typing import Any
@@ -10,6 +11,8 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "analyze",
+    "download_encoders",
+    "embed",
     "evaluate",
     "examine",
     "list_encoders",

@@ -4,7 +4,7 @@ No module of the package may be named like one of them: importing it would repla
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from analysis import Report
     from mbrl_pvr.doctor import Finding
+    from mbrl_pvr.downloads import Fetched, Progress
+    from mbrl_pvr.embedding import Embedding
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
 
@@ -194,11 +196,65 @@ def _check_pretrain_keys(overrides: Sequence[str], accepted: Sequence[str]) -> N
             raise ConfigError(what, f"override {text!r}", f"{option}Accepted: {', '.join(f'{k}=' for k in accepted)}")
 
 
+def embed(
+    source: str | Path,
+    encoder: str | Path,
+    out: str | Path | None = None,
+    *,
+    truncate: int | Sequence[int] | None = None,
+    feature: str | None = None,
+    weights: str | Path | None = None,
+    input_size: int | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    dtype: str = "float32",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> "Embedding":
+    """Features of the pictures in a folder, of one picture, or of a video's frames, by any encoder of the zoo.
+
+    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory.
+    """
+    from mbrl_pvr import embedding
+    from mbrl_pvr.errors import ConfigError
+
+    _at_least(1, batch_size=batch_size)
+    if dtype not in embedding.DTYPES:
+        raise ConfigError(f"dtype={dtype!r} is not one of {', '.join(embedding.DTYPES)}")
+    path = None if out is None else Path(out).expanduser()
+    if path is not None and path.suffix != ".npz":
+        raise ConfigError("the file to write must end in .npz", str(path))
+    found = embedding.find(Path(source).expanduser())
+    used = embedding.create(
+        encoder, truncate=truncate, feature=feature, weights=weights, input_size=input_size, device=device
+    )
+    return embedding.embed(found, used, path, batch_size=batch_size, dtype=dtype, progress=progress)
+
+
 def list_encoders(pattern: str = "*") -> list[str]:
     """Names of the encoders that match a shell pattern; `pvr_zoo.spec(name)` says what is known about one."""
     import pvr_zoo
 
     return pvr_zoo.list_encoders(pattern)
+
+
+def download_encoders(
+    names: Sequence[str] = (),
+    to: str | Path | None = None,
+    *,
+    study: str | Path | None = None,
+    progress: "Progress | None" = None,
+) -> "list[Fetched]":
+    """Fetch the weights of encoders, named or in a study's YAML, into this machine's cache or into the folder `to`.
+
+    Such a folder, copied to a machine without a network, is used there by setting MBRL_PVR_CACHE to it.
+    """
+    from mbrl_pvr import downloads
+    from mbrl_pvr.errors import ConfigError
+
+    wanted = [*names, *([] if study is None else downloads.names_in(study))]
+    if not wanted:
+        raise ConfigError("there is no encoder to download", hint="Name some, or give a study's YAML with --for")
+    return downloads.fetch(wanted, None if to is None else Path(to).expanduser(), progress)
 
 
 def list_envs(pattern: str = "*") -> list[str]:

@@ -1,7 +1,8 @@
 """Read a weights file without ever running code from it.
 
-safetensors, or a torch archive whose pickle names nothing but tensors and containers: its names are listed and checked
-before torch sees it, and torch then reads it with `weights_only=True`. The file is hashed before it is parsed.
+safetensors, or a torch file whose pickle names nothing but tensors and containers: its names are listed and checked
+before anything is built. Archives are then read by our own unpickler (archive.py), also TorchScript's, whose program is
+left alone; older files by torch with `weights_only=True`. The file is hashed before it is parsed.
 """
 
 import hashlib
@@ -18,21 +19,11 @@ from typing import IO, Any
 import torch
 from torch import Tensor, nn
 
+from pvr_zoo import archive
 from pvr_zoo.errors import UnsafeWeights, WeightsError, WeightsUnavailable
 from pvr_zoo.specs import Layout
 
-_CONTAINERS = {"collections defaultdict"} | {  # R2D2's files hold them
-    f"{module} {name}" for module in ("__builtin__", "builtins") for name in ("dict", "list", "set")
-}
-_HARMLESS = {"collections OrderedDict", "torch Size", "torch device", "torch.serialization _get_layout"} | {
-    f"torch._utils {name}" for name in ("_rebuild_tensor_v2", "_rebuild_parameter", "_rebuild_tensor")
-}
-_STORAGES = {
-    f"torch {kind}Storage"
-    for kind in ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-}
-_DTYPES = {f"torch {name}" for name in ("float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool")}
-_ALLOWED = _HARMLESS | _CONTAINERS | _STORAGES | _DTYPES
+_ALLOWED = {*archive.NAMES, *archive.REBUILT}
 _FRESH_COPY = "Fetch the file again and compare its checksum."
 _DAMAGE = (  # what flipped bytes raise in zipfile, pickletools and torch: senseless lengths, flags, names and keys
     *(AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError),
@@ -46,7 +37,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read(path: Path, expected_sha256: str = "") -> tuple[dict[str, Any], str]:
-    """The contents of a weights file and the file's SHA-256.
+    """The contents of a weights file and the file's SHA-256; tensors may be `archive.Stored`, which `unwrap` loads.
 
     Raises WeightsUnavailable (no file), WeightsError (damaged, or another checksum) or UnsafeWeights (code).
     """
@@ -78,7 +69,7 @@ def check_looks(path: Path) -> None:
 def unwrap(state: Mapping[str, Any], layout: Layout, path: Path) -> dict[str, Tensor]:
     """The network's own keys and tensors: wrapping removed, and the keys that the layout drops.
 
-    A prefix is stripped where every key that is left has it.
+    A prefix is stripped where every key that is left has it. Only what is left is read from the file.
     """
     for top in layout.top:
         if isinstance(state.get(top), Mapping):
@@ -88,10 +79,17 @@ def unwrap(state: Mapping[str, Any], layout: Layout, path: Path) -> dict[str, Te
         if kept and all(isinstance(key, str) and key.startswith(prefix) for key in kept):
             kept = _without({key.removeprefix(prefix): value for key, value in kept.items()}, layout.drop)
     for key, value in kept.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str) or not isinstance(value, Tensor | archive.Stored):
             what = f"the weights file holds {key!r} of type {type(value).__name__} where tensors are expected"
             raise WeightsError(what, where=str(path), hint="It is a checkpoint of another kind.")
-    return kept
+    try:
+        return {key: value.load() if isinstance(value, archive.Stored) else value for key, value in kept.items()}
+    except _DAMAGE as error:
+        raise _damaged(error, path) from error
+
+
+def _damaged(error: Exception, path: Path) -> WeightsError:
+    return WeightsError(f"the weights file is cut short or damaged: {_first_line(error)}", str(path), _FRESH_COPY)
 
 
 def _without(state: Mapping[str, Any], drop: tuple[str, ...]) -> dict[str, Any]:
@@ -133,19 +131,19 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        return dict(load_file(path))
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"the weights file is cut short or damaged: {error}", str(path), _FRESH_COPY) from error
+        return dict(archive.read_safetensors(path))
+    except (SafetensorError, *_DAMAGE) as error:
+        raise _damaged(error, path) from error
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
+    zipped = zipfile.is_zipfile(path)
     names: set[str] = set()
     damage: Exception | None = None
     try:
-        _scan(path, names)
+        (_scan_zip if zipped else _scan_legacy)(path, names)
     except _DAMAGE as error:
         damage = error
     foreign = sorted(names - _ALLOWED)
@@ -159,42 +157,48 @@ def _read_torch(path: Path) -> dict[str, Any]:
         what = f"the weights file is neither safetensors nor a whole torch file: {_first_line(damage)}"
         raise WeightsError(what, where=str(path), hint=_FRESH_COPY) from damage
     try:
-        with torch.serialization.safe_globals([defaultdict, dict, list, set]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = archive.read_zip(path) if zipped else _load_legacy(path)
     except pickle.UnpicklingError as error:
-        raise UnsafeWeights(f"torch refuses the weights file: {_first_line(error)}", str(path)) from error
+        raise UnsafeWeights(f"the weights file holds more than tensors: {_first_line(error)}", str(path)) from error
     except _DAMAGE as error:
-        what = f"the weights file is cut short or damaged: {_first_line(error)}"
-        raise WeightsError(what, str(path), _FRESH_COPY) from error
+        raise _damaged(error, path) from error
     if not isinstance(state, Mapping):
         raise WeightsError(f"the weights file holds a {type(state).__name__}, not named tensors", where=str(path))
     return dict(state)
+
+
+def _load_legacy(path: Path) -> Any:
+    with torch.serialization.safe_globals([defaultdict, dict, list, set]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n", 1)[0][:200] or type(error).__name__
 
 
-def _scan(path: Path, names: set[str]) -> None:
+def _scan_legacy(path: Path, names: set[str]) -> None:
     """Collect every "module name" that unpickling the file would look up, without unpickling.
 
-    This is for the message and as a first wall; torch's restricted unpickler is the second.
+    This is for the message and as a first wall; the restricted unpickler is the second.
     """
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            for _ in range(5):  # the old format: magic number, protocol, system, weights, storage keys
-                _scan_pickle(file, names)
-        return
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.namelist()
-        if any(entry.split("/")[1:2] == ["code"] or entry.endswith("constants.pkl") for entry in entries):
-            hint = "A TorchScript archive is a program. Save its state_dict as safetensors."
-            raise UnsafeWeights("the weights file is a TorchScript archive", where=str(path), hint=hint)
-        pickles = [entry for entry in entries if entry.endswith(".pkl")]
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            raise ValueError("its end, where an archive lists its entries, is missing")
+        file.seek(0)
+        for _ in range(5):  # magic number, protocol, system, weights, storage keys
+            _scan_pickle(file, names)
+
+
+def _scan_zip(path: Path, names: set[str]) -> None:
+    """The same for an archive; the names of a TorchScript archive's own classes are left out."""
+    with zipfile.ZipFile(path) as file:
+        pickles = [entry for entry in file.namelist() if entry.endswith(".pkl")]
         if not pickles:
             raise ValueError("the archive has no data.pkl")
         for entry in pickles:
-            _scan_pickle(io.BytesIO(archive.read(entry)), names)
+            _scan_pickle(io.BytesIO(file.read(entry)), names)
+        if archive.is_torchscript(file):
+            names -= archive.LISTS | {name for name in names if archive.is_script_class(name)}
 
 
 def _scan_pickle(stream: IO[bytes], names: set[str]) -> None:

@@ -28,7 +28,7 @@ from pvr_zoo.registry import list_encoders, spec
 from pvr_zoo.specs import EncoderSpec, Layout
 
 GOLDEN = Path(__file__).parent / "data" / "golden.json"
-TOLERANCE = 1e-3  # relative: resizing rounds to whole numbers, and not every library rounds alike
+TOLERANCE = 1e-2  # relative: libraries round a few resized pixels apart; a wrong kernel gives 0.1, wrong colours 1
 
 
 @dataclass(frozen=True)

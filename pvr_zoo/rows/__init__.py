@@ -4,6 +4,34 @@ SHA-256 sums of url sources were compared over at least three unrelated public r
 ones also start with the digits in the file's name). The hub repositories without one are not pinned: see WeightsSource.
 """
 
-from pvr_zoo.rows import autoencoders, controls, resnets, vits
+from pvr_zoo.rows import (
+    autoencoders,
+    clip,
+    controls,
+    convnext,
+    dinov3,
+    r2d2,
+    radio,
+    resnets,
+    siglip,
+    taskonomy,
+    theia,
+    vits,
+    vjepa,
+)
 
-__all__ = ["autoencoders", "controls", "resnets", "vits"]
+__all__ = [
+    "autoencoders",
+    "clip",
+    "controls",
+    "convnext",
+    "dinov3",
+    "r2d2",
+    "radio",
+    "resnets",
+    "siglip",
+    "taskonomy",
+    "theia",
+    "vits",
+    "vjepa",
+]

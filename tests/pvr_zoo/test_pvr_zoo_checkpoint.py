@@ -3,6 +3,8 @@
 import os
 import pickle
 import random
+import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import pvr_zoo
-from pvr_zoo import UnsafeWeights, WeightsError, WeightsUnavailable, checkpoint
+from pvr_zoo import UnsafeWeights, WeightsError, WeightsUnavailable, archive, checkpoint
 from pvr_zoo.specs import Layout
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.float16)}
@@ -25,7 +27,8 @@ def test_good_files_are_read_and_hashed(tmp_path: Path, kind: str) -> None:
         save_file(STATE, path)
     else:
         torch.save(OrderedDict(STATE), path, _use_new_zipfile_serialization=kind == "zip")
-    state, sha256 = checkpoint.read(path)
+    read, sha256 = checkpoint.read(path)
+    state = checkpoint.unwrap(read, Layout(), path)
     assert state.keys() == STATE.keys()
     assert all(torch.equal(state[key], STATE[key]) for key in STATE)
     assert checkpoint.read(path, sha256)[1] == sha256
@@ -67,15 +70,119 @@ def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
         checkpoint.read(path)
 
 
-def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
-    import zipfile
+class Net(torch.nn.Module):
+    """What a TorchScript archive may hold: weights of two widths, buffers, a view, constants, modules in modules."""
 
-    path = tmp_path / "script.pt"
-    with zipfile.ZipFile(path, "w") as archive:  # the entries that torch.jit.save writes
-        for name in ("a/data.pkl", "a/constants.pkl", "a/code/__torch__.py"):
-            archive.writestr(name, b"\x80\x02N.")
-    with pytest.raises(UnsafeWeights, match="TorchScript"):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(3, 2))
+        self.norm = torch.nn.BatchNorm2d(3)
+        self.proj = torch.nn.Parameter(torch.arange(4.0).half())
+        self.register_buffer("resolution", torch.tensor(224))
+        self.register_buffer("view", torch.arange(12.0).reshape(3, 4)[1:, ::2].t())
+        self.sizes, self.kind = [1, 2], "net"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x)
+
+
+def script(module: torch.nn.Module, path: Path) -> Path:
+    """The module as a TorchScript archive."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that TorchScript is deprecated
+        torch.jit.save(torch.jit.script(module), path)
+    return path
+
+
+def rewrite(path: Path, change: Callable[[str, bytes], bytes]) -> None:
+    """Put the archive together again with changed entries."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, change(name, content))
+
+
+def test_the_tensors_of_a_torchscript_archive_are_read(tmp_path: Path) -> None:
+    path = script(Net(), tmp_path / "net.pt")
+    state = checkpoint.unwrap(checkpoint.read(path)[0], Layout(drop=("resolution",)), path)
+    wanted = {key: value for key, value in Net().state_dict().items() if key != "resolution"}
+    assert state.keys() == wanted.keys()
+    for key in wanted.keys() - {"inner.1.weight", "inner.1.bias"}:  # drawn at random
+        assert torch.equal(state[key], wanted[key].float() if wanted[key].is_floating_point() else wanted[key])
+
+
+def test_the_program_in_a_torchscript_archive_is_not_even_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its code replaced by what would do harm, the archive reads as before: neither parsed nor run."""
+    path = script(Net(), tmp_path / "net.pt")
+    wanted = checkpoint.unwrap(checkpoint.read(path)[0], Layout(), path)
+    harm = f"def forward(self, x):\n  ops.aten.save(x, '{tmp_path / 'owned'}')\n  while True:\n    pass\n".encode()
+    rewrite(path, lambda name, content: harm if "/code/" in name else content)
+    for function in ("torch.jit.load", "torch.load", "torch._C.import_ir_module"):
+        monkeypatch.setattr(function, lambda *_, **__: pytest.fail("the archive was handed to torch"))
+    state = checkpoint.unwrap(checkpoint.read(path)[0], Layout(), path)
+    assert state.keys() == wanted.keys()
+    assert all(torch.equal(state[key], wanted[key]) for key in wanted)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("entry", ["data.pkl", "constants.pkl"])
+def test_code_in_the_pickle_of_a_torchscript_archive_is_never_run(tmp_path: Path, entry: str) -> None:
+    target, path = tmp_path / "owned", script(Net(), tmp_path / "net.pt")
+    evil = pickle.dumps(Canary(target), 2)
+    rewrite(path, lambda name, content: evil if name.endswith(f"/{entry}") else content)
+    with pytest.raises(UnsafeWeights, match=r"may run code.*mkdir"):
         checkpoint.read(path)
+    system = b"c__torch__\nM\n)\x81q\x00}X\x01\x00\x00\x00acos\nsystem\nX\x04\x00\x00\x00trueu\x85Rsb."
+    rewrite(path, lambda name, content: system if name.endswith(f"/{entry}") else content)
+    with pytest.raises(UnsafeWeights, match=r"may run code.*os\.system"):
+        checkpoint.read(path)
+    assert not target.exists()
+
+
+def test_the_unpickler_alone_refuses_code(tmp_path: Path) -> None:
+    """The second wall, without the listing of names that stands before it."""
+    target, path = tmp_path / "owned", script(Net(), tmp_path / "net.pt")
+    rewrite(path, lambda name, content: pickle.dumps(Canary(target)) if name.endswith("/data.pkl") else content)
+    with pytest.raises(UnsafeWeights, match="mkdir"):
+        archive.read_zip(path)
+    assert not target.exists()
+
+
+class Tensors(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [torch.ones(2), torch.ones(3)]
+
+    def forward(self) -> int:
+        return len(self.parts)
+
+
+def test_a_torchscript_module_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsafeWeights, match="TorchScript archive holds 'parts' of type list"):
+        checkpoint.read(script(Tensors(), tmp_path / "tensors.pt"))
+
+
+def test_a_tree_of_modules_without_end_is_refused(tmp_path: Path) -> None:
+    path = script(Net(), tmp_path / "net.pt")
+    holder = b"c__torch__\nM\n)\x81q\x00}X\x01\x00\x00\x00ah\x00sb."  # a module that is its own attribute `a`
+    rewrite(path, lambda name, content: holder if name.endswith("/data.pkl") else content)
+    with pytest.raises(WeightsError, match="more than 100000 values"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "safetensors"])
+def test_what_the_layout_drops_is_not_read(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth")
+    save_file(STATE, path) if kind == "safetensors" else torch.save(STATE, path)
+    loaded: list[tuple[int, ...]] = []
+    load = archive.Stored.load
+    monkeypatch.setattr(archive.Stored, "load", lambda stored: loaded.append(stored.size) or load(stored))
+    state = checkpoint.unwrap(checkpoint.read(path)[0], Layout(drop=("weight",)), path)
+    assert loaded == [(2,)]
+    assert state["half"].dtype == torch.float32  # half the memory of keeping both
 
 
 @pytest.mark.parametrize(

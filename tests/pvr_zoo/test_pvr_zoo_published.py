@@ -61,17 +61,17 @@ def test_features_equal_an_independent_implementation(name: str, tmp_path: Path)
 def test_a_file_of_another_layout_is_refused(name: str, tmp_path: Path) -> None:
     row = pvr_zoo.spec(name)
     state = verify.synthetic(reference(row.builder).shapes(verify.small(row)))
-    kept = [key for key in state if not any(mark in key for mark in row.layout.drop)]
+    idle = (*row.layout.drop, "num_batches_tracked")  # what may be absent
+    kept = [key for key in state if not any(mark in key for mark in idle)]
     wrong = {
         "missing": {key: value for key, value in state.items() if key != kept[-1]},
         "extra": state | {f"{kept[0]}_of_another_model": torch.zeros(1)},
         "shape": state | {kept[0]: torch.zeros(1, 2, 3)},
         "NaN": state | {kept[0]: torch.full_like(state[kept[0]], torch.nan)},
     }
-    for what, bad in wrong.items():
+    for bad in wrong.values():
         with pytest.raises(pvr_zoo.WeightsError):
             verify.load_small(row, bad, tmp_path)
-            pytest.fail(f"{what} was accepted")
 
 
 @pytest.mark.parametrize("name", NAMES)
