@@ -12,13 +12,12 @@ from mbrl_pvr.doctor import compiler_lacks
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
 from mbrl_pvr.process import keep_freed_memory, set_threads
+from mbrl_pvr.settings import WITHOUT_ENCODER
 from world_models.agent import Agent
 from world_models.tdmpc2.agent import TDMPC2
 from world_models.types import ActionSpec, ObsShapes
 
 _log = logging.getLogger(__name__)
-
-OWN_ENCODING = ("scratch", "state")  # encoder names under which the agent gets pixels or the simulator's state
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def setup_process(threads: int) -> None:
 def build_encoder(config: RunConfig, device: torch.device) -> "pvr_zoo.Encoder | None":
     """The frozen encoder of the run, or None where the agent learns from pixels or is given the state."""
     choice = config.encoder
-    if choice.name in OWN_ENCODING:
+    if choice.name in WITHOUT_ENCODER:
         return None
     encoder = pvr_zoo.create(
         choice.name,
