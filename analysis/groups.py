@@ -22,6 +22,7 @@ NOT_THE_EXPERIMENT = (
     "env.backend",
     "eval.video",
 )
+_LOOKS = ("shifts", "severity", "factors", "render", "camera", "size")  # of env: what frames look like
 # Settings of the environment that returns on one task must share to be compared at all.
 PROTOCOL = tuple(
     f"env.{name}"
@@ -31,10 +32,11 @@ PROTOCOL = tuple(
 
 def check_comparable(runs: Sequence[Run]) -> None:
     """Raise AnalysisError where runs on one task follow different protocols, naming the key, values and runs."""
-    first: dict[str, Run] = {}
+    first: dict[tuple[str, str], Run] = {}
     for run in runs:
-        other = first.setdefault(run.task, run)
+        unread = inert(run.config)
         for key in PROTOCOL:
+            other = run if key in unread else first.setdefault((run.task, key), run)
             a, b = look_up(other.config, key), look_up(run.config, key)
             if a != b:
                 raise AnalysisError(
@@ -44,11 +46,32 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 )
 
 
+def inert(config: Mapping[str, Any]) -> set[str]:
+    """Settings that nothing reads under the others (of agents: TD-MPC2's), so that they tell no two runs apart."""
+    encoder = look_up(config, "encoder.name")
+    state, pixels, features = encoder == "state", encoder == "scratch", encoder not in ("scratch", "state")
+    linear, learns = look_up(config, "agent.front_end") == "linear", look_up(config, "encoder.trainable") or 0
+    unread = {
+        tuple(f"env.{name}" for name in (*_LOOKS, "proprio")): state,
+        ("env.severity", "env.factors"): look_up(config, "env.shifts") == "none",
+        ("agent.stack",): state,
+        ("agent.front_end", "agent.feature_norm", "agent.patches"): not features,
+        ("agent.patch_dim",): not features or look_up(config, "agent.patches") != "each",
+        ("agent.tail_lr_scale",): learns == 0,
+        ("encoder.lora_rank",): learns != "lora",
+        ("agent.augment",): not pixels and learns not in ("lora", "all"),
+        ("agent.num_channels",): not pixels,
+        ("agent.enc_dim", "agent.num_enc_layers"): pixels or (features and linear),
+        ("agent.termination_coef",): look_up(config, "agent.episodic") is False,
+    }
+    return {key for keys, here in unread.items() if here for key in keys}
+
+
 def series_names(runs: Sequence[Run]) -> dict[str, str]:
     """Run id to the name of its line in a figure: the encoder, and the settings in which it differs from its namesakes.
 
-    Runs with one agent, encoder and task that differ in more than seed and machine are different experiments: "vc1
-    (truncate 12)".
+    Runs with one agent, encoder and task that differ in more than seed, machine and settings that they do not read are
+    different experiments: "vc1 (truncate 12)".
     """
     encoders = encoder_names(runs)
     namesakes: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
@@ -57,9 +80,13 @@ def series_names(runs: Sequence[Run]) -> dict[str, str]:
     names = {}
     for group in namesakes.values():
         configs = {run.id: _flat(run.config) for run in group}
-        keys = sorted({key for config in configs.values() for key in config if key not in NOT_THE_EXPERIMENT})
-        differing = [key for key in keys if len({repr(config.get(key)) for config in configs.values()}) > 1]
+        unread = {run.id: {*NOT_THE_EXPERIMENT, *inert(run.config)} for run in group}
+        values = {
+            key: {repr(config.get(key)) for name, config in configs.items() if key not in unread[name]}
+            for key in sorted({key for config in configs.values() for key in config})
+        }
         for run in group:
+            differing = [key for key, seen in values.items() if len(seen) > 1 and key not in unread[run.id]]
             settings = ", ".join(f"{key.rpartition('.')[2]} {configs[run.id].get(key)}" for key in differing)
             names[run.id] = encoders[run.encoder] + (f" ({settings})" if settings else "")
     return names

@@ -33,11 +33,12 @@ class Names:
 
 @dataclass(frozen=True)
 class FigureKind:
-    """How run folders feed a figure: what a run lacks for it ("" for nothing), the command that makes that, and the
-    drawing.
+    """How run folders feed a figure: what a run lacks for it ("" for nothing), the step of the checkpoint that its
+    input comes from (None where there is no one step), the command that makes the input, and the drawing.
     """
 
     lacks: Callable[[Run], str]
+    step: Callable[[Run], int | None]
     command: str  # takes the run folder
     draw: Callable[[Sequence[Run], Names, Options], Any]
 
@@ -83,8 +84,8 @@ def _returns(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def _ood(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import ood
 
-    def newest(run: Run) -> pd.DataFrame | None:  # a run that went on has rows of several checkpoints
-        return None if run.ood is None else run.ood[run.ood["step"] == run.ood["step"].max()]
+    def newest(run: Run) -> pd.DataFrame | None:
+        return None if run.ood is None else run.ood[run.ood["step"] == run.ood_step]
 
     return ood.draw(_stack(runs, names, newest), options.random_scores)
 
@@ -120,15 +121,19 @@ def _lacks_rollouts(run: Run) -> str:
     return _lacks_latents(run)
 
 
+def _lacks_episodes(run: Run) -> str:
+    return "" if run.episodes is not None else "no episodes are logged"
+
+
+def _lacks_ood(run: Run) -> str:
+    return "" if run.ood is not None else "no out-of-distribution episodes"
+
+
 FIGURES = {
-    "returns": FigureKind(
-        lambda run: "" if run.episodes is not None else "no episodes are logged", "mbrl-pvr resume {run}", _returns
-    ),
-    "ood": FigureKind(
-        lambda run: "" if run.ood is not None else "no out-of-distribution episodes", "mbrl-pvr ood {run}", _ood
-    ),
-    "dynamics": FigureKind(_lacks_rollouts, "mbrl-pvr record {run}", _dynamics),
-    "latents": FigureKind(_lacks_latents, "mbrl-pvr record {run}", _latents),
+    "returns": FigureKind(_lacks_episodes, lambda run: None, "mbrl-pvr resume {run}", _returns),
+    "ood": FigureKind(_lacks_ood, lambda run: run.ood_step, "mbrl-pvr ood {run}", _ood),
+    "dynamics": FigureKind(_lacks_rollouts, lambda run: run.latents_step, "mbrl-pvr record {run}", _dynamics),
+    "latents": FigureKind(_lacks_latents, lambda run: run.latents_step, "mbrl-pvr record {run}", _latents),
 }
 
 
@@ -202,7 +207,15 @@ def _make(report: Report, name: str, runs: Sequence[Run], job: _Job) -> None:
     drawn = FIGURES[name].draw(runs, job.names, job.options)
     provenance = style.Provenance([f"{run.path.name} ({run.id})" for run in runs], job.command)
     report["figures"][name] = style.save(drawn, report["out"], name, provenance, job.formats)
-    report["captions"][name], report["notes"][name] = drawn.caption, drawn.notes
+    report["captions"][name] = drawn.caption
+    report["notes"][name] = drawn.notes + [note for run in runs if (note := _outdated(FIGURES[name], run))]
+
+
+def _outdated(kind: FigureKind, run: Run) -> str:
+    """That the figure shows an older checkpoint than the run has now, and the command that mends it; "" otherwise."""
+    if (step := kind.step(run)) is None or run.step is None or step == run.step:
+        return ""
+    return f"{run.path}: drawn is step {step}, the run is at {run.step}; renew with: {_for(run, kind.command)}"
 
 
 def _known(name: str) -> str:

@@ -69,17 +69,23 @@ _REQUIRED_ARRAYS = tuple(Latents.__dataclass_fields__)
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run folder. Logs are None where they are missing or empty; `latents` is read when first asked for."""
+    """One run folder. Logs are None where they are missing or empty; `latents` is read when first asked for.
+
+    Steps of checkpoints are None where none is known: `step` of the newest, `ood_step` and `latents_step` of those that
+    the out-of-distribution episodes and the latents come from.
+    """
 
     path: Path
     id: str  # derives from the configuration: two folders of one id are one run
     state: str  # "finished", or how far it is
+    step: int | None
     config: dict[str, Any]
     manifest: dict[str, Any]
     metrics: pd.DataFrame | None
     episodes: pd.DataFrame | None
     ood: pd.DataFrame | None
     latents_kind: str | None  # "deterministic", "categorical"; None where no latents were recorded
+    latents_step: int | None
 
     @property
     def seed(self) -> int:
@@ -100,6 +106,11 @@ class Run:
     @property
     def finished(self) -> bool:
         return self.state == FINISHED
+
+    @property
+    def ood_step(self) -> int | None:
+        """Of the newest rows: a run that went on has rows of several checkpoints."""
+        return None if self.ood is None else int(self.ood["step"].max())
 
     @cached_property
     def latents(self) -> Latents | None:
@@ -140,7 +151,7 @@ def load_run(folder: str | Path) -> Run:
                 f"config.yaml should hold {key} as {kind.__name__}, but has {value!r}", folder / "config.yaml"
             )
     manifest = _manifest(folder / "manifest.json")
-    state = _state(folder / "status.json")
+    state, step = _status(folder / "status.json")
     torn = state == RUNNING
     ood = folder / "ood.parquet"
     latents = folder / "latents.npz"
@@ -148,12 +159,14 @@ def load_run(folder: str | Path) -> Run:
         path=folder,
         id=manifest[IDENTITY][:12],
         state=state,
+        step=step,
         config=config,
         manifest=manifest,
         metrics=_log(folder / "metrics.jsonl", METRIC_COLUMNS, torn),
         episodes=_log(folder / "episodes.jsonl", EPISODE_COLUMNS, torn),
         ood=_rows_or_none(files.read_parquet(ood), OOD_COLUMNS, ood) if ood.exists() else None,
         latents_kind=check_latents(latents) if latents.exists() else None,
+        latents_step=_latents_step(latents) if latents.exists() else None,
     )
 
 
@@ -166,11 +179,15 @@ def _manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _state(path: Path) -> str:
-    state = files.read_json(path).get("state") if path.exists() else NEW
+def _status(path: Path) -> tuple[str, int | None]:
+    """How far the run is, and the step of its newest checkpoint."""
+    status = files.read_json(path) if path.exists() else {"state": NEW}
+    state, step = status.get("state"), status.get("checkpoint")
     if not isinstance(state, str):
         raise damaged(f"{path.name} should hold a text 'state', but has {state!r}", path)
-    return state
+    if not isinstance(step, int | None):
+        raise damaged(f"{path.name} should hold a whole number or null 'checkpoint', but has {step!r}", path)
+    return state, step
 
 
 def _check_is_run(folder: Path) -> None:
@@ -234,6 +251,16 @@ def check_latents(path: Path) -> str:
     if kind not in KINDS:
         raise damaged(f"kind of latents.npz should be one of {', '.join(KINDS)}, but is {kind!r}", path)
     return kind
+
+
+def _latents_step(path: Path) -> int | None:
+    """The step that the file says it was recorded at; it may leave that open."""
+    if "step" not in (seen := files.read_npz_shapes(path)):
+        return None
+    shape, dtype = seen["step"]
+    if shape != () or dtype.kind not in "iu":
+        raise damaged(f"step of latents.npz should be one whole number, but is {dtype} of shape {shape}", path)
+    return int(files.read_npz(path, ["step"])["step"])
 
 
 def read_latents(folder: str | Path) -> Latents:

@@ -13,12 +13,13 @@ from analysis.errors import AnalysisError
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 CHUNK = 4_000_000  # resampled scores held at once
+FEW = 5  # the bootstrap of fewer runs ends about where their range does, so they get their range, called so
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A statistic and its bootstrap interval; with one run there is no interval: `low` and `high` are NaN and `note`
-    says so.
+    """A statistic and its bootstrap interval. `note` says so where `low` and `high` are something else: the range of
+    few runs, or NaN for one run.
     """
 
     point: float
@@ -61,12 +62,15 @@ def bootstrap(
     scores: np.ndarray, statistic: Statistic = iqm, *, level: float = 0.95, repetitions: int = 2000, seed: int = 0
 ) -> Interval:
     """Percentile interval of a statistic of scores (runs, tasks) or (runs,): runs are drawn with replacement within
-    each task.
+    each task. Fewer than `FEW` runs of one task give their range instead.
     """
     scores = check_scores(scores)
-    point, runs = float(statistic(scores)), len(scores)
+    point, (runs, tasks) = float(statistic(scores)), scores.shape
     if runs == 1:
         return Interval(point, np.nan, np.nan, 1, "1 run: no interval")
+    if runs < FEW and tasks == 1:
+        each = statistic(scores[:, None])
+        return Interval(point, float(each.min()), float(each.max()), runs, f"range of {runs} runs")
     draws = _resampled(scores, statistic, repetitions, np.random.default_rng(seed))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(point, float(low), float(high), runs)
@@ -107,7 +111,9 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class Band:
-    """A mean curve and its interval over curves at every x; `low` and `high` are NaN where there is one curve."""
+    """A mean curve and its interval over curves at every x, their range if they are fewer than `FEW`; `low` and `high`
+    are NaN where there is one curve.
+    """
 
     x: np.ndarray
     mean: np.ndarray
@@ -126,7 +132,7 @@ def align(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, 
 
 def band(x: np.ndarray, curves: np.ndarray, *, level: float = 0.95, repetitions: int = 1000, seed: int = 0) -> Band:
     """Mean of curves (n, P) over those that are not NaN, with a percentile interval: whole curves are drawn with
-    replacement.
+    replacement. Fewer than `FEW` curves give their range instead.
     """
     curves = np.asarray(curves, dtype=float)
     n = len(curves)
@@ -134,13 +140,14 @@ def band(x: np.ndarray, curves: np.ndarray, *, level: float = 0.95, repetitions:
     count = there.sum(axis=0)
     nothing = np.full(curves.shape[1], np.nan)
     average = np.divide(np.where(there, curves, 0).sum(axis=0), count, out=nothing.copy(), where=count > 0)
-    if n == 1:
-        return Band(x, average, nothing, nothing, count)
+    several = count > 1
+    if n < FEW:
+        low, high = np.where(there, curves, np.inf).min(axis=0), np.where(there, curves, -np.inf).max(axis=0)
+        return Band(x, average, np.where(several, low, np.nan), np.where(several, high, np.nan), count)
     picks = np.random.default_rng(seed).integers(n, size=(repetitions, n))
     weights = (picks[:, :, None] == np.arange(n)).sum(axis=1)  # (repetitions, n): how often each curve was drawn
     total, drawn = weights @ np.where(there, curves, 0), weights @ there
     draws = np.divide(total, drawn, out=np.full(total.shape, np.nan), where=drawn > 0)
     ends = np.full((2, curves.shape[1]), np.nan)
-    several = count > 1
     ends[:, several] = np.nanquantile(draws[:, several], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Band(x, average, ends[0], ends[1], count)

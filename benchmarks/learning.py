@@ -4,15 +4,15 @@
     python benchmarks/learning.py table  runs/learning/demo-seed1 ...          scores, controls, one line a run
 
 The score is the mean return of 12 episodes without exploration noise, under the training looks. Controls on the same
-environment: uniformly random actions, zero, the best of a grid of constant actions, and the trained agent whose
-observations are drawn from random earlier moments of the same episode ("shuffled").
+environment: uniformly random actions, zero, the best constant action of those tried (`constants`), and the trained
+agent whose observations are drawn from random earlier moments of the same episode ("shuffled").
 """
 
 import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,25 +22,30 @@ import mbrl_pvr
 from mbrl_pvr import envs
 from mbrl_pvr.build import env_config
 from mbrl_pvr.evaluation import MAX_PARALLEL
-from mbrl_pvr.rollout import Policy, agent_policy, rounds
+from mbrl_pvr.rollout import Policy, agent_policy, play_round, rounds
 from mbrl_pvr.seeding import derive, rng
 from mbrl_pvr.session import Trained, load_trained
 from world_models.types import Obs
 
 EPISODES = 12
-CONSTANTS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # levels of each action in the grid of constant actions
-GRID_EPISODES = 4  # of each constant while searching; the best one is scored on EPISODES
+PARALLEL = min(EPISODES, MAX_PARALLEL)
+LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)  # of each action in the grid of constant actions
+RANDOM_CONSTANTS = 100  # where a grid over all actions would be too large
 
 
-def score(trained: Trained, make_policy: Callable[[int], Policy], episodes: int, *, see: bool) -> list[float]:
-    """Returns of `episodes` episodes; every policy meets the same starts and looks. Without `see` nothing is drawn."""
-    n = min(episodes, MAX_PARALLEL)
-    choice = replace(env_config(trained.config), pixels=env_config(trained.config).pixels and see)
+def score(trained: Trained, make_policy: Callable[[int], Policy], *, see: bool) -> list[float]:
+    """Returns of `EPISODES` episodes; every policy meets the same starts and looks. Without `see` nothing is drawn."""
     features = trained.features if see else _Blind()
-    with envs.make(choice, num=n, seed=trained.config.seed, stream="score") as env:
+    with _environments(trained, see=see) as env:
         played = rounds(make_policy, features, env, stack=trained.agent.sequence.stack, device=trained.device)  # type: ignore[arg-type]
         flat = itertools.chain.from_iterable(played)
-        return [episode.total_reward for episode in itertools.islice(flat, episodes)]
+        return [episode.total_reward for episode in itertools.islice(flat, EPISODES)]
+
+
+def _environments(trained: Trained, *, see: bool) -> envs.VectorEnv:
+    choice = env_config(trained.config)
+    choice = replace(choice, pixels=choice.pixels and see)
+    return envs.make(choice, num=PARALLEL, seed=trained.config.seed, stream="score")
 
 
 class _Blind:
@@ -64,30 +69,57 @@ def shuffled(trained: Trained, n: int, seed: int) -> Policy:
     return policy
 
 
+def constants(dim: int) -> np.ndarray:
+    """The constant actions (n, dim) that are tried: a grid; with more than two actions, the same level for all of them,
+    and `RANDOM_CONSTANTS` drawn at random, the same ones for every run.
+    """
+    if dim <= 2:
+        return np.array(list(itertools.product(LEVELS, repeat=dim)))
+    same = np.repeat(np.array(LEVELS)[:, None], dim, axis=1)
+    return np.concatenate([same, rng(0, "constants").uniform(-1, 1, (RANDOM_CONSTANTS, dim))])
+
+
+def constant(action: np.ndarray) -> Policy:
+    """Always the same action."""
+    return lambda obs, tick: np.tile(action, (len(obs.is_first), 1)).astype(np.float32)
+
+
+def best_constant(trained: Trained, candidates: np.ndarray) -> np.ndarray:
+    """The one with the highest mean return over the first `PARALLEL` of the episodes that are scored."""
+
+    def mean_return(action: np.ndarray) -> float:
+        first = env.reset(episode=0)
+        episodes = play_round(constant(action), _Blind(), env, first, trained.agent.sequence.stack, trained.device)  # type: ignore[arg-type]
+        return float(np.mean([episode.total_reward for episode in episodes]))
+
+    with _environments(trained, see=False) as env:
+        return candidates[np.argmax([mean_return(action) for action in candidates])]
+
+
 def measure(run: Path) -> dict[str, object]:
     """Score and controls of one finished run."""
     with load_trained(run) as trained:
         config = trained.config
-        n, dim = min(EPISODES, MAX_PARALLEL), trained.run.manifest["env"]["action_dim"]
+        dim = trained.run.manifest["env"]["action_dim"]
 
-        def constant(value: np.ndarray) -> Callable[[int], Policy]:
-            return lambda k: lambda obs, tick: np.tile(value, (len(obs.is_first), 1)).astype(np.float32)
+        def agent(k: int) -> Policy:
+            return agent_policy(trained.agent, PARALLEL, derive(config.seed, "s", k))
+
+        def confused(k: int) -> Policy:
+            return shuffled(trained, PARALLEL, derive(config.seed, "s", k))
 
         def random(k: int) -> Policy:
             noise = rng(config.seed, "random", k)
-            return lambda obs, tick: noise.uniform(-1, 1, (n, dim)).astype(np.float32)
+            return lambda obs, tick: noise.uniform(-1, 1, (PARALLEL, dim)).astype(np.float32)
 
-        grid = list(itertools.product(CONSTANTS, repeat=dim)) if dim <= 2 else [(c,) * dim for c in CONSTANTS]
-        tried = [np.mean(score(trained, constant(np.array(c)), GRID_EPISODES, see=False)) for c in grid]
-        best = np.array(grid[int(np.argmax(tried))])
+        tried = constants(dim)
+        best = best_constant(trained, tried)
         results = {
-            "agent": score(
-                trained, lambda k: agent_policy(trained.agent, n, derive(config.seed, "s", k)), EPISODES, see=True
-            ),
-            "shuffled": score(trained, lambda k: shuffled(trained, n, derive(config.seed, "s", k)), EPISODES, see=True),
-            "random": score(trained, random, EPISODES, see=False),
-            "zero": score(trained, constant(np.zeros(dim)), EPISODES, see=False),
-            "constant": score(trained, constant(best), EPISODES, see=False),
+            "agent": score(trained, agent, see=True),
+            "shuffled": score(trained, confused, see=True),
+            "random": score(trained, random, see=False),
+            "zero": score(trained, lambda k: constant(np.zeros(dim)), see=False),
+            "constant": score(trained, lambda k: constant(best), see=False),
         }
         curve = [
             (row["step"], round(row["eval/return"], 1))
@@ -101,13 +133,16 @@ def measure(run: Path) -> dict[str, object]:
             "seed": config.seed,
             "steps": trained.step,
             "curve": curve,
-            "best_constant": best.tolist(),
+            "best_constant": best.round(2).tolist(),
+            "constants_tried": len(tried),
             **{name: [round(float(np.mean(r)), 1), round(float(np.std(r)), 1)] for name, r in results.items()},
         }
 
 
-def main() -> None:
-    """Parse and run."""
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command line; KEY=VALUE may stand anywhere in it, behind `--seeds 1 2 3` too."""
+    training = words[:1] == ["train"]
+    overrides = [word for word in words if training and "=" in word and not word.startswith("-")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     train = verbs.add_parser("train")
@@ -115,10 +150,15 @@ def main() -> None:
     train.add_argument("--config", default="demo")
     train.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     train.add_argument("--dir", type=Path, default=Path("runs/learning"))
-    train.add_argument("overrides", nargs="*")
+    train.set_defaults(overrides=overrides)
     table = verbs.add_parser("table")
     table.add_argument("runs", type=Path, nargs="+")
-    args = parser.parse_args()
+    return parser.parse_args([word for word in words if word not in overrides])
+
+
+def main() -> None:
+    """Train, or print the table."""
+    args = parse(sys.argv[1:])
     if args.verb == "train":
         for seed in args.seeds:
             folder = args.dir / f"{args.name}-seed{seed}"

@@ -3,6 +3,7 @@
 No module of the package may be named like one of them: importing it would replace the function.
 """
 
+import logging
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
 
+_log = logging.getLogger(__name__)
+
 RUNS = Path("runs")  # where runs go that are given no folder
 DEBUG_EPISODES = 2
 PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
@@ -29,8 +32,11 @@ PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
 def configure(
     overrides: Sequence[str] = (), *, config: "str | Path | RunConfig | None" = None, debug: bool = False
 ) -> "RunConfig":
-    """The checked configuration of a run; `config` is a preset's name, a YAML file, or a finished RunConfig."""
-    from mbrl_pvr.config import check_names, load_config, shrink
+    """The checked configuration of a run; `config` is a preset's name, a YAML file, or a finished RunConfig.
+
+    `debug` shrinks it; overrides that are larger are replaced, which a warning says.
+    """
+    from mbrl_pvr.config import check_names, diff, load_config, shrink, typed_keys
     from mbrl_pvr.errors import ConfigError
     from mbrl_pvr.settings import RunConfig
 
@@ -40,7 +46,12 @@ def configure(
         chosen = check_names(config)
     else:
         chosen = load_config(overrides, config)
-    return shrink(chosen) if debug else chosen
+    if not debug:
+        return chosen
+    small, typed = shrink(chosen), typed_keys(overrides)
+    if replaced := [line for line in diff(chosen, small) if line.partition(":")[0] in typed]:
+        _log.warning("--debug replaces what was asked for: %s", ", ".join(replaced))
+    return small
 
 
 def default_folder(config: "RunConfig") -> Path:
@@ -118,7 +129,10 @@ def ood(
 
 
 def record(run: str | Path, *, episodes: int = 10, context: int = 1, debug: bool = False) -> Path:
-    """Write latents.npz: held-out episodes with the model's predictions, the first `context` observations given."""
+    """Write latents.npz: fresh episodes under the training looks, with what the model predicts of them.
+
+    The first `context` observations are given, the rest is predicted open loop.
+    """
     _at_least(1, episodes=episodes, context=context)
     path = _run_folder(run)
     from mbrl_pvr import recording

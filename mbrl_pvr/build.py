@@ -12,14 +12,13 @@ from mbrl_pvr.doctor import compiler_lacks
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
 from mbrl_pvr.process import keep_freed_memory, set_threads
+from mbrl_pvr.settings import WITHOUT_ENCODER
 from pvr_zoo.trainable import Tail, Trunk, cut, held_shape
 from world_models.agent import Agent
 from world_models.tdmpc2.agent import TDMPC2
 from world_models.types import ActionSpec, ObsShapes
 
 _log = logging.getLogger(__name__)
-
-OWN_ENCODING = ("scratch", "state")  # encoder names under which the agent gets pixels or the simulator's state
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def build_encoder(config: RunConfig, device: torch.device) -> "tuple[pvr_zoo.Enc
     The first is None where the agent learns from pixels or is given the state, the second where all is frozen.
     """
     choice = config.encoder
-    if choice.name in OWN_ENCODING:
+    if choice.name in WITHOUT_ENCODER:
         return None, None
     encoder = pvr_zoo.create(
         choice.name,

@@ -6,6 +6,7 @@ lengths, load the replay. What came after is computed again, identically, so not
 """
 
 import logging
+import os
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from mbrl_pvr import __version__
 from mbrl_pvr.errors import IntegrityError, StorageError
 from mbrl_pvr.runfolder import RunFolder, read_run, read_status
 from mbrl_pvr.storage import (
+    RESTORE,
     make_folders,
     read_sealed,
     remove_files,
@@ -159,7 +161,7 @@ def latest(path: Path | str, warn: Warn = _log.warning) -> Checkpoint | None:
         except _TooNew:
             raise
         except IntegrityError as error:
-            damage.append(f"checkpoint {step} is damaged: {error.where}: {error.what}")
+            damage.append(f"checkpoint {step} is damaged: {os.path.relpath(error.where, path)}: {error.what}")
             continue
         if promised is not None and promised > step and promised not in found:
             damage.insert(0, f"checkpoint {promised} is missing")
@@ -172,7 +174,7 @@ def latest(path: Path | str, warn: Warn = _log.warning) -> Checkpoint | None:
     if promised is not None and promised not in found:
         damage.insert(0, f"checkpoint {promised} is missing")
     if damage:
-        raise IntegrityError("no checkpoint of this run is whole:\n" + "\n".join(damage), str(path))
+        raise IntegrityError(f"no checkpoint of this run is whole: {'; '.join(damage)}", str(path), RESTORE)
     return None
 
 
@@ -242,7 +244,7 @@ def _prune(run_path: Path, keep: int) -> None:
     try:
         replays = [read_sealed(found[step] / MANIFEST)["replay"] for step in kept]
     except IntegrityError as error:  # it cannot say what it needs, so everything stays
-        _log.warning("a kept checkpoint is damaged, old replay is not removed: %s", error)
+        _log.warning("a kept checkpoint is damaged, old replay is not removed: %s (%s)", error.what, error.where)
         return
     needed = {entry["file"] for replay in replays if replay for entry in replay["segments"]}
     segments = sorted((run_path / "replay").glob("segment_*.safetensors"))

@@ -22,6 +22,7 @@ class Finished:
     total_reward: float
     length: int  # agent steps
     success: float | None
+    terminal: bool  # not cut off by a time limit
 
 
 class Collector:
@@ -90,7 +91,8 @@ class Collector:
         finished = []
         for i in np.flatnonzero(step.is_last):
             success = None if np.isnan(step.success[i]) else float(step.success[i])
-            finished.append(Finished(self.episodes, float(self.total_reward[i]), int(self.length[i]), success))
+            total, length, terminal = float(self.total_reward[i]), int(self.length[i]), bool(step.is_terminal[i])
+            finished.append(Finished(self.episodes, total, length, success, terminal))
             self.episodes += 1
         return finished
 

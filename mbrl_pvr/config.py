@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.names import resolve
+from mbrl_pvr.envs.names import DISCRETE, TERMINATING, resolve
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.names import did_you_mean, safe_name
 from mbrl_pvr.presets import agents, available, presets, read
@@ -31,7 +31,7 @@ from mbrl_pvr.schema import (
     section,
     unknown_key,
 )
-from mbrl_pvr.settings import EncoderConfig, EvalConfig, ReplayConfig, RunConfig, shrink
+from mbrl_pvr.settings import WITHOUT_ENCODER, EncoderConfig, EvalConfig, ReplayConfig, RunConfig, inert, shrink
 from mbrl_pvr.sinks import check_sinks
 from mbrl_pvr.yamlfile import dump_flow, dump_yaml, read_yaml
 
@@ -56,12 +56,10 @@ __all__ = [
 ]
 
 DEFAULT_AGENT = "tdmpc2"
-WITHOUT_ENCODER = ("scratch", "state")  # the agent gets pixels, or the simulator's state, instead of features
 # how a run is computed or called, not what is computed
 NOT_IDENTITY = ("device", "threads", "compile", "sinks", "agent_preset", "env.backend")
 NOT_GIVEN = ("env.pixels", "agent_preset")  # follow from encoder= and agent=
 SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
-DISCRETE_ENVS = ("counting/discrete",)  # tasks whose actions are choices
 _PATH_KEYS = ("encoder.name", "encoder.weights")
 
 
@@ -92,7 +90,16 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None) -
             tree["encoder"][name] = str(Path(path).expanduser().absolute())  # so that a run resumes from anywhere
     if "env.size" not in typed and "size" not in checked.get("env", {}):
         tree = _fit_frames(tree)
-    return from_dict(tree)
+    config = from_dict(tree)
+    for key, setting in inert(config).items():
+        if key in typed:
+            raise ConfigError(f"{key} means nothing with {setting}", changes.source[key], "Leave it out")
+    return config
+
+
+def typed_keys(overrides: Sequence[str]) -> set[str]:
+    """The dotted keys that overrides name; raises ConfigError, UnsafeFile."""
+    return set(_parse_overrides(overrides).values)
 
 
 def _take_agent(layer: dict[str, Any], where: str, changes: _Overrides) -> tuple[str, dict[str, Any]]:
@@ -181,15 +188,23 @@ def check_names(config: RunConfig) -> RunConfig:
     if config.agent_preset not in agents():
         raise ConfigError(f"unknown agent {config.agent_preset!r}", "agent_preset", f"Agents: {', '.join(agents())}")
     name = resolve(config.env.name)
-    if name in DISCRETE_ENVS:
+    if name in DISCRETE:
         raise ConfigError(
             f"{name} has discrete actions, but agent {config.agent.name} acts in continuous ones", "env, agent"
         )
     if name != config.env.name:
         config = replace(config, env=replace(config.env, name=name))
+    if name in TERMINATING and not config.agent.episodic:
+        raise not_episodic(name)
     check_sinks(config.sinks)
     _check_encoder(config)
     return config
+
+
+def not_episodic(task: str) -> ConfigError:
+    """The error for a task that can terminate under an agent to which no episode ends."""
+    what = f"episodes of {task} terminate, but with agent.episodic=false the agent learns as if they went on"
+    return ConfigError(what, "agent.episodic", "Train with agent.episodic=true")
 
 
 def _check_encoder(config: RunConfig) -> None:
@@ -390,7 +405,10 @@ def _compose(agent: str, family: str, layer: dict[str, Any], overrides: list[str
 
 
 def is_path(name: str) -> bool:
-    return "/" in name or name.endswith(".safetensors")
+    """Whether an encoder's name means a file."""
+    from pvr_zoo.registry import is_file_name
+
+    return is_file_name(name)
 
 
 def _plain(value: Any) -> str:

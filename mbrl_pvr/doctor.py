@@ -19,6 +19,7 @@ from pathlib import Path
 from mbrl_pvr.errors import EnvError, Unavailable
 
 OK, MISSING, NOTE = "ok", "missing", "note"
+TIMED_OUT = 124  # exit status that stands for no answer in time
 DISK_FLOOR, RAM_FLOOR = 5.0, 4.0  # GB that one run with a pooled feature and 1 M steps needs
 MAX_MUJOCO = 4  # dm_control 1.0.50 does not load tasks with mujoco 4.0.0
 APT = "apt-get update && apt-get install -y --no-install-recommends"
@@ -111,9 +112,10 @@ def simulators(timeout: float) -> Iterator[Finding]:
         if version is None:
             yield Finding(distribution, MISSING, "not installed", f"pip install {distribution}", code)
             continue
-        error = _import_error(module, timeout)
-        if error:
-            yield Finding(distribution, MISSING, f"{version} does not import: {error}", _fix(distribution), code)
+        done = _python(f"import {module}", timeout)
+        if done.returncode:
+            error, fix = _failure(done, timeout, _fix(distribution))
+            yield Finding(distribution, MISSING, f"{version} does not import: {error}", fix, code)
         else:
             yield Finding(distribution, OK, f"{version} imports")
 
@@ -128,9 +130,8 @@ def devices(timeout: float) -> Iterator[Finding]:
     code += "[print(c.get_device_name(i)) for i in range(c.device_count())]"
     done = _python(code, timeout)
     if done.returncode:
-        yield Finding(
-            "torch", MISSING, _last_line(done.stderr), "pip install --force-reinstall torch", Unavailable.exit_code
-        )
+        error, fix = _failure(done, timeout, "pip install --force-reinstall torch")
+        yield Finding("torch", MISSING, error, fix, Unavailable.exit_code)
         return
     first, *gpus = done.stdout.splitlines()
     version, capability = first.split("|")
@@ -147,7 +148,7 @@ def _torchvision(timeout: float) -> Finding:
     done = _python(code + "print(t.__version__, s, sep='|')", timeout)
     if done.returncode:
         fix = "Install the torchvision that belongs to your torch, for example torch==2.13.0 torchvision==0.28.0"
-        return Finding("torchvision", MISSING, _last_line(done.stderr), fix, Unavailable.exit_code)
+        return Finding("torchvision", MISSING, *_failure(done, timeout, fix), Unavailable.exit_code)
     version, guarded = done.stdout.strip().split("|")
     note = (
         ", compiled operators do not load beside this torch and are stubbed (not needed)" if guarded == "True" else ""
@@ -234,7 +235,7 @@ def _usable_cores() -> int:
 
 
 def _python(code: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own; a timeout looks like a failure."""
+    """Run code in a process of its own; where that takes too long its status is TIMED_OUT."""
     environment = os.environ | {"PYGLET_HEADLESS": "1"}
     environment.setdefault("MUJOCO_GL", "egl")
     command = [sys.executable, "-c", code]
@@ -249,12 +250,13 @@ def _python(code: str, timeout: float) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer within {timeout:g} s")
+        return subprocess.CompletedProcess(command, TIMED_OUT, "", f"no answer within {timeout:g} s")
 
 
-def _import_error(module: str, timeout: float) -> str:
-    done = _python(f"import {module}", timeout)
-    return _last_line(done.stderr) if done.returncode else ""
+def _failure(done: subprocess.CompletedProcess[str], timeout: float, fix: str) -> tuple[str, str]:
+    """The last words of a process that failed, and what to do: `fix`, unless it was only slow."""
+    slow = done.returncode == TIMED_OUT
+    return _last_line(done.stderr), f"mbrl-pvr doctor --timeout {5 * timeout:g}" if slow else fix
 
 
 def _fix(distribution: str) -> str:

@@ -24,7 +24,6 @@ from mbrl_pvr.video import write_video
 from world_models.types import Obs
 
 MAX_PARALLEL = 4  # environments of one round; part of the protocol, since the episodes' seeds depend on it
-VIDEO_SECONDS_PER_STEP = 0.02  # of one simulator step on screen; dm_control's tasks take 0.01 to 0.04
 DEBUG_STEPS = 20  # agent steps of an episode under --debug, as in training
 
 
@@ -74,7 +73,8 @@ def play(
 ) -> Iterator[tuple[int, Episode]]:
     """Number and content of `episodes` episodes without exploration noise; the first `skip` are left out.
 
-    Episodes are a function of the run's seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL).
+    Episodes are a function of the run's seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL); two
+    splits of one stream start alike and differ in looks alone.
     """
     n = min(episodes, MAX_PARALLEL)
     begin, end = skip // n, ceil(episodes / n)  # rounds
@@ -131,7 +131,7 @@ def evaluate_agent(
 
     With `video` episode 0 is filmed into the run's videos/; where it is among the skipped, only if its film is missing.
     """
-    stream = f"{kind}-{split.shift}"
+    stream = f"{kind}-{IN_DISTRIBUTION.shift}"  # of every split, so that episode k starts the same under other looks
     film = output(trained, f"videos/{kind}_{split.label}_step_{trained.step:09d}.mp4")
     if video and skip and not (trained.run.path / film).exists():
         (_, first), *_ = play(trained, split, stream, min(episodes, MAX_PARALLEL), pixels=True)
@@ -144,9 +144,8 @@ def evaluate_agent(
 
 
 def _write_film(trained: Trained, name: str, episode: Episode) -> None:
-    fps = 1 / (VIDEO_SECONDS_PER_STEP * trained.config.env.action_repeat)
     with trained.run.replace(name) as temporary:
-        write_video(temporary, episode.frames, fps)
+        write_video(temporary, episode.frames, episode.fps)
 
 
 def evaluate_run(run: Path | str, *, episodes: int = 12, video: bool = False, debug: bool = False) -> pd.DataFrame:

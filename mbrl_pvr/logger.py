@@ -65,7 +65,9 @@ class Logger:
         self._metrics, self._episodes = run.journal("metrics.jsonl"), run.journal("episodes.jsonl")
         self._run, self._sinks, self._frames, self._display = run, list(sinks), frames_per_step, display
         self._warn, self._clock = warn, clock
-        self._begun, self._warned = clock(), -math.inf
+        rows = [row for journal in (self._metrics, self._episodes) for row in journal.rows()[-1:]]
+        before = max((row["time/elapsed"] for row in rows), default=0.0)  # in the processes that wrote them
+        self._begun, self._warned = clock() - before, -math.inf
         self._means: dict[str, _Mean] = {}
         self._redraw()
 
@@ -110,6 +112,11 @@ class Logger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue the means that `state_dict` gave."""
         self._means = {name: _Mean(float.fromhex(total), count) for name, (total, count) in state.items()}
+
+    def commit(self) -> None:
+        """Make all rows durable."""
+        self._metrics.commit()
+        self._episodes.commit()
 
     def close(self) -> None:
         """Close the sinks and the display; the journals belong to the run."""

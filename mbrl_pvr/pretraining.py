@@ -5,6 +5,7 @@ most states unseen. Beside the file stand its loss curve and a picture of recons
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,13 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+import pvr_zoo
 from mbrl_pvr import checkpoint, envs
 from mbrl_pvr.envs import EnvConfig
 from mbrl_pvr.errors import ConfigError, IntegrityError
 from mbrl_pvr.seeding import derive, rng
-from mbrl_pvr.storage import make_folders, replace_atomic
+from mbrl_pvr.storage import make_folders, replace_atomic, require_space, require_writable
 from mbrl_pvr.tensorfile import load
-from pvr_zoo.families.autoencoder import SIZE, ConvAutoencoder, save_encoder
+from pvr_zoo.families.autoencoder import SIZE, ConvAutoencoder, ConvEncoder, save_encoder
 
 HOLD = (1, 9)  # random actions are held this many agent steps, so that they move the body instead of averaging out
 EPISODE_CAP = 50  # agent steps before the next reset: many starting states, looks and early motions
@@ -30,6 +32,7 @@ KEEP_EVERY = 4  # agent steps from one kept frame to the next: neighbours look a
 BATCH = 64
 LEARNING_RATE = 1e-3  # peak of a cosine schedule
 SHOWN = 12  # frames in the picture of reconstructions, where there are so many
+PICTURE_BYTES = 4 << 20  # of both pictures, at most
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 
@@ -55,12 +58,13 @@ def autoencoder(
 ) -> Path:
     """Train on `frames` frames of each task, or on all frames of the run folders `frames`, for `steps` batches of 64.
 
-    Returns the encoder file. Raises ConfigError where `out` is a folder or a run kept no frames, before any work, and
-    IntegrityError where training diverges.
+    Returns the encoder file. Raises ConfigError where `out` would replace anything but an encoder file or a run kept
+    no frames, and StorageError where nothing can be written there, before any work; IntegrityError where training
+    diverges.
     """
     out = Path(out)
-    if out.is_dir():
-        raise ConfigError("the encoder file would replace a folder", str(out), "Name a file: --out NAME.safetensors")
+    loss, reconstruction = (out.parent / f"{out.stem}_{what}.png" for what in ("loss", "reconstruction"))
+    _require_place(out, (loss, reconstruction), feature_dim)
     if isinstance(frames, int):
         data = _joined([random_frames(task, frames, seed, progress) for task in tasks])
         sources = [
@@ -72,6 +76,7 @@ def autoencoder(
     make_folders(out.absolute().parent)  # only now: a request that cannot be met leaves nothing behind
     model, curve = _fit(data, steps, seed, feature_dim, progress)
     card: dict[str, Any] = {
+        "name": out.stem,
         "recipe": f"convolutional autoencoder, Adam {LEARNING_RATE} with cosine decay, batch {BATCH}, {steps} steps; "
         "half of the squared error on the foreground",
         "data": sources,
@@ -80,10 +85,33 @@ def autoencoder(
         "loss_curve": curve,
         "licence": "MIT",
     }
-    path = save_encoder(out, model, card)
-    _draw_curve(path.with_name(f"{path.stem}_loss.png"), curve)
-    _draw_reconstructions(path.with_name(f"{path.stem}_reconstruction.png"), model, data, seed)
-    return path
+    with replace_atomic(out) as temporary:
+        save_encoder(temporary, model, card)
+    _draw_curve(loss, curve)
+    _draw_reconstructions(reconstruction, model, data, seed)
+    return out
+
+
+def _require_place(out: Path, pictures: Sequence[Path], feature_dim: int) -> None:
+    """ConfigError unless `out` is the name of a new encoder file or of one to replace, StorageError unless it fits."""
+    if out.suffix != ".safetensors":
+        raise ConfigError("the name of an encoder file ends in .safetensors", str(out), "Give --out NAME.safetensors.")
+    again = out.is_file() and _is_encoder(out)
+    for path in (out, *pictures):
+        if os.path.lexists(path) and not (again and path.is_file()):
+            raise ConfigError("this would be replaced, and is no encoder file", str(path), "Give another --out.")
+    require_writable(out.absolute().parent)
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in ConvEncoder(feature_dim).parameters())
+    require_space(out, 2 * weights + PICTURE_BYTES, "an encoder file")
+
+
+def _is_encoder(path: Path) -> bool:
+    try:
+        pvr_zoo.spec(path)
+    except pvr_zoo.ZooError:
+        return False
+    return True
 
 
 def plain_progress(every: float = 1.0) -> Progress:

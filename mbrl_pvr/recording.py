@@ -1,4 +1,4 @@
-"""Held-out rollouts with the model's predictions beside the truth: the arrays that the analysis reads."""
+"""Fresh episodes with the model's predictions beside the truth: the arrays that the analysis reads."""
 
 from pathlib import Path
 

@@ -26,6 +26,7 @@ class Episode:
     reward: np.ndarray  # (T,) float32
     is_terminal: np.ndarray  # (T,) bool
     success: float | None
+    fps: float  # at which its pictures run as fast as simulated time
 
     @property
     def total_reward(self) -> float:
@@ -81,7 +82,7 @@ def play_round(
         ticks.append((view, step, action))
         done |= step.is_last
         if done.all():
-            return [_episode(ticks, i) for i in range(n)]
+            return [_episode(ticks, i, env.fps) for i in range(n)]
         action = policy(stack_views(views, step.is_first, device), len(ticks) - 1)
         step = env.step(action)
 
@@ -103,7 +104,7 @@ def rounds(
         k += 1
 
 
-def _episode(ticks: list[tuple[View, EnvStep, np.ndarray]], i: int) -> Episode:
+def _episode(ticks: list[tuple[View, EnvStep, np.ndarray]], i: int, fps: float) -> Episode:
     end = next(t for t, (_, step, _) in enumerate(ticks) if step.is_last[i]) + 1
     mine = ticks[:end]
 
@@ -119,4 +120,5 @@ def _episode(ticks: list[tuple[View, EnvStep, np.ndarray]], i: int) -> Episode:
         reward=np.array([step.reward[i] for _, step, _ in mine], dtype=np.float32),
         is_terminal=np.array([step.is_terminal[i] for _, step, _ in mine]),
         success=None if np.isnan(success) else success,
+        fps=fps,
     )

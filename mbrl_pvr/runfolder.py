@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import socket
 import time
@@ -33,6 +34,7 @@ FORMAT = 1  # of the run folder; raised when older versions of this code could n
 MAX_PATH = 3900  # bytes; names inside a run folder are shorter than the rest up to Linux's 4096
 _NOT_HERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)  # a folder cannot be made in this place
 HEARTBEAT = 15.0  # seconds between rewrites of status.json while nothing but the step changes
+_log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -73,10 +75,9 @@ class RunFolder:
                 _create(path, config, identity)
             old_config, old_manifest = read_run(path)
             if old_manifest["identity"] != digest(identity):
-                lines = "\n".join(f"  {line}" for line in diff(old_config, plain(config)))
-                raise ConfigError(
-                    f"this run was made with another configuration:\n{lines}", str(path), "Give another --dir."
-                )
+                lines = [f"  {line}" for line in diff(old_config, plain(config))]
+                hint = "\n".join([*lines, "Give another --dir."])
+                raise ConfigError("this run was made with another configuration", str(path), hint)
             return cls(path, old_config, old_manifest, held, made)
         except Exception:
             if new:
@@ -212,15 +213,17 @@ def read_run(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_status(path: Path | str) -> dict[str, Any]:
-    """What status.json says, or that nothing has happened yet; IntegrityError where it is not readable."""
-    file = Path(path) / "status.json"
-    empty: dict[str, Any] = {"state": "new", "step": 0, "checkpoint": None}
-    if not file.exists():
-        return empty
+    """What status.json says, or that nothing has happened yet: also where it is damaged, since it only reports."""
+    return {"state": "new", "step": 0, "checkpoint": None, **(_stored_status(Path(path)) or {})}
+
+
+def _stored_status(path: Path) -> dict[str, Any] | None:
+    """None where the file is missing or damaged."""
     try:
-        return {**empty, **json.loads(file.read_bytes())}
-    except (ValueError, TypeError) as error:
-        raise IntegrityError("not readable", str(file), "Delete this file; it only reports progress.") from error
+        stored = json.loads((path / "status.json").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return stored if isinstance(stored, dict) else None
 
 
 def _create(path: Path, config: dict[str, Any], identity: Any) -> None:
@@ -263,3 +266,7 @@ def _remove_start(path: Path, made: Sequence[Path], logs: Sequence[Path] = ()) -
 def _remove_all_leftovers(path: Path) -> None:
     for folder in (path, path / "checkpoints", path / "replay"):
         remove_leftovers(folder)
+    status = path / "status.json"
+    if status.exists() and _stored_status(path) is None:
+        _log.warning("%s is damaged and removed; it only reports progress", status)
+        remove_files([status])

@@ -63,7 +63,8 @@ class Session(Trained):
     collector: Collector
     logger: Logger
     updates: int = 0
-    eval_return: float = float("nan")
+    evaluation_due: bool = False  # at the present step
+    eval_return: float = float("nan")  # of the last evaluation in this process
 
     def save(self) -> None:
         """Commit everything that continuing needs."""
@@ -73,7 +74,7 @@ class Session(Trained):
             "collector": self.collector.state_dict(),
             "carry": numbers,
             "updates": self.updates,
-            "eval_return": self.eval_return,
+            "evaluation_due": self.evaluation_due,
             "logger": self.logger.state_dict(),
         }
         checkpoint.save(
@@ -96,7 +97,7 @@ class Session(Trained):
         tensors = {k: v.to(self.device) for k, v in saved.tensors("carry").items()}
         self.collector.carry = replace(self.collector.carry, **tensors, **saved.meta["carry"])
         self.updates, self.step = saved.meta["updates"], saved.step
-        self.eval_return = saved.meta["eval_return"]
+        self.evaluation_due = saved.meta.get("evaluation_due", False)  # older checkpoints came after it
         self.logger.load_state_dict(saved.meta["logger"])
         changed = checkpoint.inexact(saved, self.device)
         if not all(exact):
@@ -150,22 +151,27 @@ class _Parts:
 @contextmanager
 def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
     """The run in `directory`, new or continued from its newest whole checkpoint; closes everything at the end."""
-    identity = {"sha256": config.identity(wanted)}
     require_sinks(wanted.sinks)
     if is_new(directory):
         _require_room(wanted, Path(directory), row_bytes(planned_shapes(wanted), action_dim=1))
     with ExitStack() as stack:
         parts = _Parts(wanted, stack)
-        run = stack.enter_context(RunFolder.open(directory, config.to_dict(wanted), identity=identity, diff=_diff))
+        run = stack.enter_context(open_folder(wanted, directory))
         with run.abandoned_on_error():
             session = _assemble(run, parts, stack)
         yield session
 
 
+def open_folder(wanted: RunConfig, directory: Path | str) -> RunFolder:
+    """The folder of a run, new or made with the same configuration; ConfigError with the difference where not."""
+    identity = {"sha256": config.identity(wanted)}
+    return RunFolder.open(directory, config.to_dict(wanted), identity=identity, diff=_diff)
+
+
 def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     """Everything that a run needs before its first step, in the state of its newest whole checkpoint."""
-    wanted = parts.config
-    if not run.manifest["complete"]:
+    wanted, new = parts.config, not run.manifest["complete"]
+    if new:
         refuse_short_episodes(wanted, parts.facts)
         run.set_manifest(parts.manifest())
     setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
@@ -179,13 +185,26 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     sinks = make_sinks(wanted.sinks, run)
     repeat = wanted.env.action_repeat
     display = Display()
-    display.say(estimate(replay.expected, replay.bytes_per_step))
+    for line in (*_continuation(run, wanted, saved, new), estimate(replay.expected, replay.bytes_per_step)):
+        display.say(line)
     logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=display))
     collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
     session = Session(run, wanted, agent, features, device, 0, replay, collector, logger)
     if saved is not None:
         session.restore(saved)
     return session
+
+
+def _continuation(run: RunFolder, wanted: RunConfig, saved: checkpoint.Checkpoint | None, new: bool) -> list[str]:
+    """What to say of a run that goes on: from where, and which keys keep what the run began with."""
+    if new:
+        return []
+    kept = {"threads": run.manifest["threads"], "compile": "on" if run.manifest["compiled"] else "off"}
+    ignored = [f"{key}={value}" for key, value in kept.items() if getattr(wanted, key) != run.config[key]]
+    start = (
+        f"continues at step {saved.step:,} of {wanted.steps:,}" if saved else "begins anew: it has no checkpoint yet"
+    )
+    return [f"this run {start}", *([f"kept from the start of this run: {', '.join(ignored)}"] if ignored else [])]
 
 
 def _rows(chosen: RunConfig, episode_length: int) -> int:
@@ -219,6 +238,7 @@ def load_trained(directory: Path | str) -> Iterator[Trained]:
         device = pick_device(chosen)
         setup_process(chosen.threads)
         features = build_features(chosen, facts, device)
+        _refuse_other_encoder(run, features)
         agent = build_agent(chosen, features, facts, device, compiled=False)
         agent.load_state_dict(saved.tensors("agent"))
         yield Trained(run, chosen, agent, features, device, saved.step)

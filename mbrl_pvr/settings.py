@@ -7,6 +7,7 @@ from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.schema import flatten
 from world_models.tdmpc2.config import TDMPC2Config
 
+WITHOUT_ENCODER = ("scratch", "state")  # the agent gets pixels, or the simulator's state, instead of features
 _CEILINGS = {  # sizes beyond these are slips of the keyboard
     "steps": 10**10,
     "seed": 2**31 - 1,
@@ -89,7 +90,7 @@ class RunConfig:
     log_every: int = 500  # agent steps
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on a GPU
     sinks: tuple[str, ...] = ("tensorboard",)  # where curves also go: tensorboard, wandb, trackio, mlflow; [] for none
-    debug: bool = False  # shrunk by --debug to under a minute; every code path is kept
+    debug: bool = False  # shrunk by --debug to under a minute; every code path but compilation is kept
     agent_preset: str = "tdmpc2"  # the preset that `agent=` named; it names the run and is set with it
     env: EnvConfig = field(default_factory=EnvConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -130,37 +131,70 @@ class RunConfig:
                 f"random_steps={self.random_steps} must be above agent.horizon={self.agent.horizon} times"
                 f" env.num={self.env.num}: learning begins after them, on sequences of {self.agent.horizon + 1} steps"
             )
+        if self.random_steps + self.env.num > self.steps:
+            raise ValueError(
+                f"random_steps={self.random_steps} must be at most steps={self.steps} less env.num={self.env.num}:"
+                " learning begins after them"
+            )
+
+
+def inert(config: RunConfig) -> dict[str, str]:
+    """Keys that change nothing in this run, each with the setting beside which it means nothing."""
+    name, agent, shifts = config.encoder.name, config.agent, config.env.shifts
+    encoder, state_encoder = f"encoder={name}", ("agent.enc_dim", "agent.num_enc_layers")
+    pixels = config.encoder.trainable in ("lora", "all")  # frames are kept, so that they can be shifted
+    linear = name not in WITHOUT_ENCODER and agent.front_end == "linear"
+    rules = (
+        (
+            name in WITHOUT_ENCODER,
+            encoder,
+            ("agent.front_end", "agent.feature_norm", "agent.patches", "agent.patch_dim"),
+        ),
+        (config.encoder.trainable == 0, "encoder.trainable=0", ("agent.tail_lr_scale",)),
+        (config.encoder.trainable != "lora", f"encoder.trainable={config.encoder.trainable}", ("encoder.lora_rank",)),
+        (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),
+        (name != "scratch" and not pixels, encoder, ("agent.augment",)),
+        (name != "scratch", encoder, ("agent.num_channels",)),
+        (name == "scratch", encoder, state_encoder),
+        (name == "state", encoder, ("agent.stack", "env.proprio", "env.severity", "env.factors")),
+        (name == "state" and shifts != "none", encoder, ("env.shifts",)),
+        (linear, "agent.front_end=linear", state_encoder),
+        (shifts == "none", "env.shifts=none", ("env.severity", "env.factors")),
+        (not agent.episodic, "agent.episodic=false", ("agent.termination_coef",)),
+    )
+    return {key: setting for holds, setting, keys in rules if holds for key in keys}
 
 
 def shrink(config: RunConfig) -> RunConfig:
-    """The same run in under a minute: few steps, short episodes, tiny networks, eager; every code path is kept."""
-    tiny = replace(
-        config.agent,
-        size=1,
-        horizon=min(config.agent.horizon, 5),
-        latent_dim=2 * config.agent.simnorm_dim,
-        mlp_dim=32,
-        enc_dim=32,
-        num_enc_layers=2,
-        num_channels=8,
-        num_q=2,
-        batch_size=8,
-        num_samples=16,
-        num_elites=4,
-        num_pi_trajs=4,
-        iterations=2,
-    )
+    """The same run in under a minute: few steps, short episodes, tiny networks, eager; what is smaller stays."""
+    agent, env = config.agent, config.env
+    most = {
+        "size": 1,
+        "horizon": 5,
+        "latent_dim": 2 * agent.simnorm_dim,
+        "mlp_dim": 32,
+        "enc_dim": 32,
+        "num_enc_layers": 2,
+        "num_channels": 8,
+        "num_q": 2,
+        "batch_size": 8,
+        "num_samples": 16,
+        "num_elites": 4,
+        "num_pi_trajs": 4,
+        "iterations": 2,
+    }
+    sizes = asdict(agent) | asdict(agent.widths)
     return replace(
         config,
         debug=True,
         threads=config.threads or 1,
-        steps=200,
-        random_steps=60,
-        checkpoint_every=50,
-        log_every=50,
+        steps=min(config.steps, 200),
+        random_steps=min(config.random_steps, 60),
+        checkpoint_every=min(config.checkpoint_every, 50),
+        log_every=min(config.log_every, 50),
         compile="off",
-        agent=tiny,
-        env=replace(config.env, max_steps=20, num=min(config.env.num, 2)),
+        agent=replace(agent, **{name: min(sizes[name], high) for name, high in most.items()}),
+        env=replace(env, max_steps=min(env.max_steps or 20, 20), num=min(env.num, 2)),
         replay=replace(config.replay, capacity=min(config.replay.capacity, 1000)),
-        eval=replace(config.eval, every=100, episodes=1),
+        eval=replace(config.eval, every=min(config.eval.every, 100), episodes=1),
     )

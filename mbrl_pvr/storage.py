@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from mbrl_pvr.errors import IntegrityError, StorageError
 
 TEMPORARY = ".tmp"  # names that start with a dot and end so are leftovers of a killed writer
+RESTORE = "Restore it from a copy, or start again with another --dir."  # what helps where a run's file is damaged
 Buffer: TypeAlias = bytes | bytearray | memoryview
 _PIECE = 64 << 20  # bytes per write call and per read when hashing
 
@@ -74,7 +75,20 @@ def require_space(path: Path | str, needed: int, purpose: str) -> None:
     """StorageError unless `needed` bytes are free where `path` is or will be."""
     free = free_space(path)
     if needed > free:
-        raise StorageError(f"{purpose} needs {needed:,} bytes, {free:,} are free; make room, then resume", str(path))
+        numbers = f"{needed:,} bytes, {free:,} are free"
+        raise StorageError(f"{purpose} needs {numbers}", str(path), "Make room, then give the same command again.")
+
+
+def require_writable(folder: Path) -> None:
+    """StorageError unless a file can be made in `folder`, or in the nearest of its parents that exists; leaves none."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    probe = _temporary(folder / "probe")
+    try:
+        write_new(probe, b"")
+        remove_files([probe])
+    except StorageError as error:
+        raise StorageError(error.what, str(folder), "Choose a folder that you may write to.") from error
 
 
 def call(name: str, path: Path, *args: Any, needed: int = 0) -> Any:
@@ -82,13 +96,18 @@ def call(name: str, path: Path, *args: Any, needed: int = 0) -> Any:
     try:
         return syscalls(name, *args)
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, os.strerror(error.errno or 0))
-        try:
-            free = f"{_free(path):,}"
-        except OSError:
-            free = "unknown"
-        numbers = f"{needed:,} bytes needed, {free} free" if needed else f"{free} bytes free"
-        raise StorageError(f"{reason} ({name}): {numbers}", str(path)) from error
+        raise _refusal(error, name, path, needed) from error
+
+
+def _refusal(error: OSError, name: str, path: Path, needed: int = 0) -> StorageError:
+    """The error of a system call, in words and with the numbers that matter."""
+    reason = _REASONS.get(error.errno or 0, os.strerror(error.errno or 0))
+    try:
+        free = f"{_free(path):,}"
+    except OSError:
+        free = "unknown"
+    numbers = f"{needed:,} bytes needed, {free} free" if needed else f"{free} bytes free"
+    return StorageError(f"{reason} ({name}): {numbers}", str(path))
 
 
 def _sync_folder(folder: Path) -> None:
@@ -157,7 +176,10 @@ def write_atomic(path: Path | str, data: Buffer | Iterable[Buffer], needed: int 
 
 @contextmanager
 def replace_atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path for a library that writes files itself (video, figures); it takes the name `path` at the end."""
+    """A temporary path for a library that writes files itself (video, figures); it takes the name `path` at the end.
+
+    StorageError also where the disk refuses the library.
+    """
     path = Path(path)
     temporary = _temporary(path).with_suffix(TEMPORARY + path.suffix)  # libraries choose the format by the ending
     try:
@@ -168,8 +190,10 @@ def replace_atomic(path: Path | str) -> Iterator[Path]:
         finally:
             call("close", temporary, fd)
         call("rename", path, temporary, path)
-    except Exception:
+    except Exception as error:
         _forget(temporary)
+        if isinstance(error, OSError) and error.errno in _REASONS:
+            raise _refusal(error, "write", path) from error
         raise
     _sync_folder(path.parent)
 
@@ -250,9 +274,9 @@ def hash_file(path: Path) -> dict[str, Any]:
                 sha.update(piece)
                 length += len(piece)
     except FileNotFoundError as error:
-        raise IntegrityError("file is missing", str(path)) from error
+        raise IntegrityError("file is missing", str(path), RESTORE) from error
     except OSError as error:
-        raise IntegrityError(f"cannot be read: {error.strerror}", str(path)) from error
+        raise IntegrityError(f"cannot be read: {error.strerror}", str(path), RESTORE) from error
     return {"length": length, "sha256": sha.hexdigest()}
 
 
@@ -260,9 +284,9 @@ def verify_file(path: Path, entry: dict[str, Any]) -> None:
     """IntegrityError unless the file is there and has the length and sha256 of `entry`."""
     seen = hash_file(path)
     if seen["length"] != entry["length"]:
-        raise IntegrityError(f"{seen['length']:,} bytes long, should be {entry['length']:,}", str(path))
+        raise IntegrityError(f"{seen['length']:,} bytes long, should be {entry['length']:,}", str(path), RESTORE)
     if seen["sha256"] != entry["sha256"]:
-        raise IntegrityError(f"sha256 is {seen['sha256'][:12]}…, should be {entry['sha256'][:12]}…", str(path))
+        raise IntegrityError(f"sha256 is {seen['sha256'][:12]}…, should be {entry['sha256'][:12]}…", str(path), RESTORE)
 
 
 def plain(value: Any) -> Any:
@@ -301,12 +325,12 @@ def read_sealed(path: Path) -> dict[str, Any]:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise IntegrityError("file is missing", str(path)) from error
+        raise IntegrityError("file is missing", str(path), RESTORE) from error
     except OSError as error:
-        raise IntegrityError(f"cannot be read: {error.strerror}", str(path)) from error
+        raise IntegrityError(f"cannot be read: {error.strerror}", str(path), RESTORE) from error
     seal = _SEAL.search(data)
     if seal is None or hashlib.sha256(data[: seal.start(1)] + data[seal.end(1) :]).hexdigest().encode() != seal[1]:
-        raise IntegrityError("file was changed or cut short (its own checksum does not fit)", str(path))
+        raise IntegrityError("file was changed or cut short (its own checksum does not fit)", str(path), RESTORE)
     value = json.loads(data)
     del value["sha256"]
     return value
@@ -342,13 +366,17 @@ class Journal:
         call("fsync", self.path, self._fd)
         return {"length": self._length, "crc32": self._crc}
 
-    def cut(self, length: int, crc32: int) -> None:
-        """Truncate to what was committed; IntegrityError where that is not there or differs."""
+    def verify(self, length: int, crc32: int) -> None:
+        """IntegrityError where what was committed is not there or differs."""
         data = self.path.read_bytes()[:length]
         if len(data) < length:
-            raise IntegrityError(f"{len(data):,} bytes left of {length:,} committed", str(self.path))
+            raise IntegrityError(f"{len(data):,} bytes left of {length:,} committed", str(self.path), RESTORE)
         if zlib.crc32(data) != crc32:
-            raise IntegrityError(f"the first {length:,} bytes are not what was committed (CRC)", str(self.path))
+            raise IntegrityError(f"the first {length:,} bytes are not those committed (CRC)", str(self.path), RESTORE)
+
+    def cut(self, length: int, crc32: int) -> None:
+        """Truncate to what was committed; IntegrityError where that is not there or differs."""
+        self.verify(length, crc32)
         call("ftruncate", self.path, self._fd, length)
         call("fsync", self.path, self._fd)
         self._length, self._crc = length, crc32

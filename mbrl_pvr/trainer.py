@@ -10,12 +10,15 @@ from types import FrameType
 
 import torch
 
-from mbrl_pvr.config import RunConfig
+from mbrl_pvr import checkpoint
+from mbrl_pvr.config import RunConfig, not_episodic
+from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError, StorageError
 from mbrl_pvr.evaluation import IN_DISTRIBUTION, evaluate_agent, mean_return, row
+from mbrl_pvr.runfolder import is_new, read_status
 from mbrl_pvr.schedule import Every
 from mbrl_pvr.seeding import rng
-from mbrl_pvr.session import Session, open_session, read_config
+from mbrl_pvr.session import Session, open_folder, open_session, read_config
 
 _STOPPING = b"stopping: the run is saved after this step, or the evaluation under way; Ctrl-C again ends it at once\n"
 
@@ -39,6 +42,8 @@ def train(config: RunConfig, directory: Path | str) -> Result:
     Raises ConfigError where the folder holds a run of another configuration, RunLocked where another process uses it,
     Interrupted after a first Ctrl-C or SIGTERM, once the state is saved.
     """
+    if (ended := _ended(config, directory)) is not None:
+        return ended
     with open_session(config, directory) as session, _StopFlag() as stop, _reported(session):
         return _loop(session, stop)
 
@@ -46,6 +51,22 @@ def train(config: RunConfig, directory: Path | str) -> Result:
 def resume(directory: Path | str) -> Result:
     """Continue the run in `directory` with the configuration stored there."""
     return train(read_config(Path(directory)), directory)
+
+
+def _ended(config: RunConfig, directory: Path | str) -> Result | None:
+    """What the run in `directory` ended with; None where there is something left to do."""
+    if is_new(directory) or read_status(directory)["state"] != "finished":
+        return None
+    with open_folder(config, directory) as run:
+        saved = checkpoint.latest(run.path)
+        for name, committed in (saved.manifest["journals"] if saved else {}).items():
+            run.journal(name).verify(**committed)
+        rows = run.journal("metrics.jsonl").rows()
+    returns = {row["step"]: row["eval/return"] for row in rows if "eval/return" in row}
+    if saved is None or saved.step < config.steps or saved.step not in returns:  # the end of it was damaged
+        return None
+    Display().say(f"this run has finished: {saved.step:,} of {config.steps:,} steps")
+    return Result(run.path, saved.step, returns[saved.step])
 
 
 def _loop(s: Session, stop: "_StopFlag") -> Result:
@@ -57,23 +78,29 @@ def _loop(s: Session, stop: "_StopFlag") -> Result:
         collector.start()
         with stop.at_once(f"stopped before the first step; start it with: mbrl-pvr resume {s.run.path}"):
             _evaluate(s)
+    elif s.evaluation_due:  # the run was saved, then ended before it could evaluate
+        _evaluate(s)
     while collector.steps < config.steps:
         before = collector.steps
         collector.send(explore_randomly=before < config.random_steps)
         _learn(s)
         for episode in collector.receive():
+            if episode.terminal and not config.agent.episodic:
+                raise not_episodic(config.env.name)
             s.logger.episode(row(config, "train", IN_DISTRIBUTION, collector.steps, episode.number, episode))
         now, last = collector.steps, collector.steps >= config.steps
         if should_log(before, now) or last:
             s.logger.metrics({f"time/{part}": seconds for part, seconds in collector.clock.take().items()})
             s.logger.flush(now)
-        if should_evaluate(before, now) or last:
-            _evaluate(s)
+        s.evaluation_due = should_evaluate(before, now) or last
         if should_save(before, now) or last or stop.requested:
-            s.save()
-        if stop.requested and not last:
+            s.save()  # before the evaluation, which may take long; a run that ends within is resumed with it
+        if stop.requested:
             raise Interrupted(f"stopped at step {now} and saved; continue with: mbrl-pvr resume {s.run.path}")
+        if s.evaluation_due:
+            _evaluate(s)
         s.logger.progress(now, config.steps)
+    s.logger.commit()
     return Result(s.run.path, collector.steps, s.eval_return)
 
 
@@ -109,9 +136,9 @@ def _evaluate(s: Session) -> None:
     rows = list(evaluate_agent(s, "eval", IN_DISTRIBUTION, s.config.eval.episodes, video=s.config.eval.video))
     for entry in rows:
         s.logger.episode(entry)
-    s.eval_return = mean_return(rows)
+    s.evaluation_due, s.eval_return = False, mean_return(rows)
     s.logger.metrics({"eval/return": s.eval_return})
-    s.logger.flush(s.collector.steps)
+    s.logger.flush(s.step)
 
 
 @contextmanager

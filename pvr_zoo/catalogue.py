@@ -48,7 +48,7 @@ def _others() -> dict[str, dict[str, bool]]:
     except (OSError, yaml.YAMLError) as error:
         raise SpecError(f"the table of groups cannot be read: {error}", path) from error
     known = list_encoders()
-    rows = table.items() if isinstance(table, dict) else [(table, None)]
+    rows: Iterable[tuple[Any, Any]] = table.items() if isinstance(table, dict) else [(table, None)]
     for name, given in rows:
         fits = isinstance(given, dict) and given.keys() <= set(GROUPS)
         if name not in known or not fits or not all(isinstance(v, bool) for v in given.values()):
@@ -77,6 +77,7 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "parameters": cost.get("parameters"),
         "flops": cost.get("flops"),  # of one frame at the published size, all levels
         "depth": f"{row.depth} {row.unit}s",
+        "truncate": row.truncate if len(row.layers) == 1 else list(row.layers),
         "input": f"{row.input_size}×{row.input_size}",
         "transform": row.transform.describe(),
         "feature": row.feature,

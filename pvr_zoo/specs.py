@@ -134,7 +134,7 @@ class EncoderSpec:
     final_norm: bool = False
     channels_last: bool = False
     options: dict[str, Any] = field(default_factory=dict)  # what the family's `bare` needs beside the architecture
-    positions: str = ""  # rule by which position embeddings change grid: "antialias" or "hub"
+    positions: str = ""  # rule by which position embeddings change grid, one of those in families/vit.py
     weights: WeightsSource | None = None
     layout: Layout = field(default_factory=Layout)
     seed: int | None = None  # of random weights
@@ -226,7 +226,7 @@ class EncoderSpec:
             )
         if self.layers[0] <= self.truncate - trainable:
             raise SpecError(
-                f"trainable={trainable} of {self.name} leaves layer {self.layers[0]} frozen, whose feature is asked for",
+                f"trainable={trainable} of {self.name} leaves layer {self.layers[0]} frozen, whose feature is wanted",
                 hint=f"Train more {self.unit}s, or take the feature from the last one alone.",
             )
 

@@ -66,7 +66,7 @@ def _draw(key: str, shape: tuple[int, ...]) -> Tensor:
         noise = noise / np.prod(shape[1:]) ** 0.5
     else:
         noise = 0.5 * noise
-    return torch.from_numpy(noise.astype(np.float32))
+    return torch.from_numpy(np.asarray(noise, dtype=np.float32))
 
 
 def published(state: Mapping[str, Any], layout: Layout) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from pvr_zoo.specs import EncoderSpec
 
 def cost(row: EncoderSpec) -> dict[str, int]:
     """Parameters and FLOPs of one encoder."""
-    network = build(row, None).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    network = build(row, None).eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, row.input_size, row.input_size, device="meta"))
     return {"parameters": sum(p.numel() for p in network.parameters()), "flops": counter.get_total_flops()}
 

@@ -17,6 +17,7 @@ from PIL import Image
 import pvr_zoo
 from pvr_zoo import verify
 from pvr_zoo.specs import Transform
+from pvr_zoo.torchvision_guard import ensure_torchvision
 
 REFERENCES = Path(__file__).parents[1] / "tests" / "golden" / "zoo"
 
@@ -47,6 +48,7 @@ def images(transform: Transform) -> torch.Tensor:
 
 def main() -> None:
     """Every row that has weights to load."""
+    ensure_torchvision()  # before transformers looks for it
     golden = {}
     for name in pvr_zoo.list_encoders():
         row = pvr_zoo.spec(name)

@@ -40,6 +40,7 @@ fi
 # --- Debian packages ---------------------------------------------------------------------------------------------------------
 has_package() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null || true)" = installed ]; }
 has_header() { "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'; }
+can_make_venv() { [ -x $venv/bin/python ] || "$python" -c 'import ensurepip' 2>/dev/null; }   # Debian packs ensurepip apart
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then env DEBIAN_FRONTEND=noninteractive "$@"; else sudo -n env DEBIAN_FRONTEND=noninteractive "$@"; fi
@@ -55,6 +56,7 @@ install_debian() {
   command -v gcc >/dev/null || missing+=(gcc)
   command -v g++ >/dev/null || missing+=(g++)
   has_header || missing+=(python3-dev)
+  can_make_venv || missing+=(python3-venv)
   for package in $optional; do has_package "$package" || extra+=("$package"); done
   [ ${#missing[@]} = 0 ] && [ ${#extra[@]} = 0 ] && return
   local line="apt-get update && apt-get install -y --no-install-recommends ${missing[*]} ${extra[*]}"

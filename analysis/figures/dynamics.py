@@ -1,5 +1,6 @@
 """Figure "dynamics": the error of open-loop latents over the horizon, beside the error of the rewards predicted from
-them.
+them. Drawn is the mean over the first k steps, k on a logarithmic axis: times k it is the error that the study
+accumulates, at k = 33 and k = 500 over its windows.
 """
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis import dynamics, rewards, stats
 from analysis.figures import style
@@ -27,6 +28,9 @@ COLUMNS = (
 )
 DASHED = (0, (3, 1.5))
 NOISE = 1e-5  # axes reach at least here, so that rounding errors look like the zeros they are
+TICKS = (1, 3, 10, *dynamics.STUDY_WINDOWS[:1], 100, *dynamics.STUDY_WINDOWS[1:], 1000, 3000, 10_000)
+DRAWN = ("relative", "relative_copy", "reward_error", "mean_reward_error")
+SO_FAR = "_first_k"  # ending of columns that hold means over the first k steps
 
 
 def error_table(latents: Latents, **labels: object) -> pd.DataFrame:
@@ -51,12 +55,10 @@ def error_table(latents: Latents, **labels: object) -> pd.DataFrame:
 
 def draw(errors: pd.DataFrame) -> style.Drawn:
     """Left: MSE of the latent relative to the latent's variance; right: |r - r̂|; dashed: what predicting no change, or
-    the mean reward, would give. `errors`: one row per trajectory and step with `COLUMNS`; optional `series`, `agent`.
+    the mean reward, would give. All are means over the first k steps. `errors`: one row per trajectory and step with
+    `COLUMNS`; optional `series`, `agent`, `run`.
     """
-    errors = style.prepare(errors, COLUMNS)
-    errors = errors.assign(
-        relative=errors["mse"] / errors["variance"], relative_copy=errors["copy_last_mse"] / errors["variance"]
-    )
+    errors = _first_steps(style.prepare(errors, COLUMNS))
     titles, lines = style.panel_names(errors), style.line_styles(errors)
     numbers = []
     with style.paper():
@@ -68,12 +70,12 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
                 mine = rows[rows["series"] == name]
                 look = (style.look(encoder).colour, lines[name])
                 bands = [
-                    _line(left, mine, "relative", "relative_copy", *look),
-                    _line(right, mine, "reward_error", "mean_reward_error", *look),
+                    _line(left, mine, *DRAWN[:2], *look),
+                    _line(right, mine, *DRAWN[2:], *look),
                 ]
                 numbers.append(_numbers(mine, *bands).assign(task=task, agent=agent, series=name))
-            left.set(ylabel="latent MSE / latent variance", title=f"{title}: dynamics")
-            right.set(ylabel="reward error |r − r̂|", title=f"{title}: reward")
+            left.set(ylabel="latent MSE / variance\n(mean of steps 1 to k)", title=f"{title}: dynamics")
+            right.set(ylabel="reward error |r − r̂|\n(mean of steps 1 to k)", title=f"{title}: reward")
             for axis in (left, right):
                 _axes(axis, int(rows["k"].max()))
         _legend(figure, errors, lines)
@@ -82,11 +84,21 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
     return style.Drawn(figure, table[front + [c for c in table if c not in front]], _caption(errors), _notes(errors))
 
 
+def _first_steps(errors: pd.DataFrame) -> pd.DataFrame:
+    """With the means over the first k steps of each trajectory, NaN from the first prediction that is not finite on."""
+    errors = errors.sort_values("k", ignore_index=True)
+    relative, relative_copy = (errors[name] / errors["variance"] for name in ("mse", "copy_last_mse"))
+    errors = errors.assign(relative=relative, relative_copy=relative_copy)
+    one = errors.groupby(["task", "agent", "series", "run", "seed", "trajectory"])[["mse", *DRAWN]]
+    sums = one.transform(lambda x: x.cumsum(skipna=False))
+    return errors.join(sums.div(one.cumcount() + 1, axis=0).add_suffix(SO_FAR))
+
+
 def _line(axis: Axes, rows: pd.DataFrame, value: str, baseline: str, colour: str, line: object) -> stats.Band:
-    band = _band(rows, value)
+    band = _band(rows, value + SO_FAR)
     axis.plot(band.x, band.mean, color=colour, ls=line, zorder=4)
     axis.fill_between(band.x, band.low, band.high, color=colour, alpha=0.18, lw=0, zorder=3)
-    base = _band(rows, baseline)
+    base = _band(rows, baseline + SO_FAR)
     axis.plot(base.x, base.mean, color=colour, ls=DASHED, lw=0.8, alpha=0.8, zorder=2)
     return band
 
@@ -99,31 +111,36 @@ def _band(rows: pd.DataFrame, value: str) -> stats.Band:
 
 
 def _numbers(rows: pd.DataFrame, relative: stats.Band, reward: stats.Band) -> pd.DataFrame:
-    """Per k: means, intervals of the lines, and and sums over the first k steps of those that last so long."""
-    ordered = rows.sort_values(["seed", "trajectory", "k"])
-    sums = ordered.groupby(["seed", "trajectory"])[["mse", "relative", "reward_error"]].transform(
-        lambda x: x.cumsum(skipna=False)
-    )
-    means = rows.groupby("k")[["mse", "relative", "relative_copy", "reward_error", "mean_reward_error"]].mean()
+    """Per k: means at step k, means over the first k steps of the trajectories that last so long with the bands drawn,
+    and the sums over those steps that the study gives.
+    """
+    means = rows.groupby("k")[["mse", *DRAWN, *(name + SO_FAR for name in DRAWN)]].mean()
+    sums = rows.groupby("k")[[name + SO_FAR for name in ("mse", "relative", "reward_error")]].mean()
+    sums.columns = sums.columns.str.replace(SO_FAR, "_sum")
     return means.assign(
         skill_over_copy=1 - means["relative"] / means["relative_copy"],
-        relative_low=relative.low,
-        relative_high=relative.high,
-        reward_error_low=reward.low,
-        reward_error_high=reward.high,
-        mse_sum=sums["mse"].groupby(ordered["k"]).mean(),
-        relative_sum=sums["relative"].groupby(ordered["k"]).mean(),
-        reward_error_sum=sums["reward_error"].groupby(ordered["k"]).mean(),
-        trajectories=rows.groupby("k")["mse"].count(),
+        relative_first_k_low=relative.low,
+        relative_first_k_high=relative.high,
+        reward_error_first_k_low=reward.low,
+        reward_error_first_k_high=reward.high,
+        **sums.mul(sums.index, axis=0),
+        trajectories=rows.groupby("k")["relative_first_k"].count(),
         seeds=rows["seed"].nunique(),
     ).reset_index()
 
 
 def _axes(axis: Axes, last: int) -> None:
-    axis.set_xlabel("agent steps without an observation")
-    axis.set_xlim(min(1, last - 1), last)
+    axis.set_xlabel("k, agent steps without an observation")
+    axis.set_xscale("log")
+    axis.set_xlim(1, 1.05 * max(last, 2))
     axis.set_ylim(0, max(axis.get_ylim()[1], NOISE))
-    axis.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ticks = [k for k in TICKS if k <= last]
+    axis.xaxis.set_major_locator(FixedLocator(ticks))
+    axis.xaxis.set_major_formatter(FixedFormatter([str(k) for k in ticks]))
+    axis.xaxis.set_minor_locator(NullLocator())
+    for window in dynamics.STUDY_WINDOWS:
+        if window <= last:
+            axis.axvline(window, color=style.GREY, lw=0.6, ls=(0, (1, 1.5)), zorder=1)
     axis.grid(axis="y")
 
 
@@ -138,13 +155,15 @@ def _legend(figure: Figure, errors: pd.DataFrame, lines: dict[str, tuple]) -> No
 
 
 def _caption(errors: pd.DataFrame) -> str:
-    several = style.seed_counts(errors).max() > 1
-    over = "seeds (over trajectories where there is one seed)" if several else "trajectories of the one seed"
+    units = errors.groupby(["series", "task", "agent"])[["seed", "trajectory"]].nunique()
+    single = units["seed"] == 1
+    spreads = [style.spread(units["seed"]), style.spread(units.loc[single, "trajectory"], "trajectories of one seed")]
     return (
         "Left: mean squared error between open-loop and encoded latent, relative to the variance of the encoded latent "
-        "(1: predicting the mean latent), over steps without an observation; right: absolute error of the open-loop "
-        "reward. Dashed: keeping the last encoded latent, and predicting the mean reward. "
-        f"Bands: 95 % bootstrap intervals over {over}."
+        "(1: predicting the mean latent); right: absolute error of the open-loop reward. Both are means over the first "
+        "k steps without an observation, so that k times the value is the accumulated error; dotted: windows of "
+        f"{' and '.join(map(str, dynamics.STUDY_WINDOWS))} steps. Dashed: keeping the last encoded latent, and "
+        f"predicting the mean reward. Bands: {'; '.join(filter(None, spreads)) or 'none, one trajectory of one seed'}."
     )
 
 
@@ -153,7 +172,6 @@ def _notes(errors: pd.DataFrame) -> list[str]:
     for (task, series), rows in errors.groupby(["task", "series"]):
         bad = rows.loc[rows[["mse", "reward_error"]].isna().any(axis=1), ["seed", "trajectory"]].drop_duplicates()
         if len(bad):
-            notes.append(
-                f"{task}: {series}: {len(bad)} trajectories have predictions that are not finite, left out there"
-            )
+            what = f"{len(bad)} trajectories have predictions that are not finite, left out from there on"
+            notes.append(f"{task}: {series}: {what}")
     return notes

@@ -44,7 +44,8 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
                 [style.with_seeds(n, counts[n]) for n in names] if panel.left else [""] * len(names),
             )
         _legend(figure, conditions, bool(random_scores), numbers)
-    return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(numbers), _notes(numbers))
+    notes = style.single_seeds(numbers.groupby(["series", "task", "agent"])["seeds"].min())
+    return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(numbers), notes)
 
 
 def condition_names(episodes: pd.DataFrame) -> pd.Series:
@@ -111,11 +112,6 @@ def _legend(figure, conditions: list[str], random: bool, numbers: pd.DataFrame) 
 
 
 def _caption(numbers: pd.DataFrame) -> str:
-    if numbers["seeds"].max() == 1:
-        return "Mean return in and out of distribution. One seed: no interval; ticks are single episodes."
-    return "Mean return in and out of distribution, 95 % bootstrap intervals over seeds; ticks are seeds."
-
-
-def _notes(numbers: pd.DataFrame) -> list[str]:
-    single = numbers[numbers["seeds"] == 1][["task", "series"]].drop_duplicates()
-    return [f"{task}: {series} has one seed, so no interval" for task, series in single.itertuples(index=False)]
+    spread = style.spread(numbers["seeds"])
+    bars = f"Bars: {spread}; ticks are seeds." if spread else "One seed: no interval; ticks are single episodes."
+    return f"Mean return in and out of distribution. {bars}"

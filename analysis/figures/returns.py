@@ -118,15 +118,13 @@ def _legend(figure, episodes: pd.DataFrame, lines: dict[str, tuple], random: boo
 
 
 def _caption(episodes: pd.DataFrame) -> str:
-    several = style.seed_counts(episodes).max() > 1
-    band = "Band: 95 % bootstrap interval of the mean over seeds." if several else "One seed: no interval."
+    spread = style.spread(style.seed_counts(episodes))
+    band = f"Band: {spread}." if spread else "One seed: no interval."
     return f"Episode return over agent steps: mean of evaluation episodes; dots: training episodes. {band}"
 
 
 def _notes(episodes: pd.DataFrame) -> list[str]:
-    counts = style.seed_counts(episodes)
-    notes = [f"{task}: {series} has one seed, so no interval" for (series, task, _), n in counts.items() if n == 1]
     evaluated = set(episodes.loc[episodes["kind"] == "eval", "series"])
-    return notes + [
+    return style.single_seeds(style.seed_counts(episodes)) + [
         f"{name}: no evaluation yet, training episodes only" for name in sorted(set(episodes["series"]) - evaluated)
     ]

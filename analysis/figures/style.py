@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from analysis import stats
 from analysis.errors import AnalysisError
 from analysis.files import write_files
 
@@ -146,8 +147,8 @@ def paper() -> Iterator[None]:
 
 
 def prepare(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The table with the optional columns `series` (default: the encoder) and `agent`; raises AnalysisError for a
-    missing column.
+    """The table with the optional columns `series` (default: the encoder), `agent` and `run`; raises AnalysisError for
+    a missing column.
     """
     if len(table) == 0:
         raise AnalysisError("the table has no rows")
@@ -156,7 +157,7 @@ def prepare(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
             raise AnalysisError(
                 f"the table has no column {column!r}", hint=f"It has: {', '.join(map(str, table.columns))}"
             )
-    given = {"series": table["encoder"], "agent": ""}
+    given = {"series": table["encoder"], "agent": "", "run": ""}
     return table.assign(**{name: value for name, value in given.items() if name not in table})
 
 
@@ -213,8 +214,26 @@ def short_number(value: float) -> str:
 
 def with_seeds(name: str, counts: Iterable[int]) -> str:
     """The name of a series and its number of seeds in the panels that show it: "vc1 (3 seeds)", "vc1 (1-3 seeds)"."""
-    low, high = min(given := list(counts)), max(given)
-    return f"{name} ({low if low == high else f'{low}-{high}'} seed{'s' if high > 1 else ''})"
+    given = list(counts)
+    return f"{name} ({_from_to(given)} seed{'s' if max(given) > 1 else ''})"
+
+
+def spread(counts: Iterable[int], units: str = "seeds") -> str:
+    """What bands over that many units are: "range of 3 seeds", "95 % bootstrap interval over 6 seeds", both, or ""."""
+    given = list(counts)
+    few, many = [n for n in given if 1 < n < stats.FEW], [n for n in given if n >= stats.FEW]
+    words = {"range of": few, "95 % bootstrap interval over": many}
+    return "; ".join(f"{word} {_from_to(some)} {units}" for word, some in words.items() if some)
+
+
+def single_seeds(counts: pd.Series) -> list[str]:
+    """A note on every series of a task that has one seed; `counts` as of `seed_counts`."""
+    return [f"{task}: {series} has one seed, so no interval" for (series, task, _), n in counts.items() if n == 1]
+
+
+def _from_to(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low}-{high}"
 
 
 def seed_counts(table: pd.DataFrame) -> pd.Series:

@@ -14,7 +14,7 @@ Overrides = Annotated[
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Tiny sizes, under a minute; every code path is kept.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Tiny sizes, eager, under a minute.")]
 Brief = Annotated[
     bool,
     typer.Option(
@@ -126,7 +126,7 @@ def record(
     debug: Brief = False,
     as_json: Json = False,
 ) -> None:
-    """Store latents and predictions of held-out episodes in the run folder."""
+    """Store latents and predictions of fresh episodes under the training looks in the run folder."""
     path = api.record(run, episodes=episodes, context=context, debug=debug)
     say_json({"path": path}) if as_json else say(str(path))
 

@@ -61,3 +61,12 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     cells = [[str(c) for c in row] for row in [header, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def nothing_matches(pattern: str, names: list[str]) -> None:
+    """Raise ConfigError for a pattern under which there is nothing, with the nearest names."""
+    from mbrl_pvr.errors import ConfigError
+    from mbrl_pvr.names import did_you_mean
+
+    hint = did_you_mean(pattern, names, "Leave the pattern out to see all")
+    raise ConfigError(f"nothing matches {pattern!r}", hint=hint)

@@ -33,8 +33,11 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (gymnasium declares it as a plain class attribute)
     render_mode = "rgb_array"
 
-    def __init__(self, config: EnvConfig, *, action_spec: ActionSpec, proprio_dim: int, max_steps: int) -> None:
+    def __init__(
+        self, config: EnvConfig, *, action_spec: ActionSpec, proprio_dim: int, max_steps: int, timestep: float
+    ) -> None:
         self.config = config
+        self.fps = 1 / (timestep * config.action_repeat)  # one picture an agent step shows simulated time as it passes
         self.action_spec, self.proprio_dim = action_spec, proprio_dim
         self.max_episode_steps = min(max_steps, config.max_steps or max_steps)  # agent steps
         self.action_space: spaces.Space = spaces.Box(-1.0, 1.0, (action_spec.dim,), np.float32)

@@ -22,7 +22,8 @@ class CountingEnv(FrameEnv):
         del split  # it has no looks
         discrete = config.name == "counting/discrete"
         steps = -(-_LONGEST // config.action_repeat)
-        super().__init__(config, action_spec=ActionSpec(3 if discrete else 2, discrete), proprio_dim=4, max_steps=steps)
+        spec = ActionSpec(3 if discrete else 2, discrete)
+        super().__init__(config, action_spec=spec, proprio_dim=4, max_steps=steps, timestep=0.02)
         self._count = self._tag = self._length = 0
         self._terminates = False
         self._sum = 0.0

@@ -6,7 +6,7 @@ limit and draw another system at each start, get 1000 simulator steps and one fi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,8 @@ from mbrl_pvr.errors import ConfigError, EnvError
 EPISODE_STEPS = 1000  # simulator steps; every task of the suite that has a time limit lasts this long
 _UNBOUNDED = 1e9  # MuJoCo's own value for "no bound" is 1e10
 _FAST_FLAGS = {"shadow": False, "reflection": False}
+# fields of the model that tasks draw at the start of an episode: targets, tendons, terrain
+_DRAWN = ("body_pos", "body_quat", "geom_pos", "site_pos", "light_pos", "wrap_prm", "hfield_data")
 
 
 class DMCEnv(FrameEnv):
@@ -54,6 +56,7 @@ class DMCEnv(FrameEnv):
             action_spec=ActionSpec(spec.shape[0]),
             proprio_dim=_flatten(self._timestep.observation).size,
             max_steps=-(-self._limit // config.action_repeat),
+            timestep=self._env.control_timestep(),
         )
 
     def start(self, seed: SeedSequence) -> None:
@@ -102,18 +105,33 @@ class DMCEnv(FrameEnv):
             self.look = own
 
     def get_sim_state(self) -> NDArray:
-        """MuJoCo's full integration state, enough to draw this moment again in the same episode."""
+        """This moment as numbers: MuJoCo's integration state, what the task drew into its model, the sensors."""
         mujoco, model, data = _mujoco(), self.physics.model.ptr, self.physics.data.ptr
         state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION), np.float64)
         mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
-        return state
+        return np.concatenate([state, *(part.ravel() for part in self._drawn()), data.sensordata])
 
     def set_sim_state(self, state: NDArray) -> None:
-        """Go to a state of `get_sim_state`. Targets that a task places by changing its model stay as they are now."""
+        """Go to a state of `get_sim_state`, of any episode of this task; look and step count stay this episode's."""
         mujoco, model, data = _mujoco(), self.physics.model.ptr, self.physics.data.ptr
-        mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        sizes = [mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION), *(p.size for p in self._drawn())]
+        if len(state) != sum(sizes) + model.nsensordata:
+            counts = f"{len(state)} numbers, where this task's has {sum(sizes) + model.nsensordata}"
+            raise EnvError(f"a state of {counts}", self.config.name, "Set states of the same task only.")
+        integration, *drawn, sensors = np.split(state, np.cumsum(sizes))
+        for part, values in zip(self._drawn(), drawn, strict=True):
+            part[...] = values.reshape(part.shape)
+        mujoco.mj_setState(model, data, integration, mujoco.mjtState.mjSTATE_INTEGRATION)
         mujoco.mj_forward(model, data)
-        mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)  # forward moved the warm start
+        mujoco.mj_setState(
+            model, data, integration, mujoco.mjtState.mjSTATE_INTEGRATION
+        )  # forward moved the warm start
+        data.sensordata[:] = sensors  # after a step, forces are those of the step before
+        self._upload(mujoco.mjr_uploadHField, range(model.nhfield))
+        self._timestep = self._timestep._replace(observation=self._env.task.get_observation(self.physics))
+
+    def _drawn(self) -> list[NDArray]:
+        return [getattr(self.physics.model.ptr, name) for name in _DRAWN]
 
     def close(self) -> None:
         """Free the renderer."""
@@ -135,13 +153,16 @@ class DMCEnv(FrameEnv):
         """Recolour the model, only where the next frame differs from the last one's look."""
         if self.look == self._drawn_look:
             return
-        changed = self._recolor.apply(self.look)
+        self._upload(_mujoco().mjr_uploadTexture, self._recolor.apply(self.look))
         self._drawn_look = self.look
-        if self._cameras:  # a renderer that is yet to be made takes the textures from the model
+
+    def _upload(self, function: Any, ids: Iterable[int]) -> None:
+        """Send textures or terrain to the renderer; one that is yet to be made takes them from the model."""
+        if self._cameras:
             contexts = self.physics.contexts
             with contexts.gl.make_current() as gl:
-                for texture in changed:
-                    gl.call(_mujoco().mjr_uploadTexture, self.physics.model.ptr, contexts.mujoco.ptr, texture)
+                for i in ids:
+                    gl.call(function, self.physics.model.ptr, contexts.mujoco.ptr, i)
 
     def _camera(self, size: int) -> Any:
         if not self._can_draw:

@@ -1,4 +1,4 @@
-"""A `VectorEnv` of ours behind gymnasium's vector interface, for code that expects one."""
+"""Environments behind gymnasium's vector interface, for code that expects one: `make_gym`."""
 
 from typing import Any
 
@@ -9,7 +9,13 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from mbrl_pvr.envs.vector import EnvStep, VectorEnv
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.vector import EnvStep, VectorEnv, make
+
+
+def make_gym(config: EnvConfig, **options: Any) -> "GymVectorEnv":
+    """`make` with the same options (num, seed, stream, split, …), as a gymnasium.vector.VectorEnv."""
+    return GymVectorEnv(make(config, **options))
 
 
 class GymVectorEnv(gymnasium.vector.VectorEnv):
@@ -59,4 +65,4 @@ def _observation(step: EnvStep) -> dict[str, NDArray]:
 
 
 def _info(step: EnvStep) -> dict[str, NDArray]:
-    return {"success": step.success, "episode": step.episode}
+    return {"success": step.success, "episode_index": step.episode}  # gymnasium's wrappers put statistics in "episode"

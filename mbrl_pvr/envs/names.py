@@ -31,9 +31,12 @@ DMC_TASKS = {
     "walker": ("run", "stand", "walk"),
 }
 COUNTING = ("default", "discrete")  # for tests: counters instead of a simulator
+DISCRETE = ("counting/discrete",)  # tasks whose actions are choices
+TERMINATING = tuple(f"dmc/lqr-{task}" for task in DMC_TASKS["lqr"])  # whose episodes can end before the time limit
 
 _DMC = tuple(f"dmc/{domain}-{task}" for domain, tasks in DMC_TASKS.items() for task in tasks)
-_ALL = tuple(sorted(_DMC + tuple(f"counting/{name}" for name in COUNTING)))
+_LISTED = tuple(sorted(_DMC))
+_ALL = (*_LISTED, *(f"counting/{name}" for name in COUNTING))
 _ALIASES = {name.replace("/", "_").replace("-", "_"): name for name in _ALL} | {
     "counting": "counting/default",
     "dmc/cup-catch": "dmc/ball_in_cup-catch",
@@ -42,8 +45,8 @@ _ALIASES = {name.replace("/", "_").replace("-", "_"): name for name in _ALL} | {
 
 
 def list_envs(pattern: str = "*") -> list[str]:
-    """Names that `make` accepts and that match a shell pattern; all of them with "*"."""
-    return [name for name in _ALL if fnmatchcase(name, pattern)]
+    """Names that match a shell pattern, all of them with "*"; `make` also accepts aliases and the tests' counters."""
+    return [name for name in _LISTED if fnmatchcase(name, pattern)]
 
 
 def resolve(name: str) -> str:
@@ -55,4 +58,4 @@ def resolve(name: str) -> str:
     close = difflib.get_close_matches(name, (*_ALL, *_ALIASES), n=5, cutoff=0.6)
     near = dict.fromkeys(_ALIASES.get(n, n) for n in close)
     meant = f"Did you mean {' or '.join(repr(n) for n in list(near)[:3])}? " if near else ""
-    raise ConfigError(f"unknown environment {name!r}", hint=f"{meant}`mbrl-pvr envs list` shows all {len(_ALL)}.")
+    raise ConfigError(f"unknown environment {name!r}", hint=f"{meant}`mbrl-pvr envs list` shows all {len(_LISTED)}.")

@@ -71,7 +71,8 @@ class Worker:
         how = f"exit code {code}"
         if code < 0:
             how += f", {signal.Signals(-code).name}"
-        return EnvError(f"the worker process died ({how})", self.label, self.last_words())
+        hint = f"{self.last_words()} A training run goes on with: mbrl-pvr resume RUN"
+        return EnvError(f"the worker process died ({how})", self.label, hint)
 
     def last_words(self) -> str:
         """The end of what the worker printed, for a hint."""

@@ -86,6 +86,7 @@ class VectorEnv:
         self.action_spec: ActionSpec = spec["action_spec"]
         self.proprio_dim: int = spec["proprio_dim"]
         self.max_episode_steps: int = spec["max_episode_steps"]
+        self.fps: float = spec["fps"]  # at which a film runs as fast as simulated time
 
     @property
     def pids(self) -> list[int]:

@@ -76,6 +76,7 @@ class _Server:
             "action_spec": env.action_spec,
             "proprio_dim": env.proprio_dim,
             "max_episode_steps": env.max_episode_steps,
+            "fps": env.fps,
         }
 
     def do_reset(self, episode: int | None, seed: int | None) -> tuple:

@@ -17,7 +17,7 @@ def config(encoder="embedded", task="dmc/walker-walk", seed=1, **settings):
         "steps": 100_000,
         "env": {"name": task, "action_repeat": 2, "shifts": "color_easy", "render": "fast", "camera": 0},
         "encoder": {"name": encoder, "truncate": None},
-        "agent": {"name": "tdmpc2", "size": 5},
+        "agent": {"name": "tdmpc2", "size": 5, "front_end": "linear", "augment": "shift", "enc_dim": None},
         "eval": {"every": 10_000, "episodes": 4},
     }
     for key, value in settings.items():
@@ -111,7 +111,7 @@ def write_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(nested))
     identity = hashlib.sha256(json.dumps(nested).encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "identity": identity, "command": "mbrl-pvr train"}))
-    (folder / "status.json").write_text(json.dumps({"state": state}))
+    (folder / "status.json").write_text(json.dumps({"state": state, "checkpoint": nested["steps"]}))
     write_jsonl(
         folder / "metrics.jsonl", [{"step": s, "frame": 2 * s, "train/loss": None} for s in range(0, 1000, 100)]
     )

@@ -64,8 +64,19 @@ def test_returns_are_means_over_seeds_with_bands():
     drawn = returns.draw(return_rows())
     row = drawn.numbers.query("task == 'dmc/walker-walk' and series == 'embedded' and step == 2000").iloc[0]
     assert row["mean"] == pytest.approx(200 + 20) and row["seeds"] == 3
-    assert 210 <= row["low"] < row["mean"] < row["high"] <= 230
-    assert "bootstrap" in drawn.caption and drawn.notes == []
+    assert (row["low"], row["high"]) == (210, 230)  # three seeds have a range and no interval
+    assert drawn.caption.endswith("Band: range of 3 seeds.") and drawn.notes == []
+
+
+def test_bands_are_called_what_they_are():
+    many = returns.draw(return_rows(seeds=(1, 2, 3, 4, 5, 6), tasks=TASKS[:1]))
+    row = many.numbers.query("series == 'embedded' and step == 2000").iloc[0]
+    assert many.caption.endswith("Band: 95 % bootstrap interval over 6 seeds.")
+    assert 210 < row["low"] < 235 < row["high"] < 260
+    assert ood.draw(ood_rows()).caption.endswith("Bars: range of 3 seeds; ticks are seeds.")
+    mixed = pd.concat([ood_rows(seeds=range(5), tasks=TASKS[:1]), ood_rows(seeds=(1, 2), tasks=TASKS[1:])])
+    assert "Bars: range of 2 seeds; 95 % bootstrap interval over 5 seeds;" in ood.draw(mixed).caption
+    assert style.spread([1]) == "" and style.spread([2, 1, 4]) == "range of 2-4 seeds"
 
 
 def test_one_seed_has_no_band_and_says_so():
@@ -97,7 +108,7 @@ def test_ood_counts_each_seed_once_and_gives_what_is_retained():
     numbers = ood.draw(ood_rows()).numbers.set_index(["task", "series", "condition"])
     inside = numbers.loc[(TASKS[0], "vc1", "in distribution")]
     assert inside["mean"] == pytest.approx(120) and inside["seeds"] == 3 and inside["episodes"] == 6
-    assert 110 <= inside["low"] < 120 < inside["high"] <= 130
+    assert (inside["low"], inside["high"]) == (110, 130)  # the range
     assert numbers.loc[(TASKS[0], "vc1", "color easy (held out)"), "retained"] == pytest.approx(80 / 120)
 
 
@@ -125,7 +136,36 @@ def test_dynamics_numbers(synthetic):
     variance = rollouts.posterior.reshape(-1, 64).var(axis=0).mean()
     np.testing.assert_allclose(numbers["relative"], numbers["mse"] / variance, rtol=1e-5)
     assert 0 < numbers.loc[10, "skill_over_copy"] < 1
-    assert "trajectories of the one seed" in drawn.caption
+    assert "95 % bootstrap interval over 8 trajectories of one seed." in drawn.caption
+
+
+def test_dynamics_draws_means_over_the_first_steps(synthetic):
+    """No comb over 500 steps, and the first 33 take up half of the axis."""
+    rollouts = recorded(synthetic, growth=0.01, context=1, steps=501, dims=8)
+    rollouts.reward_open_loop[:, 1:] = rollouts.reward_true[:, 1:] + (np.arange(1, 501) % 2)  # wrong every other step
+    drawn = dynamics.draw(dynamics.error_table(rollouts, task=TASKS[0], encoder="embedded", seed=1))
+    left, right = drawn.figure.axes
+    numbers = drawn.numbers.set_index("k")
+    np.testing.assert_allclose(numbers["relative_first_k"], numbers["relative_sum"] / numbers.index)
+    for axis, name in ((left, "relative_first_k"), (right, "reward_error_first_k")):
+        np.testing.assert_allclose(axis.lines[0].get_ydata(), numbers[name])
+        place = axis.transAxes.inverted().transform(axis.transData.transform([(33, 0), (500, 0)]))[:, 0]
+        assert 0.4 < place[0] < 0.7 and 0.95 < place[1] < 1
+        assert [int(tick.get_text()) for tick in axis.get_xticklabels()] == [1, 3, 10, 33, 100, 500]
+    np.testing.assert_allclose(numbers["reward_error_sum"], (numbers.index + 1) // 2, rtol=1e-5)
+    steps = np.abs(np.diff(right.lines[0].get_ydata()))
+    assert steps[10:].max() < 0.05 < 0.9 < np.abs(np.diff(numbers["reward_error"])).max()
+
+
+def test_dynamics_sums_each_run_by_itself(synthetic):
+    """Two runs of one seed, told apart by settings that nothing reads."""
+    rollouts = recorded(synthetic, steps=40)
+    labels = {"task": TASKS[0], "encoder": "embedded", "seed": 1}
+    once, twice = (
+        dynamics.draw(pd.concat(dynamics.error_table(rollouts, **labels, run=name) for name in names)).numbers
+        for names in (["a"], ["a", "b"])
+    )
+    np.testing.assert_allclose(once["mse_sum"], twice["mse_sum"])
 
 
 def test_dynamics_of_ragged_and_diverged_episodes(synthetic):
@@ -136,7 +176,7 @@ def test_dynamics_of_ragged_and_diverged_episodes(synthetic):
     counts = drawn.numbers.set_index("k")["trajectories"]
     assert counts[17] == 8 and counts[18] == 7 and counts[28] == 6  # k = 18 is index 20, k = 28 index 30
     assert drawn.notes == [
-        "dmc/walker-walk: embedded: 1 trajectories have predictions that are not finite, left out there"
+        "dmc/walker-walk: embedded: 1 trajectories have predictions that are not finite, left out from there on"
     ]
 
 

@@ -96,6 +96,23 @@ def test_out_of_distribution_rows_of_an_older_checkpoint_do_not_count(make_run, 
     assert (pd.read_csv(tmp_path / "out" / "ood.csv")["episodes"] == 12).all()
 
 
+def test_inputs_of_an_older_checkpoint_are_noted_with_their_command(make_run, tmp_path, no_umap):
+    folder = make_run("my run")  # its newest checkpoint and its ood rows are of step 100,000
+    with np.load(folder / "latents.npz") as arrays:
+        np.savez(folder / "latents.npz", **arrays, step=np.array(5000))
+    notes = analysis.analyze([folder], tmp_path / "out")["notes"]
+    renew = f"{folder}: drawn is step 5000, the run is at 100000; renew with: mbrl-pvr record '{folder}'"
+    assert notes["dynamics"][-1] == notes["latents"][-1] == renew
+    assert not any("renew" in note for note in notes["returns"] + notes["ood"])
+    (folder / "status.json").write_text(json.dumps({"state": "finished", "checkpoint": 200_000}))
+    assert notes != (notes := analysis.analyze([folder], tmp_path / "out", ["ood"])["notes"])
+    assert notes["ood"][-1] == (
+        f"{folder}: drawn is step 100000, the run is at 200000; renew with: mbrl-pvr ood '{folder}'"
+    )
+    (folder / "status.json").write_text(json.dumps({"state": "finished"}))  # not by this tool: nothing is known
+    assert "renew" not in str(analysis.analyze([folder], tmp_path / "out", ["ood"])["notes"])
+
+
 def test_categorical_latents_have_a_picture_and_no_mse(make_run, tmp_path, no_umap):
     folder = make_run()
     with np.load(folder / "latents.npz") as arrays:

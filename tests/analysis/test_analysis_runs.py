@@ -5,12 +5,15 @@ import random
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from analysis import AnalysisError, groups, load_runs
+from mbrl_pvr import settings
+from mbrl_pvr.config import load_config, to_dict
 
 
 def test_a_whole_run(make_run):
@@ -85,6 +88,7 @@ def test_half_written_folder(make_run):
         ("manifest.json", '{"format": 99, "identity": "x"}', ("format 99", "reads up to 1")),
         ("manifest.json", "[" * 100_000, ("manifest.json is not valid JSON",)),
         ("status.json", "{}", ("status.json", "'state'")),
+        ("status.json", '{"state": "new", "checkpoint": "x"}', ("status.json", "'checkpoint'")),
         ("episodes.jsonl", '{"step": 1}\n', ("episodes.jsonl has no column 'kind'",)),
         ("episodes.jsonl", "7\n", ("line 1 is not a JSON object",)),
         ("episodes.jsonl", '{"a": 1}\n{"a"\n', ("line 2 is not valid JSON",)),
@@ -229,6 +233,7 @@ def change_latents(folder, **changes):
         ({"kind": np.array("mixed")}, "'mixed'"),
         ({"context": np.array(120)}, "1..119"),
         ({"length": np.full(8, 121)}, "1..120"),
+        ({"step": np.array([1, 2])}, "step of latents.npz should be one whole number"),
         ({"length": np.full(8, 1.5)}, "length of latents.npz has type float64"),
     ],
 )
@@ -284,6 +289,47 @@ def test_names_tell_experiments_apart_and_seeds_together(make_run):
     assert names[5:] == ["/data/one/ae.safetensors", "/data/two/ae.safetensors"]
 
 
+def test_settings_that_nothing_reads_tell_no_runs_apart(make_run):
+    runs = load_runs(
+        [
+            make_run("a", parts=()),
+            make_run("b", parts=(), agent__augment="none", agent__enc_dim=64),
+            make_run("c", parts=(), agent__front_end="mlp", agent__enc_dim=64),
+            make_run("d", parts=(), agent__front_end="mlp", agent__enc_dim=128),
+            make_run("e", "scratch", parts=()),
+            make_run("f", "scratch", parts=(), agent__front_end="mlp"),
+            make_run("g", "scratch", parts=(), agent__augment="none"),
+            make_run("h", "state", parts=(), env__shifts="none", env__camera=1),
+            make_run("i", "state", parts=()),
+        ]
+    )
+    assert list(groups.series_names(runs).values()) == [
+        "embedded (front_end linear)",
+        "embedded (front_end linear)",
+        "embedded (enc_dim 64, front_end mlp)",
+        "embedded (enc_dim 128, front_end mlp)",
+        "scratch (augment shift)",
+        "scratch (augment shift)",
+        "scratch (augment none)",
+        "state",
+        "state",
+    ]
+    groups.check_comparable(runs[::-1])  # an agent that sees no frame has no look
+
+
+@pytest.mark.parametrize("overrides", [[], ["agent.front_end=mlp"], ["env.shifts=color_easy"], ["agent.episodic=true"]])
+@pytest.mark.parametrize("encoder", ["embedded", "scratch", "state"])
+def test_settings_that_training_calls_inert_are_so_here(encoder, overrides):
+    """A state agent's frames are filmed, so training lets their looks be chosen; returns do not depend on them."""
+    config = load_config([f"encoder={encoder}"])
+    for key, value in (override.split("=") for override in overrides):
+        part, name = key.split(".")
+        value = {"true": True}.get(value, value)
+        config = replace(config, **{part: replace(getattr(config, part), **{name: value})})
+    seen = {f"env.{name}" for name in ("shifts", "render", "camera", "size")} if encoder == "state" else set()
+    assert groups.inert(to_dict(config)) | seen == settings.inert(config).keys() | seen
+
+
 def test_mixed_protocols_are_refused(make_run):
     runs = load_runs(
         [
@@ -296,6 +342,9 @@ def test_mixed_protocols_are_refused(make_run):
     with pytest.raises(AnalysisError, match=r"env\.shifts is 'color_easy' in one and 'none' in another") as caught:
         groups.check_comparable(runs)
     assert caught.value.exit_code == 2
+    blind = load_runs([make_run("d", "state", parts=(), env__shifts="none")])
+    with pytest.raises(AnalysisError, match=r"env\.shifts is 'color_easy' in one and 'none' in another"):
+        groups.check_comparable([*blind, *runs])
 
 
 def test_import_is_light():

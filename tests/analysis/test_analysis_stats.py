@@ -51,6 +51,17 @@ def test_one_run_has_no_interval_and_says_so():
     assert np.isnan(stats.band(np.arange(2), np.array([[1.0, 2.0]])).low).all()
 
 
+def test_few_runs_have_a_range_and_no_interval():
+    few = stats.bootstrap(np.array([1.0, 2.0, 6.0]), stats.mean)
+    assert few == stats.Interval(3.0, 1.0, 6.0, 3, "range of 3 runs")
+    many = stats.bootstrap(np.array([1.0, 2.0, 6.0, 3.0, 3.0]), stats.mean)
+    assert many.note == "" and 1 < many.low < 3 < many.high < 6
+    several_tasks = stats.bootstrap(np.array([[1.0, 5.0], [2.0, 1.0], [6.0, 2.0]]), stats.mean)
+    assert several_tasks.note == ""
+    band = stats.band(np.arange(1), np.array([[1.0], [2.0], [3.0], [6.0]]))
+    assert (band.low[0], band.high[0]) == (1, 6)
+
+
 def test_equal_returns_give_an_interval_of_width_zero():
     interval = stats.bootstrap(np.full((5, 2), 7.0))
     assert (interval.point, interval.low, interval.high, interval.note) == (7.0, 7.0, 7.0, "")

@@ -34,6 +34,11 @@ def override(text: str, *words: str, status: int = CONFIG) -> Case:
     return Case(train(text), status, list(words), id=text[:40])
 
 
+def inert(text: str, setting: str) -> Case:
+    words = [f"{text.partition('=')[0]} means nothing with {setting}", f"override {text!r}"]
+    return Case(train(setting, text), CONFIG, words, id=f"{text} beside {setting}")
+
+
 def yaml(name: str, text: str | bytes, *words: str, status: int = CONFIG) -> Case:
     raw = text.encode() if isinstance(text, str) else text
     return Case(["train", "--config", "bad.yaml"], status, list(words), raw, id=name)
@@ -102,6 +107,23 @@ CASES = [
     Case(train("encoder=resnet18_in1k", "encoder.feature=cls"), CONFIG, ["cls", "mean"], id="feature not on offer"),
     Case(train("encoder=dinov2_vits14", "env.size=64"), CONFIG, ["64", "256"], id="frames too small"),
     Case(train("encoder=state", "encoder.feature=cls"), CONFIG, ["state", "feature"], id="encoder key without encoder"),
+    override("steps=500", "random_steps=1000", "steps=500"),
+    override("env=dmc/lqr-lqr_2_1", "dmc/lqr-lqr_2_1 terminate", "agent.episodic=true"),
+    *(inert(key, f"encoder={name}") for name in ("scratch", "state") for key in ("agent.front_end=mlp",)),
+    *(
+        inert(key, "encoder=state")
+        for key in (
+            *("agent.augment=none", "agent.feature_norm=running", "agent.stack=2", "env.proprio=true"),
+            *("env.shifts=color_easy", "agent.num_channels=8"),
+        )
+    ),
+    *(inert(key, "encoder=embedded") for key in ("agent.augment=none", "agent.num_channels=8")),
+    inert("agent.enc_dim=8", "encoder=scratch"),
+    inert("agent.enc_dim=8", "agent.front_end=linear"),
+    inert("env.severity=0.5", "env.shifts=none"),
+    inert("env.factors=[agent]", "env.shifts=none"),
+    inert("agent.termination_coef=2", "agent.episodic=false"),
+    Case(train("encoder=state", "env={proprio: true}"), CONFIG, ["env.proprio", "encoder=state"], id="inert, nested"),
     # grammar
     override("seed=1,2", "several values", "one command"),
     override("encoder=a,b", "several values"),

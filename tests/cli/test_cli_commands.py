@@ -52,7 +52,8 @@ def test_lists_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out) == ["dmc/walker-run", "dmc/walker-stand", "dmc/walker-walk"]
     assert main(["encoders", "list", "resnet18*", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["name"], row["input"], row["feature"]) == ("resnet18_in1k", 224, [512])
+    assert (row["name"], row["input"], row["feature_shape"]) == ("resnet18_in1k", "224×224", [512])
+    assert (row["objective"], row["data"], row["licence_class"]) == ("classification", "ImageNet-1k", "permissive")
 
 
 def test_info_says_what_a_truncation_gives(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mbrl_pvr.api import configure
 from mbrl_pvr.config import (
     SMALLEST_PIXELS,
     RunConfig,
@@ -24,7 +25,7 @@ from mbrl_pvr.config import (
     to_yaml,
 )
 from mbrl_pvr.errors import ConfigError, Error
-from mbrl_pvr.schema import convert, field_docs, leaf_keys
+from mbrl_pvr.schema import convert, field_docs, flatten, leaf_keys
 from mbrl_pvr.yamlfile import dump_yaml, parse_yaml
 
 SOME_KEYS = (
@@ -51,7 +52,7 @@ def test_overrides_follow_hydra_grammar() -> None:
 
 
 def test_lists_and_mappings_are_values() -> None:
-    config = load_config(["env={factors: [agent, floor], size: 96}"])
+    config = load_config(["env={shifts: color_easy, factors: [agent, floor], size: 96}"])
     assert config.env.factors == ("agent", "floor")
     assert config.env.size == 96
 
@@ -123,7 +124,9 @@ def test_encoder_path_with_odd_characters_becomes_absolute(tmp_path: Path, monke
     assert config.encoder.weights == str(odd)
 
 
-@pytest.mark.parametrize("overrides", [[], ["agent=tdmpc2_tiny", "env=dmc/walker-walk", "env.factors=[floor]"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["agent=tdmpc2_tiny", "env=dmc/walker-walk", "env.shifts=color_hard", "env.factors=[floor]"]]
+)
 def test_to_dict_from_dict_is_the_identity(overrides: list[str]) -> None:
     config = load_config(overrides)
     assert from_dict(to_dict(config)) == config
@@ -189,9 +192,32 @@ def test_shrink_is_small_and_keeps_the_choices() -> None:
     assert from_dict(to_dict(small)) == small
 
 
+def test_shrink_keeps_what_is_smaller_and_says_what_it_replaces(caplog: pytest.LogCaptureFixture) -> None:
+    small = {"steps": 100, "random_steps": 20, "checkpoint_every": 10, "log_every": 7, "eval.every": 30}
+    small |= {"agent.horizon": 2, "agent.latent_dim": 8, "agent.mlp_dim": 4, "agent.num_samples": 3, "env.max_steps": 5}
+    small |= {"agent.num_elites": 2, "agent.num_pi_trajs": 1, "agent.batch_size": 2, "agent.iterations": 1}
+    config = configure([f"{key}={value}" for key, value in small.items()], debug=True)
+    kept = dict(flatten(to_dict(config)))
+    assert {key: kept[key] for key in small} == small and caplog.text == ""
+    configure(["steps=50_000", "compile=on", "seed=3", "env={num: 4, size: 96}"], debug=True)
+    (line,) = caplog.messages
+    assert line == "--debug replaces what was asked for: steps: 50000 -> 200, compile: on -> off, env.num: 4 -> 2"
+
+
+def test_what_means_nothing_may_stand_in_a_preset_or_file_or_be_turned_off(tmp_path: Path) -> None:
+    assert load_config(["encoder=state"], "demo").env.shifts == "color_easy"
+    assert load_config(["encoder=state", "env.shifts=none"], "demo").agent.feature_norm == "running"
+    file = tmp_path / "run.yaml"
+    file.write_text(to_yaml(load_config(["encoder=scratch"])))
+    assert load_config([], file) == load_config(["encoder=scratch"])
+    assert load_config(["encoder=scratch", "agent.augment=none", "agent.num_channels=8", "agent.stack=2"])
+    assert load_config(["encoder=state", "agent.enc_dim=8"]) and load_config(["agent.front_end=mlp", "agent.enc_dim=8"])
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
+        (["random_steps=97", "env.num=4", "steps=100"], ["random_steps=97", "steps=100", "env.num=4"]),
         (["replay.capacity=3"], ["agent.horizon=3", "replay.capacity=3"]),
         (["replay.capacity=200"], ["agent.batch_size=256", "replay.capacity=200"]),
         (["encoder=scratch", "encoder.truncate=2"], ["encoder=scratch", "encoder.truncate"]),

@@ -136,7 +136,17 @@ def test_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_that_hangs_is_ended() -> None:
     done = doctor._python("import time; time.sleep(60)", 0.2)
-    assert (done.returncode, done.stderr) == (1, "no answer within 0.2 s")
+    assert (done.returncode, done.stderr) == (doctor.TIMED_OUT, "no answer within 0.2 s")
+
+
+@pytest.mark.parametrize("check", [doctor.simulators, doctor.devices])
+def test_what_is_only_slow_needs_more_time_and_no_package(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, dm_control="1", mani_skill="3", miniworld="2", torch="2")
+    with_process(monkeypatch, doctor.TIMED_OUT, err="no answer within 60 s")
+    slow = [finding for finding in check(60.0) if finding.status == MISSING]
+    assert len(slow) in (1, 3)
+    for finding in slow:
+        assert "no answer within 60 s" in finding.detail and finding.fix == "mbrl-pvr doctor --timeout 300"
 
 
 @pytest.mark.parametrize("status", [0, 7])

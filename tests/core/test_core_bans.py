@@ -12,11 +12,15 @@ PACKAGES = ("mbrl_pvr", "pvr_zoo", "world_models", "analysis")
 WRITERS = {
     "mbrl_pvr/storage.py": "the one that writes, syncs and renames",
     "pvr_zoo/weights.py": "the weights cache, which the zoo keeps without mbrl_pvr",
+    "pvr_zoo/verify.py": "checkpoints in published layouts, in a temporary folder",
     "pvr_zoo/families/calibration.py": "run by hand, it draws the stored frames of the package",
     "analysis/files.py": "files of analysis, which knows no mbrl_pvr",
     "analysis/figures": "figures of analysis",
 }
-FOREIGN_PICKLES = {"pvr_zoo/checkpoint.py": "published .pth files: hashed, names listed, then weights_only=True"}
+FOREIGN_PICKLES = {
+    "pvr_zoo/checkpoint.py": "published .pth files: hashed, names listed, then weights_only=True",
+    "pvr_zoo/archive.py": "published zip files: names listed, then an unpickler that builds tensors and empty holders",
+}
 
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 CODE = {"eval", "exec", "compile"}

@@ -84,6 +84,19 @@ def test_a_damaged_checkpoint_cannot_come_to_life_after_stepping_back(toy, whole
     assert fingerprint(run) == fingerprint(whole)
 
 
+@pytest.mark.parametrize("cut", [False, True], ids=["flipped", "cut"])
+@pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "metrics.jsonl", "replay/segment_000001.safetensors"])
+def test_damage_that_nothing_makes_up_for_comes_with_what_to_do(toy, run, name, cut):
+    data = (run / name).read_bytes()
+    middle = len(data) // 2
+    (run / name).write_bytes(data[:middle] if cut else data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    with pytest.raises(IntegrityError) as caught:
+        toy.train(run)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2 and name in lines[0]
+    assert lines[1] == "Restore it from a copy, or start again with another --dir."
+
+
 @pytest.mark.parametrize("what", ["damaged", "missing"])
 def test_all_damaged_or_gone_is_an_error_and_no_restart(toy, run, what):
     for folder in (NEWEST, OLDER):

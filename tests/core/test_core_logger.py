@@ -69,6 +69,19 @@ def test_a_row_holds_the_means_since_the_last_and_nan_is_null(run):
     assert all("time/elapsed" in row for row in run.journal("metrics.jsonl").rows())
 
 
+def test_time_counts_on_from_the_last_row(run):
+    for start in (100.0, 1000.0):
+        now = [start]
+        logger = Logger(run, clock=lambda now=now: now[0])
+        now[0] += 7
+        logger.metrics({"train/loss": 1.0})
+        logger.flush(1)
+        now[0] += 2
+        logger.episode({"kind": "train", "step": 1, "return": 0.0})
+    elapsed = [row["time/elapsed"] for name in ("metrics.jsonl", "episodes.jsonl") for row in run.journal(name).rows()]
+    assert elapsed == [7.0, 16.0, 9.0, 18.0]
+
+
 def test_means_continue_exactly_after_a_checkpoint(run):
     values = [0.1, 1e16, torch.tensor(0.3), float("nan"), 3.0]
     whole, half = Logger(run), Logger(run)

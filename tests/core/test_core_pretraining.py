@@ -1,6 +1,8 @@
 """Pretraining of the autoencoder: requests that cannot be met leave nothing, small ones work, and progress is told."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,12 @@ import torch
 from PIL import Image
 
 import pvr_zoo
-from mbrl_pvr import api, pretraining
+from mbrl_pvr import api, pretraining, storage
 from mbrl_pvr.config import load_config
 from mbrl_pvr.envs import EnvConfig
 from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
 from mbrl_pvr.pretraining import Frames
-from pvr_zoo import ConvAutoencoder
+from pvr_zoo import ConvAutoencoder, save_encoder
 
 TASK = EnvConfig(name="counting/default")
 
@@ -55,10 +57,81 @@ def test_few_frames_are_enough(drawn: None, tmp_path: Path, count: int) -> None:
         assert picture.size == (min(count, 12) * 128, 256)
 
 
-def test_a_folder_as_the_encoder_file_is_refused_before_any_work(untouched: None, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="would replace a folder"):
-        pretraining.autoencoder([TASK], tmp_path, frames=5, steps=2, seed=1)
+def refused(out: Path, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match) as caught:
+        pretraining.autoencoder([TASK], out, frames=5, steps=2, seed=1)
+    assert str(out.parent) in str(caught.value) and len(str(caught.value).splitlines()) == 2
+
+
+def place(path: Path, what: str) -> None:
+    """Something at `path` that is nobody's to replace."""
+    if what == "a folder":
+        path.mkdir()
+    elif what == "a pipe":
+        os.mkfifo(path)
+    elif what == "a broken link":
+        path.symlink_to("nowhere")
+    else:
+        path.write_text("mine")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x_loss.png", "x_reconstruction.png"])
+@pytest.mark.parametrize("what", ["a folder", "a pipe", "a broken link", "another file"])
+def test_what_is_no_encoder_file_is_not_replaced(untouched: None, tmp_path: Path, name: str, what: str) -> None:
+    place(tmp_path / name, what)
+    before = (tmp_path / name).lstat()
+    refused(tmp_path / "x.safetensors", ConfigError, "would be replaced")
+    assert (tmp_path / name).lstat() == before and os.listdir(tmp_path) == [name]
+
+
+def test_an_encoder_file_is_replaced_but_no_folder_beside_it(drawn: None, tmp_path: Path) -> None:
+    out = save_encoder(tmp_path / "x.safetensors", ConvAutoencoder(), {})
+    (tmp_path / "x_loss.png").write_text("of the one before")
+    before = out.read_bytes()
+    pretraining.autoencoder([TASK], out, frames=5, steps=2, seed=1)
+    assert out.read_bytes() != before and pvr_zoo.spec(out).name == "x"
+    (tmp_path / "x_loss.png").unlink()
+    (tmp_path / "x_loss.png").mkdir()
+    refused(out, ConfigError, r"would be replaced.*x_loss\.png")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "x", ".safetensors", "x.safetensors.bak"])
+def test_only_names_that_encoder_takes_are_written_to(untouched: None, tmp_path: Path, name: str) -> None:
+    refused(tmp_path / name, ConfigError, r"ends in \.safetensors")
+
+
+def test_a_place_where_nothing_can_be_written_is_refused(untouched: None, tmp_path: Path) -> None:
+    refused(Path("/proc/x.safetensors"), StorageError, "Choose a folder that you may write to")
+    with pytest.raises(StorageError, match=r"\(/proc\)"):
+        pretraining.autoencoder([TASK], "/proc/nope/x.safetensors", frames=5, steps=2, seed=1)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StorageError, match=r"file\)"):
+        pretraining.autoencoder([TASK], tmp_path / "file" / "x.safetensors", frames=5, steps=2, seed=1)
+
+
+def test_a_disk_without_room_is_told_before_any_work(
+    untouched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "_free", lambda path: 3_000_000)
+    out = tmp_path / "new" / "x.safetensors"
+    refused(out, StorageError, r"an encoder file needs 7,\d{3},\d{3} bytes, 3,000,000 are free")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("writer", "name", "kept"),
+    [((pretraining, "save_encoder"), "x.safetensors", []), ((Image.Image, "save"), "x_loss.png", ["x.safetensors"])],
+)
+def test_a_disk_that_fills_up_at_the_end_is_told_with_the_path(
+    drawn: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writer: tuple[object, str], name: str, kept: list[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*writer, full)
+    with pytest.raises(StorageError, match=f"no space left on the device .*{name}"):
+        pretraining.autoencoder([TASK], tmp_path / "x.safetensors", frames=5, steps=2, seed=1)
+    assert os.listdir(tmp_path) == kept
 
 
 def test_runs_without_frames_leave_no_folder(tmp_path: Path) -> None:

@@ -85,6 +85,23 @@ def test_every_flip_and_cut_of_sealed_json_is_noticed(tmp_path):
             read_sealed(path)
 
 
+def test_a_disk_that_refuses_a_library_is_told_with_the_path_and_other_errors_pass(tmp_path):
+    for number, expected in ((errno.ENOSPC, StorageError), (errno.EPIPE, BrokenPipeError)):
+        with pytest.raises(expected) as caught, storage.replace_atomic(tmp_path / "film.mp4"):
+            raise OSError(number, os.strerror(number))
+        if expected is StorageError:
+            assert (caught.value.where, caught.value.what[:10]) == (str(tmp_path / "film.mp4"), "no space l")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_file_is_told_and_stays_as_it_is(toy, tmp_path):
+    storage.require_writable(tmp_path / "deep" / "folder")
+    with storage.using(toy.Faulty(0, error=errno.EROFS)), pytest.raises(StorageError, match="read-only") as caught:
+        storage.require_writable(tmp_path / "deep")
+    assert (caught.value.where, caught.value.hint) == (str(tmp_path), "Choose a folder that you may write to.")
+    assert list(tmp_path.iterdir()) == []
+
+
 # ---- journals ------------------------------------------------------------------------------------------------------
 
 
@@ -177,7 +194,7 @@ def test_create_then_continue(tmp_path):
 
 def test_another_config_is_refused_with_the_difference(tmp_path):
     open_run(tmp_path / "run").close()
-    with pytest.raises(ConfigError, match="seed: 1 -> 2") as caught:
+    with pytest.raises(ConfigError, match=r"configuration \(/.*\)\n  seed: 1 -> 2\nGive another --dir\.") as caught:
         open_run(tmp_path / "run", {**CONFIG, "seed": 2})
     assert caught.value.exit_code == 2
     open_run(tmp_path / "run").close()  # and the lock is free again
@@ -246,6 +263,25 @@ def test_changed_files_of_a_run_are_noticed(tmp_path, name):
     (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(IntegrityError, match="missing"):
         open_run(tmp_path)
+
+
+def test_a_damaged_status_costs_a_warning_and_no_run(tmp_path, caplog):
+    with open_run(tmp_path) as run:
+        run.set_status("running", 5)
+    status = tmp_path / "status.json"
+    data = status.read_bytes()
+    for bad in (bytes([data[0] ^ 1]) + data[1:], data[:-2], b"\xff", b"[1]", b""):
+        status.write_bytes(bad)
+        assert read_status(tmp_path)["state"] == "new"
+        caplog.clear()
+        with open_run(tmp_path) as run:
+            assert run.status == {"state": "new", "step": 0, "checkpoint": None}
+        assert [r.getMessage() for r in caplog.records] == [
+            f"{status} is damaged and removed; it only reports progress"
+        ]
+    with RunFolder.attach(tmp_path) as run:
+        run.set_status("finished", 9)
+    assert read_status(tmp_path)["step"] == 9
 
 
 def test_a_run_of_a_newer_version_is_refused(tmp_path, monkeypatch):

@@ -199,7 +199,7 @@ def test_gymnasium_vector_interface(start) -> None:
     envs = GymVectorEnv(start("counting", num=2, size=8))
     observation, info = envs.reset(seed=5)
     assert envs.observation_space.contains(observation)
-    assert info["episode"].tolist() == [0, 0]
+    assert info["episode_index"].tolist() == [0, 0]
     ended = np.zeros(2, bool)
     for _ in range(30):
         observation, reward, terminated, truncated, info = envs.step(envs.action_space.sample())

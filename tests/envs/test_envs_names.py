@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mbrl_pvr.envs import EnvConfig, list_envs, make
-from mbrl_pvr.envs.names import DMC_TASKS, resolve
+from mbrl_pvr.envs.names import DMC_TASKS, TERMINATING, resolve
 from mbrl_pvr.errors import ConfigError
 
 
@@ -16,10 +16,28 @@ def test_table_is_the_simulators() -> None:
     assert {domain: tuple(sorted(tasks)) for domain, tasks in suite.TASKS_BY_DOMAIN.items()} == DMC_TASKS
 
 
+def test_tasks_that_terminate_are_the_simulators() -> None:
+    from dm_control import suite
+
+    ending = {
+        domain
+        for domain, module in suite._DOMAINS.items()
+        if any("get_termination" in vars(c) for c in vars(module).values() if isinstance(c, type))
+    }
+    assert {f"dmc/{domain}-{task}" for domain in ending for task in DMC_TASKS[domain]} == set(TERMINATING)
+
+
 def test_list_matches_shell_patterns() -> None:
     assert list_envs("dmc/walker-*") == ["dmc/walker-run", "dmc/walker-stand", "dmc/walker-walk"]
     assert len(list_envs("dmc/*")) == sum(map(len, DMC_TASKS.values()))
     assert list_envs("nothing*") == []
+
+
+def test_the_tests_environments_are_not_listed_and_not_counted() -> None:
+    assert list_envs("counting*") == [] and len(list_envs()) == sum(map(len, DMC_TASKS.values()))
+    assert resolve("counting/discrete") == "counting/discrete"
+    with pytest.raises(ConfigError, match=f"shows all {len(list_envs())}"):
+        resolve("nonsense")
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,12 @@ def test_a_killed_worker_is_named_with_its_signal(start) -> None:
     envs = start("counting", num=2)
     envs.reset()
     os.kill(envs.pids[1], signal.SIGKILL)
-    with pytest.raises(EnvError, match=r"died \(exit code -9, SIGKILL\) \(counting/default, env 1 of 2\)"):
+    with pytest.raises(EnvError, match=r"died \(exit code -9, SIGKILL\) \(counting/default, env 1 of 2\)") as caught:
         for _ in range(3):  # the kernel may take a moment
             envs.step(ZERO)
             time.sleep(0.2)
+    hint = "It printed nothing (out of memory?). A training run goes on with: mbrl-pvr resume RUN"
+    assert caught.value.hint == hint and len(str(caught.value).splitlines()) == 2
     assert _wait_until_gone(envs.pids)
     with pytest.raises(EnvError, match="closed"):
         envs.reset()

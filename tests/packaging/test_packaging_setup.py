@@ -21,6 +21,7 @@ TOOLS = [
     "grep",
     "head",
     "id",
+    "mkdir",
     "mktemp",
     "rm",
     "sed",
@@ -39,6 +40,21 @@ case "$*" in
   *) exec {python} "$@" ;;
 esac
 """
+
+# a Debian where root has no python3-venv yet; apt-get is recorded, and python3-venv then makes `-m venv` work
+DEBIAN = {
+    "id": "echo 0",
+    "dpkg-query": "echo installed",
+    "gcc": "exit 0",
+    "g++": "exit 0",
+    "apt-get": """echo "$*" >>apt; case "$*" in *python3-venv*) : >has_ensurepip ;; esac""",
+    "python3.11": """
+case "$*" in
+  *"import ensurepip"*) [ -f has_ensurepip ] ;;
+  "-m venv .venv") [ -f has_ensurepip ] && mkdir -p .venv/bin && cp venv_python .venv/bin/python ;;
+  *) exec {python} "$@" ;;
+esac""",
+}
 
 
 @pytest.fixture
@@ -117,3 +133,20 @@ def test_no_python_says_what_to_install(checkout: Path) -> None:
     done = _setup(checkout)
     assert done.returncode == 1
     assert "apt-get install" in done.stderr
+
+
+def test_root_gets_what_a_virtual_environment_needs(checkout: Path) -> None:
+    shutil.move(checkout / ".venv" / "bin" / "python", checkout / "venv_python")
+    shutil.rmtree(checkout / ".venv")
+    for name, lines in DEBIAN.items():
+        program = checkout / "programs" / name
+        program.unlink(missing_ok=True)  # not through the link to the real one
+        program.write_text(f"#!/bin/bash\n{lines.replace('{python}', sys.executable)}\n")
+        program.chmod(0o755)
+    done = _setup(checkout)
+    assert done.returncode == 0, done.stderr
+    assert "Debian packages: " in done.stdout and "python3-venv" in (checkout / "apt").read_text()
+    (checkout / "apt").unlink()
+    (checkout / ".venv" / ".setup-current").unlink()
+    assert _setup(checkout).returncode == 0
+    assert not (checkout / "apt").exists()

@@ -1,7 +1,7 @@
 """A wheel and an editable install hold every module, configuration and data file, and work outside the checkout."""
 
-import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -37,11 +37,15 @@ print(json.dumps({
     "torch": "torch" in sys.modules,
 }))
 """
-# the editable install's finder would fill the gaps of an incomplete wheel
-WHEEL_ONLY = """
-import sys
-sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
-sys.path.insert(0, sys.argv[1])
+# without `site`, so that no other install of this project is found: its .pth files are not read, those of argv[1] are
+ISOLATED = """
+import site, sys
+site.addsitedir(sys.argv[1])
+sys.path.extend(sys.argv[2:])
+"""
+ENCODE = """
+import pvr_zoo, torch
+print(pvr_zoo.create("embedded")(torch.full((1, 64, 64, 3), 9, dtype=torch.uint8)).shape, pvr_zoo.__file__)
 """
 
 
@@ -61,27 +65,48 @@ def _configs(root: Path) -> list[str]:
     return sorted(name for name in _files(root / "configs") if name.endswith(".yaml"))
 
 
-def _run(code: str, cwd: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+def _output(command: list[str], cwd: Path, **env: str) -> str:
+    done = subprocess.run(command, cwd=cwd, env=os.environ | env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
 
+def _run(code: str, cwd: Path, site: Path) -> str:
+    """What `code` prints with the packages below `site`, and with this Python's for all that is not ours."""
+    others = [folder for folder in sys.path if folder.endswith("-packages")]
+    return _output([sys.executable, "-I", "-S", "-c", ISOLATED + code, str(site), *others], cwd)
+
+
+def _install(site: Path, *what: str) -> Path:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    _output([*pip, "--target", str(site), *what], site.parent)
+    return site
+
+
 @pytest.fixture(scope="module")
-def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources, so that no build folder of the checkout gets into it."""
+def source(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources, so that no build folder of the checkout gets into what is built."""
     source = tmp_path_factory.mktemp("source")
     for name in BUILD_FILES:
         shutil.copy(root / name, source)
     for name in (*PACKAGES, "configs"):
         shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    """The wheel."""
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(source / "dist")]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    _output(command, source)
     (path,) = (source / "dist").glob("*.whl")
     return path
+
+
+@pytest.fixture(scope="module")
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the wheel is installed."""
+    return _install(tmp_path_factory.mktemp("wheel") / "site", str(wheel))
 
 
 def test_packages_are_the_folders_with_python_files(root: Path) -> None:
@@ -101,22 +126,8 @@ def test_wheel_holds_every_file_of_the_packages(root: Path, wheel: Path) -> None
     assert sorted(held) == sorted(expected)
 
 
-def test_wheel_works_outside_the_checkout(root: Path, wheel: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--target",
-        str(site),
-        str(wheel),
-    ]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    seen = json.loads(_run(WHEEL_ONLY + PROBE, tmp_path, str(site)))
+def test_wheel_works_outside_the_checkout(root: Path, site: Path, tmp_path: Path) -> None:
+    seen = json.loads(_run(PROBE, tmp_path, site))
     assert seen["folders"] == sorted(str(site / package) for package in PACKAGES)
     assert seen["configs"] == _configs(root)
     assert seen["version"] == _project(root)["project"]["version"]
@@ -125,22 +136,24 @@ def test_wheel_works_outside_the_checkout(root: Path, wheel: Path, tmp_path: Pat
     assert not seen["torch"], "configuration and tables answer without importing torch"
 
 
-def test_editable_install_works_outside_the_checkout(root: Path, tmp_path: Path) -> None:
-    try:
-        importlib.metadata.distribution("mbrl-pvr")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("not installed here: `make setup` installs the checkout as editable")
-    seen = json.loads(_run(PROBE, tmp_path))
-    if seen["folders"] != sorted(str(root / package) for package in PACKAGES):
-        pytest.skip(f"this Python runs another install of mbrl_pvr: {seen['folders']}")
+def test_wheel_encodes_a_frame(site: Path, tmp_path: Path) -> None:
+    """The embedded weights are read from the wheel."""
+    assert _run(ENCODE, tmp_path, site).strip() == f"torch.Size([1, 256]) {site}/pvr_zoo/__init__.py"
+
+
+def test_wheel_brings_the_command(root: Path, site: Path, tmp_path: Path) -> None:
+    assert _project(root)["project"]["scripts"] == {"mbrl-pvr": "mbrl_pvr.cli.main:main"}
+    shown = _output([str(site / "bin" / "mbrl-pvr"), "--help"], tmp_path, PYTHONPATH=str(site))
+    assert "train" in shown and "doctor" in shown
+
+
+def test_editable_install_works_outside_the_checkout(root: Path, source: Path, tmp_path: Path) -> None:
+    """Of the copy: whatever is installed beside this Python has no part in it."""
+    site = _install(tmp_path / "site", "--editable", str(source))
+    seen = json.loads(_run(PROBE, tmp_path, site))
+    assert seen["folders"] == sorted(str(source / package) for package in PACKAGES)
     assert seen["configs"] == _configs(root)
     assert seen["run"]["agent"]
-
-
-def test_command_is_installed(root: Path) -> None:
-    assert _project(root)["project"]["scripts"] == {"mbrl-pvr": "mbrl_pvr.cli.main:main"}
-    with_help = "import sys; from mbrl_pvr.cli.main import main; sys.argv = ['mbrl-pvr', '--help']; sys.exit(main())"
-    assert "train" in _run(with_help, root)
 
 
 def test_one_version_everywhere(root: Path) -> None:

@@ -15,6 +15,9 @@ import torch
 import pvr_zoo
 from pvr_zoo import checkpoint, verify
 from pvr_zoo.network import bare
+from pvr_zoo.torchvision_guard import ensure_torchvision
+
+ensure_torchvision()  # before transformers looks for it
 
 REFERENCES = Path(__file__).parents[1] / "golden" / "zoo"
 KEYS = REFERENCES / "keys"  # of the full-size published file: lines "key shape", the first one says where they are from

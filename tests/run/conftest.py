@@ -34,6 +34,8 @@ def make_config(encoder_file: Path) -> Make:
             "threads=1",
             "sinks=[]",
             "eval.video=false",
+            "random_steps=60",
+            f"agent.episodic={str(env.startswith('counting')).lower()}",  # its episodes terminate
         ]
         return shrink(load_config([*common, *overrides]))
 

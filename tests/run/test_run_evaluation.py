@@ -20,6 +20,7 @@ from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config, shrink
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import ConfigError
+from pvr_zoo.families.autoencoder import ConvAutoencoder, save_encoder
 
 LENGTH = 30  # agent steps of an episode of `run`: more than --debug plays
 
@@ -119,6 +120,28 @@ def test_debug_plays_short_episodes_and_keeps_them_apart(run: Path) -> None:
         "videos",
     ]
     assert list(api.ood(run, episodes=1, shift="color_easy", video=False)["length"]) == [LENGTH] * 2
+
+
+def test_episodes_under_other_looks_start_alike(make_config: Any, tmp_path: Path) -> None:
+    """An agent that is given the state sees no looks: it scores the same in and out of distribution."""
+    config = make_config("steps=70", env="dmc/cartpole-balance", encoder="state")
+    trainer.train(config, tmp_path / "run")
+    table = evaluation.ood(tmp_path / "run", episodes=2, shift="color_easy", video=False)
+    inside, outside = (table[table["split"] == split]["return"].tolist() for split in ("train", "held_out"))
+    assert inside == outside and inside[0] != inside[1]
+
+
+def test_an_encoder_that_is_not_the_runs_own_is_refused(
+    make_config: Any, encoder_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = Path(shutil.copy(encoder_file, tmp_path / "mine.safetensors"))
+    trainer.train(make_config("steps=70", encoder=str(encoder)), tmp_path / "run")
+    save_encoder(encoder, ConvAutoencoder(feature_dim=32), {"recipe": "another"})
+    before = sorted((tmp_path / "run").rglob("*"))
+    for command in ("eval", "ood", "record"):
+        assert main([command, str(tmp_path / "run"), "--episodes", "1"]) == 3
+        assert "the encoder is not the one that this run began with" in capsys.readouterr().err
+    assert sorted((tmp_path / "run").rglob("*")) == before
 
 
 def test_a_context_beyond_the_episodes_is_refused_before_playing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

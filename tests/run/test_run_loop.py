@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from mbrl_pvr import trainer
+from mbrl_pvr import checkpoint, trainer
 from mbrl_pvr.config import load_config
 from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError
 from mbrl_pvr.evaluation import Split, held_out
 from mbrl_pvr.fingerprint import fingerprint
-from mbrl_pvr.runfolder import read_status
+from mbrl_pvr.runfolder import RunFolder, read_status
 from mbrl_pvr.session import Session, open_session
 
 
@@ -173,6 +174,99 @@ def test_a_dead_simulator_ends_the_run_and_resume_completes_it(
     trainer.resume(tmp_path / "run")
     trainer.train(config, tmp_path / "undisturbed")
     assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "undisturbed")
+
+
+def test_an_evaluation_after_a_checkpoint_is_made_up_for_exactly_once(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run dies before, in or after the two episodes of step 100, which is a checkpoint too; the next one is 150."""
+    config, real, learn, played = make_config(), trainer.evaluate_agent, trainer._learn, 0
+    config = replace(config, steps=160, eval=replace(config.eval, episodes=2))
+
+    def dying(session: Session, *args: Any, **options: Any) -> Any:
+        for number, entry in enumerate(real(session, *args, **options)):
+            if session.step == 100 and number == played:
+                raise EnvError("killed")
+            yield entry
+
+    def after(session: Session) -> None:
+        if session.collector.steps == 120 and played == 2:
+            raise EnvError("killed")
+        learn(session)
+
+    trainer.train(config, tmp_path / "undisturbed")
+    for played in range(3):
+        path = tmp_path / str(played)
+        with monkeypatch.context() as patch, pytest.raises(EnvError, match="killed"):
+            patch.setattr(trainer, "evaluate_agent", dying)
+            patch.setattr(trainer, "_learn", after)
+            trainer.train(config, path)
+        saved = checkpoint.latest(path)
+        assert saved is not None and saved.step == 100
+        trainer.resume(path)
+        assert fingerprint(path) == fingerprint(tmp_path / "undisturbed")
+        evaluated = [(r["step"], r["episode"]) for r in rows(path, "episodes.jsonl") if r["kind"] == "eval"]
+        assert evaluated == [(step, number) for step in (0, 100, 160) for number in range(2)]
+        assert [r["step"] for r in rows(path, "metrics.jsonl") if "eval/return" in r] == [0, 100, 160]
+
+
+def test_a_run_that_goes_on_says_where_and_what_it_keeps(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, learn = make_config(), trainer._learn
+
+    def interrupted(session: Session) -> None:
+        if session.collector.steps == 120:
+            os.kill(os.getpid(), signal.SIGINT)
+        learn(session)
+
+    monkeypatch.setattr(trainer, "_learn", interrupted)
+    with pytest.raises(trainer.Interrupted):
+        trainer.train(config, tmp_path / "run")
+    monkeypatch.undo()
+    assert "this run" not in capsys.readouterr().err
+    ended = trainer.train(replace(config, threads=2), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "this run continues at step 121 of 200" in told and "kept from the start of this run: threads=1\n" in told
+    monkeypatch.setattr(trainer, "open_session", None)  # nothing is opened again
+    assert trainer.resume(tmp_path / "run") == ended
+    assert capsys.readouterr().err == "this run has finished: 200 of 200 steps\n"
+
+
+def test_the_last_evaluation_is_made_up_for_where_its_row_is_lost(make_config: Any, tmp_path: Path) -> None:
+    config = make_config()
+    ended, path = trainer.train(config, tmp_path / "run"), tmp_path / "run"
+    before = fingerprint(path)
+    saved = checkpoint.latest(path)
+    assert saved is not None
+    with RunFolder.attach(path) as run:
+        run.journal("metrics.jsonl").cut(**saved.manifest["journals"]["metrics.jsonl"])
+    assert trainer.train(config, path) == ended
+    assert fingerprint(path) == before
+
+
+def test_time_goes_on_where_the_run_goes_on(make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, learn = make_config(), trainer._learn
+
+    def dying(session: Session) -> None:
+        if session.collector.steps == 120:
+            raise EnvError("killed")
+        learn(session)
+
+    monkeypatch.setattr(trainer, "_learn", dying)
+    with pytest.raises(EnvError, match="killed"):
+        trainer.train(config, tmp_path / "run")
+    monkeypatch.undo()
+    trainer.resume(tmp_path / "run")
+    for name in ("metrics.jsonl", "episodes.jsonl"):
+        elapsed = [row["time/elapsed"] for row in rows(tmp_path / "run", name)]
+        assert elapsed == sorted(elapsed)
+
+
+def test_an_episode_that_terminates_needs_an_episodic_agent(make_config: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"episodes of counting/default terminate.*\n.*agent\.episodic=true"):
+        trainer.train(make_config("agent.episodic=false"), tmp_path / "run")
+    assert read_status(tmp_path / "run")["checkpoint"] is None
 
 
 def test_a_run_that_cannot_start_leaves_none(make_config: Any, tmp_path: Path, encoder_file: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -15,6 +16,7 @@ import pytest
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.fingerprint import fingerprint
+from mbrl_pvr.runfolder import read_status
 
 Content = Callable[[Path], dict[str, Any]]
 
@@ -50,31 +52,51 @@ def _is_saving(path: Path) -> bool:
     return any(p.name.startswith(".") for p in (path / "checkpoints").glob("*")) if path.exists() else False
 
 
-def _kill(child: ForkServerProcess, path: Path, moment: float, aim_at_save: bool) -> bool:
-    """kill -9 after `moment` seconds, or then at the next sign of saving; False where it had ended."""
-    end = time.monotonic() + moment
-    while time.monotonic() < end and child.is_alive():
-        time.sleep(0.002)
-    limit = time.monotonic() + 5
-    while aim_at_save and child.is_alive() and not _is_saving(path) and time.monotonic() < limit:
-        pass
-    alive = child.is_alive()
-    if alive and child.pid is not None:
-        os.kill(child.pid, signal.SIGKILL)
+def _until(child: ForkServerProcess, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for a condition, or the end of the child, or some seconds."""
+    end = time.monotonic() + seconds
+    while child.is_alive() and not holds() and time.monotonic() < end:
+        time.sleep(0.0005)
+
+
+def _kill(child: ForkServerProcess, path: Path, aim: str, moment: float) -> str | None:
+    """kill -9 after `moment` seconds: of any "time", once a "checkpoint" was there, or then at the next "saving".
+
+    Returns how far the run had come, None where it had ended.
+    """
+    _until(child, lambda: not _is_saving(path))  # what the last kill left is removed
+    if aim == "checkpoint":
+        _until(child, lambda: _phase(path) == "checkpoint")
+    _until(child, lambda: False, moment)
+    if aim == "saving":
+        _until(child, lambda: _is_saving(path))
+    if not child.is_alive() or child.pid is None:
+        return None
+    os.kill(child.pid, signal.SIGKILL)
     child.join()
-    return alive
+    return _phase(path)
 
 
-def _killed_run(children: Any, config: RunConfig, path: Path, kills: int, rng: random.Random) -> int:
-    """Run to the end through up to `kills` kills at random moments, half aimed at saving; how many there were."""
-    done, longest = 0, 3.0
+def _phase(path: Path) -> str:
+    """How far a run had come: "saving", "checkpoint" (one was committed), "first steps", or "start"."""
+    if _is_saving(path):
+        return "saving"
+    if read_status(path)["checkpoint"] is not None:
+        return "checkpoint"
+    return "first steps" if (path / "metrics.jsonl").exists() else "start"
+
+
+def _killed_run(children: Any, config: RunConfig, path: Path, kills: int, rng: random.Random) -> list[str]:
+    """Run to the end through up to `kills` kills, aimed at every phase in turn; where each landed."""
+    landed: list[str] = []
     for number in range(kills):
         child = _start(children, config, path)
-        if not _kill(child, path, rng.uniform(0.0, longest), aim_at_save=number % 2 == 1):
+        phase = _kill(child, path, ("saving", "time", "checkpoint")[number % 3], rng.uniform(0.0, 3.0))
+        if phase is None:
             break
-        done += 1
+        landed.append(phase)
     _finish(children, config, path)
-    return done
+    return landed
 
 
 def _assert_same_end(a: dict[str, Any], b: dict[str, Any]) -> None:
@@ -87,16 +109,17 @@ def _assert_same_end(a: dict[str, Any], b: dict[str, Any]) -> None:
 def test_killed_runs_end_like_the_run_that_never_stopped(
     kills: int, children: Any, make_config: Any, tmp_path: Path
 ) -> None:
-    """`kill -9` of the learner at random moments, over as many runs as it takes; each run ends the same."""
+    """`kill -9` of the learner in every phase, over as many runs as it takes; each run ends the same."""
     config = make_config()
     _finish(children, config, tmp_path / "undisturbed")
     expected = fingerprint(tmp_path / "undisturbed")
-    rng, done, runs = random.Random(0), 0, 0
-    while done < kills:
+    rng, landed, runs = random.Random(0), Counter[str](), 0
+    while landed.total() < kills:
         path = tmp_path / f"killed{runs}"
-        done += _killed_run(children, config, path, min(5, kills - done), rng)
+        landed += Counter(_killed_run(children, config, path, min(5, kills - landed.total()), rng))
         _assert_same_end(fingerprint(path), expected)
         runs += 1
+    assert min(landed["checkpoint"], landed["saving"]) >= kills // 10, landed
 
 
 def test_pixels_proprio_and_several_environments_resume_too(children: Any, make_config: Any, tmp_path: Path) -> None:
@@ -111,7 +134,7 @@ def test_a_real_simulator_resumes_bitwise(children: Any, make_config: Any, tmp_p
     config = make_config("env.shifts=color_easy", "env.render=fast", env="dmc/finger-spin")
     _finish(children, config, tmp_path / "a")
     child = _start(children, config, tmp_path / "b")
-    _kill(child, tmp_path / "b", 4.0, aim_at_save=True)
+    _kill(child, tmp_path / "b", "saving", 4.0)
     _finish(children, config, tmp_path / "b")
     _assert_same_end(fingerprint(tmp_path / "b"), fingerprint(tmp_path / "a"))
 
@@ -125,8 +148,6 @@ def test_ctrl_c_saves_and_the_run_continues(children: Any, make_config: Any, con
         time.sleep(0.01)
     os.kill(child.pid or 0, signal.SIGINT)
     child.join(60)
-    from mbrl_pvr.runfolder import read_status
-
     status = read_status(tmp_path / "b")
     assert child.exitcode != 0 and status["state"] == "interrupted" and status["checkpoint"] == status["step"]
     _finish(children, config, tmp_path / "b")
@@ -137,5 +158,10 @@ def test_another_configuration_is_refused_with_the_difference(make_config: Any, 
     from mbrl_pvr.trainer import train
 
     train(make_config(), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"agent\.lr: 0\.0003 -> 0\.001"):
+    with pytest.raises(ConfigError) as caught:
         train(make_config("agent.lr=1e-3"), tmp_path / "run")
+    assert str(caught.value).splitlines() == [
+        f"this run was made with another configuration ({tmp_path / 'run'})",
+        "  agent.lr: 0.0003 -> 0.001",
+        "Give another --dir.",
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from imageio_ffmpeg import get_ffmpeg_exe
+from imageio_ffmpeg import count_frames_and_secs, get_ffmpeg_exe
 
 from mbrl_pvr import trainer
 from mbrl_pvr.errors import StorageError
@@ -77,6 +77,15 @@ def test_a_file_that_no_player_opens_is_an_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, b"", b""))
     with pytest.raises(StorageError, match="not written whole"):
         write_video(tmp_path / "a.mp4", NOISE, fps=25)
+
+
+@pytest.mark.parametrize(("task", "fps"), [("dmc/cartpole-balance", 50), ("dmc/finger-spin", 25)])
+def test_a_film_runs_as_fast_as_simulated_time(task: str, fps: int, make_config: Any, tmp_path: Path) -> None:
+    """A simulator step is 0.01 s in cartpole and 0.02 s in finger; an agent step is two of them."""
+    config = make_config("eval.video=true", "env.render=fast", "steps=70", env=task, encoder="state")
+    trainer.train(config, tmp_path / "run")
+    frames, seconds = count_frames_and_secs(tmp_path / "run/videos/eval_train_step_000000000.mp4")
+    assert frames / seconds == pytest.approx(fps)
 
 
 def test_the_videos_of_a_run_hold_every_frame_of_the_episode(make_config: Any, tmp_path: Path) -> None:
