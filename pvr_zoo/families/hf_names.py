@@ -14,8 +14,6 @@ from pvr_zoo.rows.vjepa import VJEPA_GROUPS
 from pvr_zoo.specs import EncoderSpec, Groups, Layout, Transform, WeightsSource
 from pvr_zoo.weights import locate
 
-PREFIX = "hf:"
-
 
 @dataclass(frozen=True)
 class Kind:
