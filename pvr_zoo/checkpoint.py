@@ -71,6 +71,9 @@ def unwrap(state: Mapping[str, Any], layout: Layout, path: Path) -> dict[str, Te
 
     A prefix is stripped where every key that is left has it. Only what is left is read from the file.
     """
+    for key, text in layout.says:
+        if key in state and state[key] != text:
+            raise WeightsError(f"the weights file is of {state[key]!r}, expected is {text!r}", where=str(path))
     for top in layout.top:
         if isinstance(state.get(top), Mapping):
             state = state[top]

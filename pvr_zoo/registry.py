@@ -99,7 +99,9 @@ def _row(name: str | os.PathLike[str]) -> EncoderSpec:
         return spec_of_file(Path(name))
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    raise UnknownEncoder(f"unknown encoder {name!r}.{guess}", hint=f"Available: {', '.join(names)}.")
+    raise UnknownEncoder(
+        f"unknown encoder {name!r}.{guess}", hint="List the names: mbrl-pvr encoders list, or pvr_zoo.list_encoders()."
+    )
 
 
 def _control(row: EncoderSpec) -> EncoderSpec:

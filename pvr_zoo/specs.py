@@ -86,6 +86,7 @@ class Layout:
     top: tuple[str, ...] = ()  # keys under which the weights may be nested
     prefix: tuple[str, ...] = ()  # prefixes to strip where every key that is not dropped has them
     drop: tuple[str, ...] = ()  # what is not part of the encoder (heads, decoders), by the start of its key
+    says: tuple[tuple[str, str], ...] = ()  # text beside the weights: where it is there, it must say this
 
 
 @dataclass(frozen=True)

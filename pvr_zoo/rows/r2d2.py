@@ -13,8 +13,11 @@ _DESCRIPTOR = 128
 _FULL_SIZE = Transform(resize=256, crop=256, mean=IMAGENET.mean, std=IMAGENET.std)  # of the study's renders
 
 
-def r2d2(name: str, file: str, sha256: str, width: int) -> EncoderSpec:
-    """A row for the network whose first convolution has that width."""
+def r2d2(name: str, file: str, sha256: str, width: int, net: str) -> EncoderSpec:
+    """A row for the network whose first convolution has that width; `net` is what its file calls it.
+
+    The published loader evaluates that text as code.
+    """
     return EncoderSpec(
         name=name,
         family="r2d2",
@@ -41,15 +44,16 @@ def r2d2(name: str, file: str, sha256: str, width: int) -> EncoderSpec:
         channels_last=True,
         options={"threshold": 0.7, "distance": 32.0},  # published; of the descriptor's patch: see the family
         weights=WeightsSource(url=f"{_URL}/{file}.pt", sha256=sha256),
-        layout=Layout(top=("state_dict",), prefix=("module.",)),
+        layout=Layout(top=("state_dict",), prefix=("module.",), says=(("net", net),)),
     )
 
 
-for _row in (
-    r2d2("r2d2", "r2d2_WASF_N16", "9ae90e02a9a133d100ca7aeaa32f4d4d7736a6dd222a530a25c8f7da5e508528", 32),
-    r2d2("r2d2_waf_n16", "r2d2_WAF_N16", "27cebd6608317b35198a76f60f87492110dee3e88ca382586a729dadb1a16b90", 32),
-    r2d2(
-        "r2d2_wasf_n8_big", "r2d2_WASF_N8_big", "597dc13998e211e827c550bdc8f76dbb4aca32747846f96962c9168586cec418", 48
-    ),
-):
-    register(_row)
+_NET, _BIG = "Quad_L2Net_ConfCFS()", "Quad_L2Net_ConfCFS(mchan=6)"
+_SUMS = {
+    "r2d2_WASF_N16": "9ae90e02a9a133d100ca7aeaa32f4d4d7736a6dd222a530a25c8f7da5e508528",
+    "r2d2_WAF_N16": "27cebd6608317b35198a76f60f87492110dee3e88ca382586a729dadb1a16b90",
+    "r2d2_WASF_N8_big": "597dc13998e211e827c550bdc8f76dbb4aca32747846f96962c9168586cec418",
+}
+register(r2d2("r2d2", "r2d2_WASF_N16", _SUMS["r2d2_WASF_N16"], 32, _NET))
+register(r2d2("r2d2_waf_n16", "r2d2_WAF_N16", _SUMS["r2d2_WAF_N16"], 32, _NET))
+register(r2d2("r2d2_wasf_n8_big", "r2d2_WASF_N8_big", _SUMS["r2d2_WASF_N8_big"], 48, _BIG))

@@ -181,7 +181,17 @@ def test_files_of_its_relatives_are_refused(tmp_path: Path) -> None:
     big = {key: torch.zeros(json.loads(shape)) for key, shape in (line.split(" ", 1) for line in lines)}
     fast = {key.replace("ops.9.", "ops.10."): value for key, value in big.items()}
     for state, words in ((big, "shape"), (fast, "missing")):
-        torch.save({"net": "", "state_dict": state}, tmp_path / "other.pt")
+        torch.save({"state_dict": state}, tmp_path / "other.pt")
         read, _ = checkpoint.read(tmp_path / "other.pt")
         with pytest.raises(pvr_zoo.WeightsError, match=words):
             network.build(row, checkpoint.unwrap(read, row.layout, tmp_path))
+
+
+def test_a_file_that_names_another_network_is_refused(tmp_path: Path) -> None:
+    """The text is compared, never evaluated: what it says beyond the shapes (dilation) would change the features."""
+    row = pvr_zoo.spec("r2d2")
+    for net in ("Quad_L2Net_ConfCFS(dilation=2)", "__import__('os').getcwd()"):
+        torch.save({"net": net, "state_dict": {}}, tmp_path / "other.pt")
+        read, _ = checkpoint.read(tmp_path / "other.pt")
+        with pytest.raises(pvr_zoo.WeightsError, match="expected is 'Quad_L2Net_ConfCFS"):
+            checkpoint.unwrap(read, row.layout, tmp_path)
