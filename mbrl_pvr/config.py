@@ -227,11 +227,13 @@ def _check_encoder(config: RunConfig) -> None:
         with _as_config_error():
             spec.check_trainable(choice.trainable)
     if config.env.size < spec.render_size:
-        smaller = config.env.size * spec.input_size // spec.render_size
+        step = max(spec.input_multiple, 1)
+        fits = config.env.size * spec.input_size // spec.render_size // step * step
+        smaller = f", or ask for a smaller input: encoder.input_size={fits}" * (spec.input_multiple > 0 and fits >= 32)
         raise ConfigError(
             f"env.size={config.env.size}: encoder {choice.name!r} would enlarge it to {spec.render_size} pixels",
             "env.size",
-            f"Leave env.size out, or ask for a smaller input, about encoder.input_size={smaller}",
+            f"Leave env.size out{smaller}",
         )
 
 

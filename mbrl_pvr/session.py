@@ -180,7 +180,8 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
     rows = _rows(wanted, facts.episode_length)
     replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num, rows=rows)
-    _require_room(wanted, run.path, replay.bytes_per_step)
+    weights = sum(value.nbytes for value in agent.state_dict().values())
+    _require_room(wanted, run.path, replay.bytes_per_step, weights)
     saved = checkpoint.restore(run)
     sinks = make_sinks(wanted.sinks, run)
     repeat = wanted.env.action_repeat
@@ -213,11 +214,16 @@ def _rows(chosen: RunConfig, episode_length: int) -> int:
     return chosen.steps + num * (chosen.steps // (num * episode_length) + 2)
 
 
-def _require_room(chosen: RunConfig, path: Path, bytes_per_step: int) -> None:
-    """ConfigError, StorageError: memory and disk for replay by the end of the run; weights are checked at each save."""
+def _require_room(chosen: RunConfig, path: Path, bytes_per_step: int, weights: int = 0) -> None:
+    """ConfigError, StorageError: memory and disk for replay by the end of the run, and disk for its checkpoints.
+
+    `weights` are the bytes of an agent's state, once that is known; one checkpoint more than are kept lies there for
+    a moment.
+    """
     rows = min(chosen.steps, chosen.replay.capacity)
     require_memory(rows, bytes_per_step)
-    require_space(path, int(1.2 * rows * bytes_per_step), "this run")
+    checkpoints = (chosen.keep_checkpoints + 1) * weights
+    require_space(path, int(1.2 * rows * bytes_per_step) + checkpoints, "this run")
 
 
 def split_carry(carry: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -37,7 +37,7 @@ def envs_list(pattern: Pattern = "*", as_json: Json = False) -> None:
 
 
 def doctor(
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for a renderer or an import.")] = 60.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds to wait for a renderer or an import.")] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Say what works on this machine, and what to install for the rest."""

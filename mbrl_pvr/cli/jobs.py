@@ -1,5 +1,6 @@
 """The commands that do work, from train to pretrain; each is one call of `mbrl_pvr.api`."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -177,9 +178,17 @@ def autoencoder(
 
 def _frames(text: str) -> Any:
     try:
-        return int(text.replace("_", ""))
+        number = float(text.replace("_", ""))
     except ValueError:
-        return [Path(part) for part in text.split(",")]
+        number = math.nan
+    if number.is_integer():
+        return int(number)
+    paths = [Path(part) for part in text.split(",")]
+    if missing := [str(path) for path in paths if not path.is_dir()]:
+        from mbrl_pvr.errors import ConfigError
+
+        raise ConfigError(f"frames={missing[0]}: frames wants a whole number or run folders", "frames")
+    return paths
 
 
 def _print_episodes(frame: Any, as_json: bool) -> None:

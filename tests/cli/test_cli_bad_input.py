@@ -191,6 +191,8 @@ CASES = [
     Case(["analyze", "--out", "figures"], CONFIG, ["RUNS"], id="analyze: no runs"),
     Case(["pretrain", "autoencoder", "env=dmc/walker-fly"], CONFIG, ["dmc/walker-walk"], id="pretrain: unknown task"),
     Case(["pretrain", "autoencoder", "frames=0"], CONFIG, ["frames=0"], id="pretrain: no frames"),
+    Case(["pretrain", "autoencoder", "frames=abc"], CONFIG, ["abc", "run folders"], id="pretrain: frames of nothing"),
+    Case(["doctor", "--timeout", "-1"], CONFIG, ["--timeout", "equal to 1"], id="doctor: no time"),
     Case(["pretrain", "autoencoder", "--steps", "0"], CONFIG, ["steps=0"], id="pretrain: no steps"),
     Case(["encoders", "info", "resnet18_in2k"], CONFIG, ["resnet18_in1k"], id="info of an unknown encoder"),
     Case(["encoders", "info", "vitb16_dino", "--truncate", "13"], CONFIG, ["12"], id="info beyond the depth"),

@@ -112,12 +112,20 @@ def test_dry_run_touches_nothing(
             "pretrain",
             (([], None), {"steps": 8000, "debug": False, "frames": 1000}),
         ),
+        (
+            ["pretrain", "autoencoder", "frames=1e3"],
+            "pretrain",
+            (([], None), {"steps": 8000, "debug": False, "frames": 1000}),
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_commands_are_calls(
-    args: list[str], function: str, expected: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+    args: list[str], function: str, expected: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("r1", "r2"):
+        Path(run).mkdir()
     calls = []
     report = {"figures": {"x": [Path("x.pdf")]}, "notes": {"x": ["one seed"]}, "missing": [], "unfinished": []}
     results: dict[str, Any] = {

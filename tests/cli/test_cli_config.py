@@ -114,6 +114,14 @@ def test_frames_are_as_large_as_the_encoder_wants() -> None:
     with pytest.raises(ConfigError, match="would enlarge it to 256 pixels"):
         load_config(["encoder=resnet18_in1k", "env.size=224"])
     assert load_config(["encoder=scratch"]).env.size == 64
+    hints = {  # a size that the encoder takes, or none
+        ("random_resnet18", "encoder.input_size=64", "env.size=32"): "Leave env.size out",
+        ("dinov2_vits14", "env.size=100"): "Leave env.size out, or ask for a smaller input: encoder.input_size=84",
+    }
+    for (name, *rest), hint in hints.items():
+        with pytest.raises(ConfigError) as caught:
+            load_config([f"encoder={name}", *rest])
+        assert caught.value.hint == hint
 
 
 def test_encoder_path_with_odd_characters_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,16 @@ def test_too_little_room_is_told_before_anything_starts(
     assert not (tmp_path / "run").exists()
 
 
+def test_room_for_checkpoints_is_asked_for_before_the_first_step(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replay of this run takes some 30 kB, an agent's state hundreds of them."""
+    monkeypatch.setattr("mbrl_pvr.storage.free_space", lambda path: 200_000)
+    with pytest.raises(StorageError, match="this run needs"):
+        trainer.train(make_config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_corrected_command_starts_where_the_wrong_one_failed(
     make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
