@@ -73,6 +73,7 @@ def build_encoder(config: RunConfig, device: torch.device) -> "tuple[pvr_zoo.Enc
         feature=choice.feature,
         norm=choice.norm,
         input_size=choice.input_size,
+        seed=choice.seed,
         weights=choice.weights,
     )
     if choice.trainable == 0:

@@ -217,7 +217,9 @@ def _check_encoder(config: RunConfig) -> None:
         )
     if choice.name in WITHOUT_ENCODER:
         given = [
-            k for k in ("truncate", "feature", "norm", "input_size", "weights") if getattr(choice, k) is not None
+            k
+            for k in ("truncate", "feature", "norm", "input_size", "seed", "weights")
+            if getattr(choice, k) is not None
         ] + ["trainable"] * (choice.trainable != 0)
         if given:
             raise ConfigError(f"encoder={choice.name} has no encoder, so encoder.{given[0]} means nothing", "encoder")
@@ -254,6 +256,7 @@ def encoder_spec(choice: EncoderConfig) -> Any:
             feature=choice.feature,
             norm=choice.norm,
             input_size=choice.input_size,
+            seed=choice.seed,
         )
     if choice.weights is not None and (spec.seed is not None or is_path(choice.name)):
         why = "is random by definition" if spec.seed is not None else "holds its own weights"

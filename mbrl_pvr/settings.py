@@ -39,6 +39,7 @@ class EncoderConfig:
     feature: str | None = None  # cls, mean, patches, keypoints or output; null: the encoder's own
     norm: Literal["keep", "none"] | None = None  # final norm of the network; null: the encoder's own
     input_size: int | None = None  # pixels the encoder sees; null: its published size
+    seed: int | None = None  # of a random encoder's weights; null: its own, 0
     weights: str | None = None  # path of other weights for the same architecture
     trainable: int | Literal["lora", "all"] = 0  # last blocks or stages that learn with the agent; lora; all
     lora_rank: int = 8  # of the additions that learn with trainable=lora

@@ -1,5 +1,6 @@
 """Encoder files: a safetensors file whose header carries a JSON card that says what it is. Read without torch."""
 
+import hashlib
 import json
 import struct
 from dataclasses import replace
@@ -32,6 +33,19 @@ def read_card(path: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise WeightsError(f"this encoder file is not of the format {FORMAT}", str(path), _NOT_OURS)
     return card
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 of the tensors in the bytes of a safetensors file, its header left out."""
+    return hashlib.sha256(data[8 + struct.unpack("<Q", data[:8])[0] :]).hexdigest()
+
+
+def check_digest(path: Path) -> None:
+    """Raise WeightsError where an encoder file's tensors are not those that its card was written with."""
+    written = read_card(path).get("tensors_sha256")
+    if written is not None and digest(path.read_bytes()) != written:
+        what = "the encoder file is damaged: its tensors are not those that it was written with"
+        raise WeightsError(what, str(path), "Take it from a copy, or make it again.")
 
 
 def spec_of_file(path: Path) -> EncoderSpec:

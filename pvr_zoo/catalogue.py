@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pvr_zoo.cards import read_card
 from pvr_zoo.errors import SpecError
 from pvr_zoo.registry import list_encoders, spec
 from pvr_zoo.specs import EncoderSpec
@@ -67,6 +68,7 @@ def card(row: EncoderSpec) -> dict[str, Any]:
     """Everything about an encoder as it would be used, as JSON values."""
     cost = _costs().get(row.name, {})
     source = row.weights
+    own = read_card(Path(__file__).parent / source.package) if source is not None and source.package else {}
     return {
         "name": row.name,
         "objective": row.groups.objective,
@@ -88,6 +90,7 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "licence": row.licence,
         "licence_class": licence_class(row.licence),
         "citation": row.citation,
+        "made": {key: value for key, value in own.items() if isinstance(value, str | int | float)},
         "weights": "" if source is None else source.address,
         "sha256": "" if source is None else source.sha256 or "not known in advance: compared with the hub's own hash",
     }

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -101,14 +100,15 @@ def create(
     weights: str | os.PathLike[str] | None = None,
     norm: str | None = None,
     input_size: int | None = None,
+    seed: int | None = None,
 ) -> Encoder:
     """Build a registered encoder, or the one in an encoder file, with its weights.
 
     `weights` is a file to use instead of the published one: it must fit the architecture, is hashed and recorded in
-    `identity`, and is not compared with the registry's checksum. Raises UnknownEncoder and SpecError before any file is
-    touched, then WeightsUnavailable, UnsafeWeights or WeightsError.
+    `identity`, and is not compared with the registry's checksum. `seed` draws a random encoder anew. Raises
+    UnknownEncoder and SpecError before any file is touched, then WeightsUnavailable, UnsafeWeights or WeightsError.
     """
-    spec = find_spec(name, truncate=truncate, feature=feature, norm=norm, input_size=input_size)
+    spec = find_spec(name, truncate=truncate, feature=feature, norm=norm, input_size=input_size, seed=seed)
     from_file = is_file_name(name) and spec.weights is None
     if from_file and weights is not None:
         raise SpecError(f"{os.fspath(name)} holds its own weights", hint="Leave out weights=, or name an encoder.")
@@ -118,7 +118,7 @@ def create(
         from pvr_zoo.families import random
 
         return Encoder(spec, random.build(spec), random.identity())
-    from pvr_zoo import checkpoint
+    from pvr_zoo import cards, checkpoint
     from pvr_zoo import weights as cache
 
     if from_file or weights is not None:
@@ -127,13 +127,8 @@ def create(
         path, origin, expected = cache.locate(spec.weights)
     else:
         raise WeightsUnavailable(f"{spec.name} has no published weights", hint="Give a file with weights=PATH.")
+    if from_file:
+        cards.check_digest(path)
     state, sha256 = checkpoint.read(path, expected)
     network = build(spec, checkpoint.unwrap(state, spec.layout, path))
     return Encoder(spec, network, {"weights_sha256": sha256, "weights_origin": origin})
-
-
-def with_seed(spec: EncoderSpec, seed: int) -> EncoderSpec:
-    """Another draw of a random control."""
-    if spec.seed is None:
-        raise SpecError(f"{spec.name} is not random")
-    return replace(spec, seed=seed)

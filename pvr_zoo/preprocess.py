@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from pvr_zoo.errors import FrameError
 from pvr_zoo.specs import Transform
 
+SIDES = (8, 8192)  # of frames; others are slips
+
 
 def check_frames(frames: Tensor) -> None:
     """Raise FrameError unless frames are uint8 of shape (N, H, W, 3)."""
@@ -14,6 +16,11 @@ def check_frames(frames: Tensor) -> None:
     if not isinstance(frames, Tensor):
         raise FrameError(f"{wanted}, got {type(frames).__name__}", hint="Use torch.from_numpy(frames).")
     shape = tuple(frames.shape)
+    low, high = SIDES
+    colour = frames.ndim == 4 and shape[-1] == 3
+    if colour and min(shape[1:3]) > 0 and not low <= min(shape[1:3]) <= max(shape[1:3]) <= high:
+        sides = f"sides of {low} to {high} pixels are expected"
+        raise FrameError(f"{sides}, got frames of {shape[1]}×{shape[2]}", hint="Resize them first.")
     if frames.dtype != torch.uint8:
         hint = "Pass pixels from 0 to 255; the encoder scales and normalises them itself."
         raise FrameError(f"{wanted}, got {str(frames.dtype).removeprefix('torch.')} of shape {shape}", hint=hint)

@@ -67,12 +67,13 @@ def spec(
     feature: str | None = None,
     norm: str | None = None,
     input_size: int | None = None,
+    seed: int | None = None,
 ) -> EncoderSpec:
     """The spec of a registered encoder, or of an encoder file, used as asked.
 
     Raises UnknownEncoder, SpecError, and WeightsError for a file that is no encoder file.
     """
-    return _row(name).request(truncate=truncate, feature=feature, norm=norm, input_size=input_size)
+    return _row(name).request(truncate=truncate, feature=feature, norm=norm, input_size=input_size, seed=seed)
 
 
 def is_file_name(name: str | os.PathLike[str]) -> bool:

@@ -196,6 +196,7 @@ class EncoderSpec:
         feature: str | None = None,
         norm: str | None = None,
         input_size: int | None = None,
+        seed: int | None = None,
     ) -> "EncoderSpec":
         """This encoder used in another way; raises SpecError where it does not offer that."""
         used = self if truncate is None else replace(self, layers=self._check_layers(truncate), feature="")
@@ -207,6 +208,8 @@ class EncoderSpec:
             changes["norm"] = self._check_name("norm", norm, legal)
         if input_size is not None:
             changes["input_size"] = self._check_input_size(input_size)
+        if seed is not None:
+            changes["seed"] = self._check_seed(seed)
         used = replace(used, **changes)
         if used.feature == "patches" and len({used.grid(layer) for layer in used.layers}) > 1:
             grids = ", ".join(f"{used.grid(layer)}×{used.grid(layer)}" for layer in used.layers)
@@ -240,6 +243,13 @@ class EncoderSpec:
                 hint=f"Give a whole number from 1 to {self.depth}, or several, rising, to concatenate their features.",
             )
         return layers
+
+    def _check_seed(self, seed: int) -> int:
+        if self.seed is None:
+            raise SpecError(f"{self.name} is not random: seed={seed!r} means nothing", hint=f"Try random:{self.name}.")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise SpecError(f"seed={seed!r} is not possible", hint="Give a whole number from 0.")
+        return seed
 
     def _check_feature(self, feature: str) -> str:
         if feature == "output" and self.output and feature not in self.offered:

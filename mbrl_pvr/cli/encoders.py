@@ -79,6 +79,8 @@ def info(
         say_json(facts)
         return
     for key, value in facts.items():
+        if isinstance(value, dict):
+            value = [f"{name}: {known}" for name, known in value.items()]
         text = ", ".join(map(str, value)) if isinstance(value, list) else value
         if text not in ("", None):
             say(f"{key.replace('_', ' ')}: {text:,}" if isinstance(text, int) else f"{key.replace('_', ' ')}: {text}")

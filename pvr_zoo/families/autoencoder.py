@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pvr_zoo.cards import FORMAT
+from pvr_zoo.cards import FORMAT, digest
 from pvr_zoo.specs import EncoderSpec
 
 SIZE = 64
@@ -169,7 +169,12 @@ def save_encoder(path: str | os.PathLike[str], module: ConvEncoder | ConvAutoenc
         if not torch.isfinite(value).all():
             raise ValueError(f"{key} does not fit float16 or is not finite")
     text = json.dumps(
-        {"name": path.stem, "licence": "MIT"} | card | fixed | {"format": FORMAT}, allow_nan=False, sort_keys=True
+        {"name": path.stem, "licence": "MIT"}
+        | card
+        | fixed
+        | {"format": FORMAT, "tensors_sha256": digest(save(state))},
+        allow_nan=False,
+        sort_keys=True,
     )
     data = save(state, metadata={"card": text})
     path.parent.mkdir(parents=True, exist_ok=True)

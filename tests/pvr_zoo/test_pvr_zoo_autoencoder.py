@@ -90,6 +90,15 @@ def test_file_round_trip(tmp_path: Path, frames: torch.Tensor) -> None:
         assert all(file.get_tensor(key).dtype == torch.float16 for key in file.keys())  # noqa: SIM118
 
 
+def test_a_flipped_bit_in_an_encoder_file_is_noticed(tmp_path: Path) -> None:
+    path = pvr_zoo.save_encoder(tmp_path / "x.safetensors", ConvAutoencoder(8), {"seed": 1})
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(pvr_zoo.WeightsError, match="is damaged: its tensors"):
+        pvr_zoo.create(path)
+
+
 def test_same_weights_and_card_give_the_same_bytes(tmp_path: Path) -> None:
     model = ConvAutoencoder(8)
     a, b = (pvr_zoo.save_encoder(tmp_path / name / "x.safetensors", model, {"seed": 1}) for name in "ab")

@@ -7,7 +7,7 @@ from PIL import Image
 
 import pvr_zoo
 from pvr_zoo import FrameError
-from pvr_zoo.preprocess import Preprocess, resize_uint8
+from pvr_zoo.preprocess import Preprocess, check_frames, resize_uint8
 from pvr_zoo.specs import Transform
 from pvr_zoo.torchvision_guard import ensure_torchvision
 
@@ -100,3 +100,9 @@ def test_other_frames_are_refused(frames: torch.Tensor, message: str) -> None:
         Preprocess(Transform(64, 64))(frames)
     assert caught.value.exit_code == 7
     assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 3, 3, 3), (1, 4, 200, 3), (1, 8, 9000, 3)])
+def test_frames_of_senseless_sizes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(FrameError, match="sides of 8 to 8192 pixels are expected, got frames of"):
+        check_frames(torch.zeros(shape, dtype=torch.uint8))

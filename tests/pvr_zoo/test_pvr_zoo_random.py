@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import pvr_zoo
-from pvr_zoo.encoder import with_seed
 from pvr_zoo.families import calibration, random
 from pvr_zoo.preprocess import Preprocess
 
@@ -21,7 +20,7 @@ def scenes() -> torch.Tensor:
     return torch.cat([frames, moved[None]])
 
 
-SLOW = ("random_vitl14", "random_vitl16")  # seven seconds each
+SLOW = ("random_vitl14", "random_vitl16", "random_convnext_small", "random_convnext_base")  # seconds each
 NAMES = [
     pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in pvr_zoo.list_encoders("random_*")
 ]
@@ -30,7 +29,9 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_features_differ_between_frames_at_every_depth(name: str) -> None:
     """Relative spread over different scenes, and over one small object, after each stage or block."""
-    spec = pvr_zoo.spec(name, input_size=112)
+    row = pvr_zoo.spec(name)
+    kind = "cls" if "cls" in row.features else "mean"
+    spec = pvr_zoo.spec(name, feature=kind, input_size=112 if row.input_multiple else None)
     images = Preprocess(spec.transform)(scenes())
     network = random.build(spec).eval()
     with torch.no_grad():
@@ -84,10 +85,19 @@ def test_repeatable_and_the_same_at_every_truncation_and_thread_count() -> None:
 
 def test_another_seed_is_another_network() -> None:
     spec = pvr_zoo.spec("random_vits16", truncate=1, input_size=32)
-    other = with_seed(spec, 1)
+    other = spec.request(seed=1)
     assert other == replace(spec, seed=1)
     a, b = (random.build(s).state_dict()["stem.net.patch_embed.proj.weight"] for s in (spec, other))
     assert abs(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]) < 0.02
+
+
+def test_the_seed_is_chosen_by_the_user_and_part_of_the_identity() -> None:
+    encoder = pvr_zoo.create("random_vits16", truncate=1, input_size=32, seed=5)
+    assert (encoder.identity["seed"], pvr_zoo.create("random_vits16", truncate=1).identity["seed"]) == (5, 0)
+    with pytest.raises(pvr_zoo.SpecError, match="resnet18_in1k is not random"):
+        pvr_zoo.spec("resnet18_in1k", seed=1)
+    with pytest.raises(pvr_zoo.SpecError, match="seed=-1"):
+        pvr_zoo.spec("random_vits16", seed=-1)
 
 
 def test_building_leaves_the_global_generator_alone() -> None:
