@@ -31,7 +31,8 @@ def test_features_differ_between_frames_at_every_depth(name: str) -> None:
     """Relative spread over different scenes, and over one small object, after each stage or block."""
     row = pvr_zoo.spec(name)
     kind = "cls" if "cls" in row.features else "mean"
-    spec = pvr_zoo.spec(name, feature=kind, input_size=112 if row.input_multiple else None)
+    sizes = [size for size in (112, 128) if row.input_multiple and size % row.input_multiple == 0]
+    spec = pvr_zoo.spec(name, feature=kind, input_size=sizes[0] if sizes else None)
     images = Preprocess(spec.transform)(scenes())
     network = random.build(spec).eval()
     with torch.no_grad():
