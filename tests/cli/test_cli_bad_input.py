@@ -53,7 +53,7 @@ CASES = [
     override("env=dmc/walker-fly", "dmc/walker-walk"),
     override("env=dcm/walker-walk", "dmc/walker-walk"),
     override("env=dmc_walker_wlak", "dmc/walker-walk"),
-    override("lr_rate=1", "unknown key 'lr_rate'", "'agent.lr'"),
+    override("lr_rate=1", "unknown key 'lr_rate'", "'agent.enc_lr_scale'"),
     override("agent.batchsize=8", "'agent.batch_size'"),
     override("sed=1", "'seed'"),
     override("replay=5", "section", "replay.capacity"),
@@ -97,7 +97,7 @@ CASES = [
     override("env.factors=[sky]", "env.factors", "sky"),
     override("env.shifts=colour", "color_easy"),
     override("updates_per_step=0", "updates_per_step=0"),
-    override("encoder.trainable=3", "trainable=3", "frozen"),
+    override("encoder.trainable=3", "trainable=3", "1 stages"),
     # combinations
     Case(train("agent.horizon=20", "replay.capacity=10"), CONFIG, ["20", "10"], id="sequence longer than the buffer"),
     Case(train("replay.capacity=10"), CONFIG, ["batch_size=256", "10"], id="batch larger than the buffer"),
@@ -238,5 +238,5 @@ def test_the_installed_command_exits_with_the_status(tmp_path: Path) -> None:
         pytest.skip("mbrl-pvr is not installed beside this Python")
     done = subprocess.run([script, "train", "sed=1"], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stdout) == (CONFIG, "")
-    assert done.stderr == "unknown key 'sed' (override 'sed=1')\nDid you mean 'seed'?\n"
+    assert done.stderr == "unknown key 'sed' (override 'sed=1')\nDid you mean 'seed' or 'encoder.seed'?\n"
     assert list(tmp_path.iterdir()) == []

@@ -229,7 +229,7 @@ def test_what_means_nothing_may_stand_in_a_preset_or_file_or_be_turned_off(tmp_p
         (["replay.capacity=3"], ["agent.horizon=3", "replay.capacity=3"]),
         (["replay.capacity=200"], ["agent.batch_size=256", "replay.capacity=200"]),
         (["encoder=scratch", "encoder.truncate=2"], ["encoder=scratch", "encoder.truncate"]),
-        (["encoder.trainable=1"], ["trainable=1", "frozen"]),
+        (["encoder=resnet18_in1k", "encoder.trainable=5"], ["trainable=5", "4 stages"]),
         (["encoder=dinov2_vits14", "env.size=64"], ["env.size=64", "256"]),
         (["encoder=scratch", "env.size=38"], ["env.size=38", "at least 39"]),
         (["random_steps=0"], ["random_steps=0", "agent.horizon=3"]),

@@ -61,7 +61,7 @@ def test_the_package_works(tmp_path: Path) -> None:
     _run([sys.executable, "-m", *shlex.split(install), *isolated], tmp_path)
     said = [_run([sys.executable, "-m", "mbrl_pvr.cli.main", *shlex.split(line)[1:]], tmp_path) for line in commands]
     assert [line.split()[0] for line in said[0].splitlines()[1:2]] == ["mylab_tinynet"]
-    assert "feature_shape: (16,)" in said[1]
+    assert "feature shape: 16" in said[1]
     assert "1 features of 32" in said[2] and np.load(tmp_path / "features.npz")["features"].shape == (1, 32)
     promised = re.findall(r"# (torch\.Size.*)", EXAMPLES[1])
     assert _run([sys.executable, "-c", EXAMPLES[1]], tmp_path).splitlines() == promised
