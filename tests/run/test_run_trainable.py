@@ -33,7 +33,6 @@ def test_the_tail_learns_and_the_run_resumes_bitwise(make_config: Any, tmp_path:
     assert change > 1e-4
     assert columns["pixels" if trainable == "lora" else "feature"] == tuple(held.shape[1:])
     assert collected <= sum(seen) < collected + 200  # once a frame, those of evaluation included
-    trained = torch.zeros(0)
     with load_trained(tmp_path / "whole") as loaded:
         assert loaded.features.tail is not None
         trained = loaded.features.tail(held)
