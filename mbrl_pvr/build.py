@@ -18,6 +18,8 @@ from world_models.agent import Agent
 from world_models.tdmpc2.agent import TDMPC2
 from world_models.types import ActionSpec, ObsShapes
 
+COMPILED_FROM = 10_000  # steps from which `compile=auto` compiles on a CPU: it costs half a minute at the start
+
 _log = logging.getLogger(__name__)
 
 
@@ -44,8 +46,12 @@ def pick_device(config: RunConfig) -> torch.device:
 
 
 def pick_compile(config: RunConfig, device: torch.device) -> bool:
-    """Whether updates and plans are compiled: on a GPU, or where asked for; never without a compiler, said once."""
-    wanted = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+    """Whether updates and plans are compiled; `auto`: on a GPU, and where the run is long enough for it to pay.
+
+    Never without a compiler, said once.
+    """
+    pays = device.type == "cuda" or config.steps >= COMPILED_FROM
+    wanted = config.compile == "on" or (config.compile == "auto" and pays)
     if wanted and (lacking := compiler_lacks()):
         fix = f"Debian: apt-get install {' '.join(lacking)}"
         _log.warning("torch.compile cannot work here (%s): updates run eager, which is slower", fix)

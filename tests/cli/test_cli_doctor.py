@@ -117,6 +117,9 @@ def test_the_compiler_that_is_named_counts_and_a_run_asks_the_same(
     monkeypatch.setattr(doctor, "compiler_lacks", list)
     monkeypatch.setattr("mbrl_pvr.build.compiler_lacks", list)
     assert pick_compile(config, cpu) and findings(doctor.compiler)["compiler"].status == OK
+    choices = {text: pick_compile(load_config(text.split()), cpu) for text in ("steps=9999", "steps=10000")}
+    assert choices == {"steps=9999": False, "steps=10000": True}
+    assert not pick_compile(load_config(["steps=10000", "compile=off"]), cpu)
 
 
 def test_encoders_at_hand_follow_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

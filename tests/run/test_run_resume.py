@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mbrl_pvr.config import RunConfig
+from mbrl_pvr.doctor import compiler_lacks
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import read_status
@@ -42,9 +43,9 @@ def _start(children: Any, config: RunConfig, path: Path) -> ForkServerProcess:
     return child
 
 
-def _finish(children: Any, config: RunConfig, path: Path) -> None:
+def _finish(children: Any, config: RunConfig, path: Path, seconds: float = 120.0) -> None:
     child = _start(children, config, path)
-    child.join(120)
+    child.join(seconds)
     assert child.exitcode == 0
 
 
@@ -127,6 +128,18 @@ def test_pixels_proprio_and_several_environments_resume_too(children: Any, make_
     _finish(children, config, tmp_path / "a")
     rng = random.Random(1)
     _killed_run(children, config, tmp_path / "b", 3, rng)
+    _assert_same_end(fingerprint(tmp_path / "b"), fingerprint(tmp_path / "a"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(compiler_lacks()), reason=f"needs a compiler: {' '.join(compiler_lacks())}")
+def test_a_compiled_run_resumes_bitwise(children: Any, make_config: Any, tmp_path: Path) -> None:
+    config = make_config("compile=on")
+    _finish(children, config, tmp_path / "a", 300)
+    child = _start(children, config, tmp_path / "b")
+    _until(child, lambda: _phase(tmp_path / "b") == "checkpoint", 300)
+    assert _kill(child, tmp_path / "b", "saving", 0.0) is not None
+    _finish(children, config, tmp_path / "b", 300)
     _assert_same_end(fingerprint(tmp_path / "b"), fingerprint(tmp_path / "a"))
 
 
