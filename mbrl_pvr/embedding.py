@@ -27,7 +27,7 @@ from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError, Unavailab
 if TYPE_CHECKING:
     import torch
 
-    from pvr_zoo import Encoder
+    import pvr_zoo
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".gif")
@@ -169,7 +169,7 @@ def _count(path: Path) -> int:
         return 0
 
 
-def create(name: str | Path, *, device: str, **used: Any) -> "Encoder":
+def create(name: str | Path, *, device: str, **used: Any) -> "pvr_zoo.Encoder":
     """The encoder on `device`: auto, cpu, cuda or cuda:N. Raises as `pvr_zoo.create` does, and Unavailable."""
     import pvr_zoo
 
@@ -186,7 +186,7 @@ def create(name: str | Path, *, device: str, **used: Any) -> "Encoder":
 
 
 def embed(
-    source: Source, encoder: "Encoder", out: Path | None, *, batch_size: int, dtype: str, progress: Progress
+    source: Source, encoder: "pvr_zoo.Encoder", out: Path | None, *, batch_size: int, dtype: str, progress: Progress
 ) -> Embedding:
     """Features of every picture: in memory, or written to `out`, whole or not at all.
 
@@ -218,7 +218,7 @@ def _about(source: Source, keys: list[str | float]) -> dict[str, Any]:
 
 
 def _rows(
-    source: Source, encoder: "Encoder", keys: list[str | float], size: int, dtype: str, progress: Progress
+    source: Source, encoder: "pvr_zoo.Encoder", keys: list[str | float], size: int, dtype: str, progress: Progress
 ) -> Iterator[np.ndarray]:
     """Features batch by batch; what they are of is added to `keys`."""
     for batch, inputs in _batches(source.items, encoder, size):
@@ -228,7 +228,7 @@ def _rows(
 
 
 def _batches(
-    items: Iterable[tuple[str | float, np.ndarray]], encoder: "Encoder", size: int
+    items: Iterable[tuple[str | float, np.ndarray]], encoder: "pvr_zoo.Encoder", size: int
 ) -> Iterator[tuple[list[str | float], "torch.Tensor"]]:
     """Names or times, and the network's inputs (N, 3, S, S): of the pictures themselves one at a time is held."""
     import torch
@@ -239,7 +239,7 @@ def _batches(
         yield [key for key, _ in batch], torch.cat([pixels for _, pixels in batch])
 
 
-def _features(encoder: "Encoder", inputs: "torch.Tensor", keys: list[str | float], dtype: str) -> np.ndarray:
+def _features(encoder: "pvr_zoo.Encoder", inputs: "torch.Tensor", keys: list[str | float], dtype: str) -> np.ndarray:
     import torch
 
     try:
