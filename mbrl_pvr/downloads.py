@@ -11,15 +11,16 @@ from mbrl_pvr.yamlfile import read_yaml
 
 if TYPE_CHECKING:
     from pvr_zoo import EncoderSpec
+    from pvr_zoo.specs import WeightsSource
 
-Progress = Callable[[str, int, int | None], None]  # encoder, bytes there, of how many where that is known
+Progress = Callable[[str, int, int | None], None]  # encoder and file, bytes there, of how many where that is known
 WITHOUT_WEIGHTS = {"scratch": "pixels, trained along", "state": "no pictures"}
 OWN = "a file of your own: copy it along"
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What one encoder needs. `note` says where its file is from; `file` is None where it needs none."""
+    """A file that an encoder needs. `note` says where it is from; `file` is None where none is needed."""
 
     encoder: str
     note: str
@@ -85,34 +86,42 @@ def _fetch_all(names: Iterable[str | Path], progress: Progress | None) -> list[F
 
     notes = {name: WITHOUT_WEIGHTS.get(str(name), OWN if is_file_name(name) else "") for name in names}
     specs = {name: pvr_zoo.spec(name) for name, note in notes.items() if not note}
-    done, failed = [], {}
+    done: list[Fetched] = []
+    failed = {}
     for name, note in notes.items():
         try:
-            done.append(Fetched(str(name), note) if note else _fetch(specs[name], progress))
+            done += [Fetched(str(name), note)] if note else _fetch(specs[name], progress)
         except pvr_zoo.ZooError as error:
             failed[name] = error
     if failed:
         damaged = any(not isinstance(error, pvr_zoo.WeightsUnavailable) for error in failed.values())
         what = "; ".join(f"{name}: {error.what}" for name, error in failed.items())
-        counted = f"{len(done)} of {len(notes)} encoders are there, the same command goes on."
+        counted = f"{len(notes) - len(failed)} of {len(notes)} encoders are there, the same command goes on."
         first = next(iter(failed.values()))
         raise (IntegrityError if damaged else Unavailable)(what, hint=f"{counted} {first.hint}".rstrip())
     return done
 
 
-def _fetch(spec: "EncoderSpec", progress: Progress | None) -> Fetched:
-    from pvr_zoo import WeightsError, WeightsUnavailable, weights
-    from pvr_zoo.checkpoint import file_sha256
+def _fetch(spec: "EncoderSpec", progress: Progress | None) -> list[Fetched]:
+    """One for each file; a fused encoder has several."""
+    from pvr_zoo import WeightsUnavailable
 
     if spec.seed is not None:
-        return Fetched(spec.name, "drawn from a seed")
-    if spec.weights is None:
+        return [Fetched(spec.name, "drawn from a seed")]
+    if not spec.sources:
         raise WeightsUnavailable(f"{spec.name} has no published weights", hint="Give a file with encoder.weights=PATH.")
-    told = None if progress is None else partial(progress, spec.name)
-    path, origin, expected = weights.locate(spec.weights, told)
+    return [_fetch_file(spec.name, source, progress) for source in spec.sources]
+
+
+def _fetch_file(encoder: str, source: "WeightsSource", progress: Progress | None) -> Fetched:
+    from pvr_zoo import WeightsError, weights
+    from pvr_zoo.checkpoint import file_sha256
+
+    told = None if progress is None else partial(progress, f"{encoder} {source.filename}")
+    path, origin, expected = weights.locate(source, told)
     sha256 = file_sha256(path)  # also of files that were there before: where they are used, none can be fetched
     if expected and sha256 != expected:
         raise WeightsError(f"{path} hashes to {sha256}, expected is {expected}", hint="Remove it and fetch it again.")
     if origin == "package":
-        return Fetched(spec.name, "part of the package")
-    return Fetched(spec.name, origin, path, path.stat().st_size, sha256)
+        return Fetched(encoder, "part of the package")
+    return Fetched(encoder, origin, path, path.stat().st_size, sha256)

@@ -15,7 +15,7 @@ from typing import Any
 from pvr_zoo.cards import read_card
 from pvr_zoo.errors import SpecError
 from pvr_zoo.registry import list_encoders, spec
-from pvr_zoo.specs import EncoderSpec
+from pvr_zoo.specs import EncoderSpec, WeightsSource
 
 COSTS = Path(__file__).parent / "data" / "costs.json"
 GROUPS = ("language", "sequential", "diverse", "vit")
@@ -67,8 +67,8 @@ def _costs() -> dict[str, dict[str, int]]:
 def card(row: EncoderSpec) -> dict[str, Any]:
     """Everything about an encoder as it would be used, as JSON values."""
     cost = _costs().get(row.name, {})
-    source = row.weights
-    own = read_card(Path(__file__).parent / source.package) if source is not None and source.package else {}
+    package = "" if row.weights is None else row.weights.package
+    own = read_card(Path(__file__).parent / package) if package else {}
     return {
         "name": row.name,
         "objective": row.groups.objective,
@@ -91,9 +91,16 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "licence_class": licence_class(row.licence),
         "citation": row.citation,
         "made": {key: value for key, value in own.items() if isinstance(value, str | int | float)},
-        "weights": "" if source is None else source.address,
-        "sha256": "" if source is None else source.sha256 or "not known in advance: compared with the hub's own hash",
+        "weights": ", ".join(source.address for source in row.sources),
+        "sha256": ", ".join(dict.fromkeys(map(_checksum, row.sources))),
     }
+
+
+def _checksum(source: WeightsSource) -> str:
+    unknown = "not known in advance: " + (
+        "compared with the hub's own hash" if source.hub else "what arrives is recorded"
+    )
+    return source.sha256 or unknown
 
 
 def choose(pattern: str = "*", group: str | None = None, licence: str | None = None) -> list[EncoderSpec]:

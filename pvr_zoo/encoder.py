@@ -112,23 +112,43 @@ def create(
     from_file = is_file_name(name) and spec.weights is None
     if from_file and weights is not None:
         raise SpecError(f"{os.fspath(name)} holds its own weights", hint="Leave out weights=, or name an encoder.")
+    if weights is not None:
+        spec.check_takes_weights()
     if spec.seed is not None:
-        if weights is not None:
-            raise SpecError(f"{spec.name} is random by definition", hint="Leave out weights=.")
         from pvr_zoo.families import random
 
         return Encoder(spec, random.build(spec), random.identity())
-    from pvr_zoo import cards, checkpoint
+    from pvr_zoo import cards
     from pvr_zoo import weights as cache
 
     if from_file or weights is not None:
-        path, origin, expected = Path(os.fspath(name if weights is None else weights)).expanduser(), "file", ""
-    elif spec.weights is not None:
-        path, origin, expected = cache.locate(spec.weights)
+        files = [(Path(os.fspath(name if weights is None else weights)).expanduser(), "file", "")]
+    elif spec.sources:
+        files = [cache.locate(source) for source in spec.sources]
     else:
         raise WeightsUnavailable(f"{spec.name} has no published weights", hint="Give a file with weights=PATH.")
     if from_file:
-        cards.check_digest(path)
-    state, sha256 = checkpoint.read(path, expected)
-    network = build(spec, checkpoint.unwrap(state, spec.layout, path))
-    return Encoder(spec, network, {"weights_sha256": sha256, "weights_origin": origin})
+        cards.check_digest(files[0][0])
+    return open_files(spec, files)
+
+
+def open_files(spec: EncoderSpec, files: Sequence[tuple[Path, str, str]]) -> Encoder:
+    """The encoder with the weights of its file, or of the files of its parts, in their order.
+
+    Each is a path, where it is from in words, and the SHA-256 that it must have ("" for any). Raises WeightsError and
+    UnsafeWeights.
+    """
+    from pvr_zoo import checkpoint
+    from pvr_zoo.families import fused
+
+    states, hashes = {}, []
+    for part, (path, _, expected) in zip(spec.parts or (spec,), files, strict=True):
+        read, sha256 = checkpoint.read(path, expected)
+        states[part.name] = checkpoint.unwrap(read, part.layout, path)
+        hashes.append(sha256)
+    origins = [origin for _, origin, _ in files]
+    if spec.parts:
+        weights = {"weights_sha256": hashes, "weights_origin": origins}
+        return Encoder(spec, build(spec, fused.join(states)), weights)
+    (state,) = states.values()
+    return Encoder(spec, build(spec, state), {"weights_sha256": hashes[0], "weights_origin": origins[0]})

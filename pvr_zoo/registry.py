@@ -110,4 +110,5 @@ def _control(row: EncoderSpec) -> EncoderSpec:
     groups = replace(
         row.groups, objective="none (random weights)", data="none", language=False, sequential=False, diverse=False
     )
-    return replace(row, name=_RANDOM + row.name, seed=0, weights=None, licence="MIT", groups=groups)
+    parts = tuple(replace(part, weights=None) for part in row.parts)
+    return replace(row, name=_RANDOM + row.name, seed=0, weights=None, parts=parts, licence="MIT", groups=groups)

@@ -18,7 +18,8 @@ import pvr_zoo
 from mbrl_pvr import downloads
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.errors import ConfigError, IntegrityError, Unavailable
-from pvr_zoo import registry
+from pvr_zoo import checkpoint, registry
+from pvr_zoo.rows.fused import fuse
 from pvr_zoo.specs import WeightsSource
 
 DATA = Path(pvr_zoo.__file__).parent / "data"
@@ -92,7 +93,7 @@ def test_a_study_is_fetched_for_a_machine_without_a_network(
     told = {row["encoder"]: row for row in json.loads(captured.out)}
     size = (DATA / "embedded.safetensors").stat().st_size
     assert told["lab_good"]["bytes"] == size and told["lab_good"]["file"].startswith(str(folder))
-    assert f"lab_good: {size / 1e6:,.1f} of {size / 1e6:,.1f} MB" in captured.err
+    assert f"lab_good embedded.safetensors: {size / 1e6:,.1f} of {size / 1e6:,.1f} MB" in captured.err
     assert {name: row["note"] for name, row in told.items() if row["file"] is None} == {
         "embedded": "part of the package",
         "random_resnet18": "drawn from a seed",
@@ -110,6 +111,25 @@ def test_a_study_is_fetched_for_a_machine_without_a_network(
     assert main(["encoders", "download", "lab_good", "--to", str(folder)]) == 0
     out = capsys.readouterr().out
     assert str(folder / "") in out and f"MBRL_PVR_CACHE={folder} HF_HUB_OFFLINE=1" in out
+
+
+def test_every_file_of_a_fused_encoder_is_fetched(rows: None, tmp_path: Path) -> None:
+    other = pvr_zoo.spec("lab_wrong")
+    assert other.weights is not None
+    other = replace(other, weights=replace(other.weights, sha256=checkpoint.file_sha256(DATA / "calibration.npz")))
+    pvr_zoo.register(fuse("lab_both", (pvr_zoo.spec("lab_good"), other)))
+    try:
+        fetched = mbrl_pvr.download_encoders(["lab_both"], tmp_path / "nodes")
+        assert [(f.encoder, f.file.name) for f in fetched if f.file is not None] == [
+            ("lab_both", "embedded.safetensors"),
+            ("lab_both", "calibration.npz"),
+        ]
+        with pytest.raises(IntegrityError, match=r"lab_pair: .* hashes to"):
+            pvr_zoo.register(fuse("lab_pair", (pvr_zoo.spec("lab_good"), pvr_zoo.spec("lab_wrong"))))
+            mbrl_pvr.download_encoders(["lab_pair"], tmp_path / "others")
+    finally:
+        registry.unregister("lab_both")
+        registry.unregister("lab_pair")
 
 
 def test_what_a_name_of_the_hub_is_looked_up_by_goes_along(

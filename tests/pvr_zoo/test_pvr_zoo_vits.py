@@ -1,16 +1,15 @@
 """Vision transformers: what goes wrong without a message, the layouts in which a network is published, timm:NAME."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references import reference
 from torch import Tensor
 
 import pvr_zoo
@@ -21,17 +20,6 @@ from pvr_zoo.passthrough import spec_of
 from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.specs import EncoderSpec
 from pvr_zoo.torchvision_guard import ensure_torchvision
-
-REFERENCES = Path(__file__).parents[1] / "golden" / "zoo"
-
-
-def reference(spec: EncoderSpec) -> ModuleType:
-    path = REFERENCES / f"{spec.builder.rpartition('.')[2]}.py"
-    found = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def features(spec: EncoderSpec, state: Mapping[str, Tensor]) -> Tensor:
