@@ -33,12 +33,15 @@ TOLERANCE = 1e-2  # relative: libraries round a few resized pixels apart; a wron
 
 @dataclass(frozen=True)
 class Verdict:
-    """One row of the table. `weights`: "real" or "synthetic"; `layout`: "verified" or "unverified"."""
+    """One row of the table. `weights`: "real" or "synthetic"; `layout`: "verified" or "unverified".
+
+    `ok` is None where there is nothing to compare with: of a plugin's encoder, or one of another library.
+    """
 
     name: str
     weights: str
     layout: str
-    ok: bool
+    ok: bool | None
     error: float | None  # relative, of the feature
     note: str = ""
 
@@ -102,9 +105,12 @@ def relative_error(feature: Tensor, wanted: Tensor) -> float:
 
 
 def verify(pattern: str = "*") -> Iterator[Verdict]:
-    """A verdict for every registered encoder that has weights to load; none is left out silently."""
+    """A verdict for every registered encoder that has weights to load; none is left out silently.
+
+    A name of another library, such as timm:NAME, stands for itself. Raises UnknownEncoder and SpecError for those.
+    """
     golden = json.loads(GOLDEN.read_text())
-    for name in list_encoders(pattern):
+    for name in [pattern] if ":" in pattern else list_encoders(pattern):
         row = spec(name)
         if row.seed is not None:
             continue  # a control has no weights to load
@@ -122,7 +128,7 @@ def _shapes(row: EncoderSpec, golden: Mapping[str, Any]) -> dict[str, list[int]]
 
 def _synthetic(row: EncoderSpec, golden: Mapping[str, Any]) -> Verdict:
     if row.name not in golden:
-        return Verdict(row.name, "synthetic", "unverified", ok=False, error=None, note="no golden vector is stored")
+        return Verdict(row.name, "synthetic", "unverified", ok=None, error=None, note="no golden vector is stored")
     stored = golden[row.name]
     layout = "verified" if stored["source"] else "unverified"
     try:
@@ -138,6 +144,6 @@ def _real(row: EncoderSpec) -> Verdict:
     try:
         feature = create(row.name)(frames())
     except ZooError as failure:
-        return Verdict(row.name, "real", "", ok=False, error=None, note=str(failure))
+        return Verdict(row.name, "real", "unverified", ok=False, error=None, note=str(failure))
     finite = bool(torch.isfinite(feature).all())
     return Verdict(row.name, "real", "verified", ok=finite, error=None, note="" if finite else "not finite")

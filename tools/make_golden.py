@@ -38,7 +38,7 @@ def main() -> None:
         row = pvr_zoo.spec(name)
         if row.seed is not None:
             continue
-        other, shrunk = reference(row), verify.small(row)
+        other, shrunk = reference(row.builder), verify.small(row)
         shapes = other.shapes(shrunk)
         feature = other.feature(shrunk, verify.synthetic(shapes), images(shrunk.transform))
         golden[name] = {

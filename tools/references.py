@@ -15,10 +15,10 @@ FOLDER = Path(__file__).parents[1] / "tests" / "golden" / "zoo"
 KEYS = FOLDER / "keys"
 
 
-def reference(spec: EncoderSpec) -> ModuleType:
-    """The module with SOURCE, `shapes(spec)` and `feature(spec, state, images)` for the spec's family."""
+def reference(builder: str) -> ModuleType:
+    """The module with SOURCE, `shapes(spec)` and `feature(spec, state, images)` for the family of that builder."""
     ensure_torchvision()  # before transformers looks for it
-    path = FOLDER / f"{spec.builder.rpartition('.')[2]}.py"
+    path = FOLDER / f"{builder.rpartition('.')[2]}.py"
     found = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
     assert found is not None and found.loader is not None
     module = importlib.util.module_from_spec(found)

@@ -24,7 +24,7 @@ def cached() -> Iterator[dict[str, Path]]:
     files = {}
     for part in spec.parts:
         assert part.weights is not None
-        state = verify.synthetic(reference(part).shapes(part))
+        state = verify.synthetic(reference(part.builder).shapes(part))
         files[part.name] = weights.place(part.weights)
         files[part.name].parent.mkdir(parents=True)
         torch.save(verify.published(state, part.layout), files[part.name])

@@ -35,7 +35,7 @@ NAMES = [pytest.param(n, marks=[] if n in FIRST.values() else pytest.mark.slow) 
 def test_features_equal_an_independent_implementation(name: str, tmp_path: Path) -> None:
     """Every feature kind at full depth, and the default one after the first level, from the same images."""
     row = pvr_zoo.spec(name)
-    other = reference(row)
+    other = reference(row.builder)
     shrunk = verify.small(row)
     state = verify.synthetic(other.shapes(shrunk))
     requests = [{"feature": kind} for kind in shrunk.offered] + [{"truncate": 1}] * (shrunk.depth > 1)
@@ -58,7 +58,7 @@ def test_features_equal_an_independent_implementation(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_of_another_layout_is_refused(name: str, tmp_path: Path) -> None:
     row = pvr_zoo.spec(name)
-    state = verify.synthetic(reference(row).shapes(verify.small(row)))
+    state = verify.synthetic(reference(row.builder).shapes(verify.small(row)))
     idle = (
         "num_batches_tracked",
         *(mark for part in row.parts or (row,) for mark in part.layout.drop),

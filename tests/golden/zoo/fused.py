@@ -26,7 +26,11 @@ def parts(spec: EncoderSpec) -> list[EncoderSpec]:
 
 def shapes(spec: EncoderSpec) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the small published files, each after its part's name."""
-    return {f"{part.name}.{key}": shape for part in parts(spec) for key, shape in reference(part).shapes(part).items()}
+    return {
+        f"{part.name}.{key}": shape
+        for part in parts(spec)
+        for key, shape in reference(part.builder).shapes(part).items()
+    }
 
 
 def feature(spec: EncoderSpec, state: Mapping[str, Tensor], images: Tensor) -> Tensor:
@@ -35,5 +39,5 @@ def feature(spec: EncoderSpec, state: Mapping[str, Tensor], images: Tensor) -> T
     for part in parts(spec):
         prefix = f"{part.name}."
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        features.append(reference(part).feature(part, own, images))
+        features.append(reference(part.builder).feature(part, own, images))
     return torch.cat(features, -1)
