@@ -66,26 +66,35 @@ def _values(value: Any, where: str) -> Iterator[str | Path]:
         raise ConfigError(f"encoder is {value!r}, where a name is expected", where)
 
 
-def fetch(names: Iterable[str | Path], to: Path | None = None, progress: Progress | None = None) -> list[Fetched]:
+def fetch(
+    names: Iterable[str | Path],
+    to: Path | None = None,
+    licence: str | None = None,
+    progress: Progress | None = None,
+) -> list[Fetched]:
     """Fetch what the named encoders need into the folder `to`, or into this machine's cache.
 
-    All names are looked up first: UnknownEncoder. An encoder that cannot be had does not stop the others; what failed
-    is told at the end, as Unavailable, or as IntegrityError where files are not what they should be.
+    All names are looked up first: UnknownEncoder, and SpecError where one is not of the `licence` asked for. An encoder
+    that cannot be had does not stop the others; what failed is told at the end, as Unavailable, or as IntegrityError
+    where files are not what they should be.
     """
     if to is None:
-        return _fetch_all(names, progress)
+        return _fetch_all(names, licence, progress)
     from pvr_zoo import weights
 
     with weights.gathering(to):  # also for what is read to look a name up, such as the hub's description of a model
-        return _fetch_all(names, progress)
+        return _fetch_all(names, licence, progress)
 
 
-def _fetch_all(names: Iterable[str | Path], progress: Progress | None) -> list[Fetched]:
+def _fetch_all(names: Iterable[str | Path], licence: str | None, progress: Progress | None) -> list[Fetched]:
     import pvr_zoo
+    from pvr_zoo import catalogue
     from pvr_zoo.registry import is_file_name
 
     notes = {name: WITHOUT_WEIGHTS.get(str(name), OWN if is_file_name(name) else "") for name in names}
     specs = {name: pvr_zoo.spec(name) for name, note in notes.items() if not note}
+    for spec in specs.values():
+        catalogue.require_licence(spec, licence)
     done: list[Fetched] = []
     failed = {}
     for name, note in notes.items():

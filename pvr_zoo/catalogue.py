@@ -105,19 +105,24 @@ def _checksum(source: WeightsSource) -> str:
 
 def choose(pattern: str = "*", group: str | None = None, licence: str | None = None) -> list[EncoderSpec]:
     """The rows whose name matches, that belong to a group and have a licence of that class; raises SpecError."""
-    for what, value, legal in (("group", group, GROUPS), ("licence", licence, LICENCES)):
-        if value is not None and value not in legal:
-            raise SpecError(f"there is no {what} {value!r}", hint=f"Take one of: {', '.join(legal)}.")
+    _check_one_of("group", group, GROUPS)
+    _check_one_of("licence", licence, LICENCES)
     rows: Iterable[EncoderSpec] = (spec(name) for name in list_encoders(pattern))
     if group is not None:
         rows = (row for row in rows if groups(row)[group])
     return [row for row in rows if licence in (None, licence_class(row.licence))]
 
 
-def require_licence(row: EncoderSpec, licence: str) -> None:
-    """Raise SpecError where the row's licence is not of that class."""
+def _check_one_of(what: str, value: str | None, legal: tuple[str, ...]) -> None:
+    if value is not None and value not in legal:
+        raise SpecError(f"there is no {what} {value!r}", hint=f"Take one of: {', '.join(legal)}.")
+
+
+def require_licence(row: EncoderSpec, licence: str | None) -> None:
+    """Raise SpecError where the row's licence is not of that class; None stands for any."""
+    _check_one_of("licence", licence, LICENCES)
     found = licence_class(row.licence)
-    if found != licence:
+    if licence not in (None, found):
         raise SpecError(
             f"{row.name} is {row.licence}, which is not {licence} but {found}",
             hint=f"List what is: mbrl-pvr encoders list --licence {licence}.",
