@@ -239,8 +239,15 @@ def _batches(
     """Names or times, and the network's inputs (N, 3, S, S): of the pictures themselves one at a time is held."""
     import torch
 
-    frames = ((key, torch.from_numpy(picture)[None].to(encoder.device)) for key, picture in items)
-    inputs = ((key, encoder.images(frame)) for key, frame in frames)
+    from pvr_zoo import FrameError
+
+    def images(key: str | float, picture: np.ndarray) -> torch.Tensor:
+        try:
+            return encoder.images(torch.from_numpy(picture)[None].to(encoder.device))
+        except FrameError as error:
+            raise FrameError(error.what, str(key), error.hint) from error
+
+    inputs = ((key, images(key, picture)) for key, picture in items)
     while batch := list(islice(inputs, size)):
         yield [key for key, _ in batch], torch.cat([pixels for _, pixels in batch])
 

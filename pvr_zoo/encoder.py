@@ -150,9 +150,13 @@ def open_files(spec: EncoderSpec, files: Sequence[tuple[Path, str, str]]) -> Enc
         read, sha256 = checkpoint.read(path, expected)
         states[part.name] = checkpoint.unwrap(read, part.layout, path)
         hashes.append(sha256)
+    state = fused.join(states) if spec.parts else states[spec.name]
+    try:
+        network = build(spec, state)
+    except WeightsError as error:
+        where = ", ".join(str(path) for path, _, _ in files)
+        raise WeightsError(error.what, error.where or where, error.hint) from error
     origins = [origin for _, origin, _ in files]
     if spec.parts:
-        weights = {"weights_sha256": hashes, "weights_origin": origins}
-        return Encoder(spec, build(spec, fused.join(states)), weights)
-    (state,) = states.values()
-    return Encoder(spec, build(spec, state), {"weights_sha256": hashes[0], "weights_origin": origins[0]})
+        return Encoder(spec, network, {"weights_sha256": hashes, "weights_origin": origins})
+    return Encoder(spec, network, {"weights_sha256": hashes[0], "weights_origin": origins[0]})

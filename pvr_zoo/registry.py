@@ -106,7 +106,9 @@ def _row(name: str | os.PathLike[str]) -> EncoderSpec:
 
 
 def _control(row: EncoderSpec) -> EncoderSpec:
-    """The same architecture and transform with weights that were never trained."""
+    """The same architecture and transform with weights that were never trained; SpecError where none are."""
+    if row.seed is not None:
+        raise SpecError(f"{row.name} is random already", hint=f"Leave out {_RANDOM!r}.")
     groups = replace(
         row.groups, objective="none (random weights)", data="none", language=False, sequential=False, diverse=False
     )

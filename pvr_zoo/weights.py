@@ -104,11 +104,11 @@ def locate(source: WeightsSource, progress: Progress | None = None) -> tuple[Pat
 
 
 def unavailable(source: WeightsSource, reason: str) -> WeightsUnavailable:
-    """The error for weights that cannot be had now: what to fetch, its checksum, where to put it."""
+    """The error for a file that cannot be had now: what to fetch, its checksum, where to put it."""
     sha256 = f" with sha256 {source.sha256}" if source.sha256 else ""
     return WeightsUnavailable(
-        f"the weights {source.filename} are not on this machine: {reason}",
-        hint=f"Fetch {source.address}{sha256} and put it at {place(source)}, or pass weights=PATH.",
+        f"{source.filename} is not on this machine: {reason}",
+        hint=f"Fetch {source.address}{sha256} and put it at {place(source)}.",
     )
 
 
@@ -353,17 +353,21 @@ def _on_hub(source: WeightsSource) -> _Remote:
     The hub's client keeps nothing of a download that is cut off by the end of its process, so only asking is its part.
     """
     import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
+    from huggingface_hub import errors
     from huggingface_hub.utils import build_hf_headers
 
     _check_name_resolves(source)
     try:
         address = huggingface_hub.hf_hub_url(source.hub, source.file, revision=source.revision)
         facts = huggingface_hub.get_hf_file_metadata(address)
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         page = f"{_hub_address()}/{source.hub}"
         raise unavailable(source, f"the hub asks for a login: accept the terms at {page}, set HF_TOKEN") from error
-    except (HfHubHTTPError, HFValidationError, OSError, _transport_error()) as error:
+    except errors.RepositoryNotFoundError as error:
+        raise unavailable(source, f"the hub has no {source.hub}, or it is private: set HF_TOKEN") from error
+    except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        raise unavailable(source, f"{source.hub} has no {source.file} at revision {source.revision}") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError, _transport_error()) as error:
         reason = str(error).strip().split("\n", 1)[0][:160]
         raise unavailable(source, f"the hub cannot be used ({reason})") from error
     commit, tag = facts.commit_hash or "", facts.etag or ""

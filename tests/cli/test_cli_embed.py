@@ -262,6 +262,12 @@ def test_a_folder_that_cannot_be_written(folder: Path) -> None:
         mbrl_pvr.embed(folder, "embedded", folder / "b.png" / "o.npz")
 
 
+def test_a_picture_too_small_to_be_meant_is_named(folder: Path) -> None:
+    save(folder / "sub" / "d.png", noise(5, 64))
+    with pytest.raises(pvr_zoo.FrameError, match=r"got frames of 5×64 \(sub/d\.png\)"):
+        mbrl_pvr.embed(folder, "embedded")
+
+
 def test_a_value_that_float16_cannot_hold_names_the_picture(folder: Path) -> None:
     encoder = pvr_zoo.create("embedded")
     network = encoder.network

@@ -53,7 +53,7 @@ def test_a_part_that_is_missing_or_damaged_is_named(cached: dict[str, Path]) -> 
     with pytest.raises(pvr_zoo.WeightsError, match=path.name):
         pvr_zoo.create(NAME)
     path.unlink()
-    with pytest.raises(pvr_zoo.WeightsUnavailable, match=r"moco_aug_l4\.pth are not on this machine"):
+    with pytest.raises(pvr_zoo.WeightsUnavailable, match=r"moco_aug_l4\.pth is not on this machine"):
         pvr_zoo.create(NAME)
     path.write_bytes(cached["moco_aug_l3"].read_bytes())
     with pytest.raises(pvr_zoo.WeightsError, match=rf"do not fit {NAME}: .*moco_aug_l4\.layer3"):
