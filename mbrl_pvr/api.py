@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
     from analysis import Report
     from mbrl_pvr.doctor import Finding
-    from mbrl_pvr.downloads import Fetched, Progress
+    from mbrl_pvr.downloads import Fetched
     from mbrl_pvr.embedding import Embedding
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
+    from pvr_zoo.weights import Progress
 
 _log = logging.getLogger(__name__)
 

@@ -187,7 +187,10 @@ def create(
         raise ConfigError(f"device={device!r} is not one of auto, cpu, cuda, cuda:N")
     if device.startswith("cuda") and (not found or int(device[5:] or 0) >= torch.cuda.device_count()):
         raise Unavailable(f"device={device}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    encoder = pvr_zoo.create(name, weights=weights, **asked)
+    from mbrl_pvr.downloads import Bars
+
+    with Bars() as bars:
+        encoder = pvr_zoo.create(name, weights=weights, progress=bars.show, **asked)
     return encoder.to(("cuda" if found else "cpu") if device == "auto" else device)
 
 

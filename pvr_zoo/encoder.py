@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.registry import is_file_name
 from pvr_zoo.registry import spec as find_spec
 from pvr_zoo.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from pvr_zoo.weights import Progress
 
 
 class Encoder(nn.Module):
@@ -105,12 +108,14 @@ def create(
     norm: str | None = None,
     input_size: int | None = None,
     seed: int | None = None,
+    progress: "Progress | None" = None,
 ) -> Encoder:
     """Build a registered encoder, or the one in an encoder file, with its weights.
 
     `weights` is a file to use instead of the published one: it must fit the architecture, is hashed and recorded in
-    `identity`, and is not compared with the registry's checksum. `seed` draws a random encoder anew. Raises
-    UnknownEncoder and SpecError before any file is touched, then WeightsUnavailable, UnsafeWeights or WeightsError.
+    `identity`, and is not compared with the registry's checksum. `seed` draws a random encoder anew. `progress` is told
+    what is fetched (weights.py). Raises UnknownEncoder and SpecError before any file is touched, then
+    WeightsUnavailable, UnsafeWeights or WeightsError.
     """
     spec = find_spec(name, truncate=truncate, feature=feature, norm=norm, input_size=input_size, seed=seed)
     from_file = is_file_name(name) and spec.weights is None
@@ -128,7 +133,7 @@ def create(
     if from_file or weights is not None:
         files = [(Path(os.fspath(name if weights is None else weights)).expanduser(), "file", "")]
     elif spec.sources:
-        files = [cache.locate(source) for source in spec.sources]
+        files = [cache.locate(source, progress) for source in spec.sources]
     else:
         raise WeightsUnavailable(f"{spec.name} has no published weights", hint="Give a file with weights=PATH.")
     if from_file:

@@ -35,7 +35,7 @@ from pvr_zoo.checkpoint import check_looks, file_sha256
 from pvr_zoo.errors import WeightsError, WeightsUnavailable
 from pvr_zoo.specs import WeightsSource
 
-Progress = Callable[[int, int | None], None]  # bytes there, and of how many where the server says so
+Progress = Callable[[WeightsSource, int, int | None], None]  # bytes there, and of how many where the server says so
 
 _log = logging.getLogger("pvr_zoo")
 _ATTEMPTS = 3  # in a row that bring less than _GAIN bytes
@@ -145,7 +145,7 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _unseen(done: int, total: int | None) -> None:
+def _unseen(source: WeightsSource, done: int, total: int | None) -> None:
     pass
 
 
@@ -156,7 +156,7 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.info("another process fetches %s; waiting for it", path.stem)
+            _log.warning("another process fetches %s; waiting for it", path.stem)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -217,13 +217,13 @@ def _append(remote: _Remote, part: Path, timeout: float, progress: Progress) -> 
         length = answer.headers.get("Content-Length")
         total = None if length is None else start + int(length)
         _require_space(part.parent, 0 if length is None else int(length))
-        progress(start, total)
+        progress(remote.source, start, total)
         done = start
         with part.open("ab") as file:
             for block in _blocks(answer, timeout):
                 file.write(block)
                 done += len(block)
-                progress(done, total)
+                progress(remote.source, done, total)
             file.flush()
             os.fsync(file.fileno())
         if total is not None and done < total:

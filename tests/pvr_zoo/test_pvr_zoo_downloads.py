@@ -185,7 +185,7 @@ def test_fetched_once_then_found(server: Server) -> None:
 def test_progress_is_told_and_nothing_stands_under_the_name_before_the_end(server: Server) -> None:
     told: list[tuple[int, int | None]] = []
 
-    def progress(done: int, total: int | None) -> None:
+    def progress(of: WeightsSource, done: int, total: int | None) -> None:
         assert not weights.place(source(server)).exists()
         told.append((done, total))
 
