@@ -75,16 +75,7 @@ def build_encoder(config: RunConfig, device: torch.device) -> "tuple[pvr_zoo.Enc
     if choice.name in WITHOUT_ENCODER:
         return None, None
     with Bars() as bars:
-        encoder = pvr_zoo.create(
-            choice.name,
-            truncate=choice.truncate,
-            feature=choice.feature,
-            norm=choice.norm,
-            input_size=choice.input_size,
-            seed=choice.seed,
-            weights=choice.weights,
-            progress=bars.show,
-        )
+        encoder = pvr_zoo.create(choice.name, weights=choice.weights, progress=bars.show, **choice.request)
     if choice.trainable == 0:
         return encoder.to(device), None
     trunk, tail = cut(encoder, choice.trainable, rank=choice.lora_rank, seed=config.seed)

@@ -250,14 +250,7 @@ def encoder_spec(choice: EncoderConfig) -> Any:
             f"no weights file {choice.weights!r}", "encoder.weights", "Give a file's path, or leave it out"
         )
     with _as_config_error():
-        spec = pvr_zoo.spec(
-            choice.name,
-            truncate=choice.truncate,
-            feature=choice.feature,
-            norm=choice.norm,
-            input_size=choice.input_size,
-            seed=choice.seed,
-        )
+        spec = pvr_zoo.spec(choice.name, **choice.request)
     if choice.weights is not None:
         if is_path(choice.name):
             raise ConfigError(f"{choice.name} holds its own weights", "encoder.weights", "Leave encoder.weights out")
