@@ -8,7 +8,13 @@ _STAGES = {"3": "_l3", "4": "_l4", "5": ""}  # how the names of the parts end
 
 
 def fuse(name: str, parts: tuple[EncoderSpec, ...]) -> EncoderSpec:
-    """A row for the features of `parts` side by side, in this order; what it does not say is as in the first part."""
+    """A row for the features of `parts` side by side, in this order; what it does not say is as in the first part.
+
+    Their names differ, they see the same images, and each gives one vector a frame.
+    """
+    names = [part.name for part in parts]
+    assert len(set(names)) == len(names), names
+    assert all(len(part.feature_shape) == 1 for part in parts), [part.feature_shape for part in parts]
     width = sum(part.feature_shape[0] for part in parts)
     return EncoderSpec(
         name=name,

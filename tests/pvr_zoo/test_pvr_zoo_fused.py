@@ -77,9 +77,17 @@ def test_what_upstream_lists_is_there() -> None:
     assert len(pvr_zoo.spec("moco_aug_uber").sources) == 1  # one network, not to be mistaken for these
 
 
-def test_parts_that_see_different_images_are_refused() -> None:
-    with pytest.raises(AssertionError, match="parts see different images"):
-        fuse("odd", (pvr_zoo.spec("moco_aug"), pvr_zoo.spec("dino_resnet50")))
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ((pvr_zoo.spec("moco_aug"), pvr_zoo.spec("dino_resnet50")), "parts see different images"),
+        ((pvr_zoo.spec("moco_aug"), pvr_zoo.spec("moco_aug", truncate=3)), r"\['moco_aug', 'moco_aug'\]"),
+        ((pvr_zoo.spec("moco_aug"), pvr_zoo.spec("moco_croponly", feature="patches")), r"\(49, 2048\)"),
+    ],
+)
+def test_parts_that_cannot_stand_side_by_side(parts: tuple[pvr_zoo.EncoderSpec, ...], words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        fuse("odd", parts)
 
 
 def test_the_control_is_drawn_part_by_part(frames: torch.Tensor) -> None:
