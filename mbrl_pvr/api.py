@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
     from analysis import Report
     from mbrl_pvr.doctor import Finding
-    from mbrl_pvr.downloads import Fetched, Progress
+    from mbrl_pvr.downloads import Fetched
     from mbrl_pvr.embedding import Embedding
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
+    from pvr_zoo.weights import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -222,11 +223,13 @@ def embed(
     batch_size: int = 32,
     device: str = "auto",
     dtype: str = "float32",
+    licence: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> "Embedding":
     """Features of the pictures in a folder, of one picture, or of a video's frames, by any encoder of the zoo.
 
-    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory.
+    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory. `licence`, here
+    and below, refuses encoders whose licence is of another class: permissive, non-commercial or other.
     """
     from mbrl_pvr import embedding
     from mbrl_pvr.errors import ConfigError
@@ -238,9 +241,8 @@ def embed(
     if path is not None and path.suffix != ".npz":
         raise ConfigError("the file to write must end in .npz", str(path))
     found = embedding.find(Path(source).expanduser())
-    used = embedding.create(
-        encoder, truncate=truncate, feature=feature, weights=weights, input_size=input_size, device=device
-    )
+    asked = {"truncate": truncate, "feature": feature, "input_size": input_size}
+    used = embedding.create(encoder, asked, weights=weights, licence=licence, device=device)
     return embedding.embed(found, used, path, batch_size=batch_size, dtype=dtype, progress=progress)
 
 
@@ -256,6 +258,7 @@ def download_encoders(
     to: str | Path | None = None,
     *,
     study: str | Path | None = None,
+    licence: str | None = None,
     progress: "Progress | None" = None,
 ) -> "list[Fetched]":
     """Fetch the weights of encoders, named or in a study's YAML, into this machine's cache or into the folder `to`.
@@ -268,7 +271,7 @@ def download_encoders(
     wanted = [*names, *([] if study is None else downloads.names_in(study))]
     if not wanted:
         raise ConfigError("there is no encoder to download", hint="Name some, or give a study's YAML with --for")
-    return downloads.fetch(wanted, None if to is None else Path(to).expanduser(), progress)
+    return downloads.fetch(wanted, None if to is None else Path(to).expanduser(), licence, progress)
 
 
 def list_envs(pattern: str = "*") -> list[str]:

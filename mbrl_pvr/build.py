@@ -9,6 +9,7 @@ import pvr_zoo
 from mbrl_pvr import envs
 from mbrl_pvr.config import RunConfig, encoder_spec
 from mbrl_pvr.doctor import compiler_lacks
+from mbrl_pvr.downloads import Bars
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
 from mbrl_pvr.process import keep_freed_memory, set_threads
@@ -73,15 +74,8 @@ def build_encoder(config: RunConfig, device: torch.device) -> "tuple[pvr_zoo.Enc
     choice = config.encoder
     if choice.name in WITHOUT_ENCODER:
         return None, None
-    encoder = pvr_zoo.create(
-        choice.name,
-        truncate=choice.truncate,
-        feature=choice.feature,
-        norm=choice.norm,
-        input_size=choice.input_size,
-        seed=choice.seed,
-        weights=choice.weights,
-    )
+    with Bars() as bars:
+        encoder = pvr_zoo.create(choice.name, weights=choice.weights, progress=bars.show, **choice.request)
     if choice.trainable == 0:
         return encoder.to(device), None
     trunk, tail = cut(encoder, choice.trainable, rank=choice.lora_rank, seed=config.seed)

@@ -250,22 +250,17 @@ def encoder_spec(choice: EncoderConfig) -> Any:
             f"no weights file {choice.weights!r}", "encoder.weights", "Give a file's path, or leave it out"
         )
     with _as_config_error():
-        spec = pvr_zoo.spec(
-            choice.name,
-            truncate=choice.truncate,
-            feature=choice.feature,
-            norm=choice.norm,
-            input_size=choice.input_size,
-            seed=choice.seed,
-        )
-    if choice.weights is not None and (spec.seed is not None or is_path(choice.name)):
-        why = "is random by definition" if spec.seed is not None else "holds its own weights"
-        raise ConfigError(f"encoder {choice.name!r} {why}", "encoder.weights", "Leave encoder.weights out")
+        spec = pvr_zoo.spec(choice.name, **choice.request)
+    if choice.weights is not None:
+        if is_path(choice.name):
+            raise ConfigError(f"{choice.name} holds its own weights", "encoder.weights", "Leave encoder.weights out")
+        with _as_config_error("encoder.weights"):
+            spec.check_takes_weights()
     return spec
 
 
 @contextmanager
-def _as_config_error() -> Iterator[None]:
+def _as_config_error(where: str = "encoder") -> Iterator[None]:
     """A request that an encoder does not offer is a mistake in the configuration; other errors pass."""
     from pvr_zoo.errors import ZooError
 
@@ -273,7 +268,7 @@ def _as_config_error() -> Iterator[None]:
         yield
     except ZooError as error:
         if error.exit_code == ConfigError.exit_code:
-            raise ConfigError(error.what, error.where or "encoder", error.hint) from error
+            raise ConfigError(error.what, error.where or where, error.hint) from error
         raise
 
 

@@ -50,7 +50,8 @@ class Display:
             self._bar.update(self._task, completed=step, description=text)
         elif self._clock() - self._printed >= PLAIN_EVERY or step >= total:
             self._printed = self._clock()
-            self._console.print(f"{self._what}step {step:,}/{total:,} · {text}", soft_wrap=True, highlight=False)
+            parts = [f"{self._what}step {step:,}/{total:,}", *([text] if text else [])]
+            self._console.print(" · ".join(parts), soft_wrap=True, highlight=False)
 
     def close(self) -> None:
         """Stop the bar."""

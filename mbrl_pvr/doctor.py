@@ -182,7 +182,7 @@ def encoders(timeout: float) -> Iterator[Finding]:
     from pvr_zoo.weights import cache_root, offline, place
 
     specs = [pvr_zoo.spec(name) for name in pvr_zoo.list_encoders()]
-    here = [s.name for s in specs if s.weights is None or place(s.weights).is_file()]
+    here = [s.name for s in specs if all(place(source).is_file() for source in s.sources)]
     yield Finding("weights cache", OK, str(cache_root()))
     if "embedded" in here:
         yield Finding("encoders at hand", OK, ", ".join(here))

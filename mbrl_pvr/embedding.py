@@ -169,12 +169,17 @@ def _count(path: Path) -> int:
         return 0
 
 
-def create(name: str | Path, *, device: str, **used: Any) -> "pvr_zoo.Encoder":
-    """The encoder on `device`: auto, cpu, cuda or cuda:N. Raises as `pvr_zoo.create` does, and Unavailable."""
-    import pvr_zoo
+def create(
+    name: str | Path, asked: dict[str, Any], *, weights: str | Path | None, licence: str | None, device: str
+) -> "pvr_zoo.Encoder":
+    """The encoder, used as `asked`, on `device`: auto, cpu, cuda or cuda:N.
 
-    asked = {key: used[key] for key in ("truncate", "feature", "input_size")}
-    pvr_zoo.spec(name, **asked)  # a mistake is told before torch is imported
+    Raises as `pvr_zoo.create` does, SpecError where it is not of the `licence` wanted, and Unavailable.
+    """
+    import pvr_zoo
+    from pvr_zoo import catalogue
+
+    catalogue.require_licence(pvr_zoo.spec(name, **asked), licence)  # mistakes are told before torch is imported
     import torch
 
     found = torch.cuda.is_available()
@@ -182,7 +187,11 @@ def create(name: str | Path, *, device: str, **used: Any) -> "pvr_zoo.Encoder":
         raise ConfigError(f"device={device!r} is not one of auto, cpu, cuda, cuda:N")
     if device.startswith("cuda") and (not found or int(device[5:] or 0) >= torch.cuda.device_count()):
         raise Unavailable(f"device={device}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return pvr_zoo.create(name, **used).to(("cuda" if found else "cpu") if device == "auto" else device)
+    from mbrl_pvr.downloads import Bars
+
+    with Bars() as bars:
+        encoder = pvr_zoo.create(name, weights=weights, progress=bars.show, **asked)
+    return encoder.to(("cuda" if found else "cpu") if device == "auto" else device)
 
 
 def embed(
@@ -233,8 +242,15 @@ def _batches(
     """Names or times, and the network's inputs (N, 3, S, S): of the pictures themselves one at a time is held."""
     import torch
 
-    device = next(encoder.parameters()).device
-    inputs = ((key, encoder.preprocess(torch.from_numpy(picture)[None].to(device))) for key, picture in items)
+    from pvr_zoo import FrameError
+
+    def images(key: str | float, picture: np.ndarray) -> torch.Tensor:
+        try:
+            return encoder.images(torch.from_numpy(picture)[None].to(encoder.device))
+        except FrameError as error:
+            raise FrameError(error.what, str(key), error.hint) from error
+
+    inputs = ((key, images(key, picture)) for key, picture in items)
     while batch := list(islice(inputs, size)):
         yield [key for key, _ in batch], torch.cat([pixels for _, pixels in batch])
 
@@ -244,11 +260,10 @@ def _features(encoder: "pvr_zoo.Encoder", inputs: "torch.Tensor", keys: list[str
 
     try:
         with torch.inference_mode():
-            features = encoder.network(inputs).float().cpu().numpy()
+            features = encoder.features(inputs).cpu().numpy()
     except torch.OutOfMemoryError as error:
         what = f"the device has no memory for {len(inputs)} pictures at once"
         raise Unavailable(what, hint="Take a smaller batch size") from error
-    assert features.shape[1:] == encoder.spec.feature_shape, (features.shape, encoder.spec.feature_shape)
     with np.errstate(over="ignore"):  # told below
         features = features.astype(dtype, copy=False)
     if not np.isfinite(features).all():

@@ -1,7 +1,7 @@
 """The dataclasses of a run's configuration: every field is a typed, commented default. See `mbrl_pvr.config`."""
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.schema import flatten
@@ -49,6 +49,11 @@ class EncoderConfig:
             raise ValueError(f"lora_rank={self.lora_rank} must be at least 1")
         if self.input_size is not None and self.input_size < 8:
             raise ValueError(f"input_size={self.input_size} must be at least 8 pixels")
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """How the encoder is used, as `pvr_zoo.spec` and `pvr_zoo.create` take it."""
+        return {key: getattr(self, key) for key in ("truncate", "feature", "norm", "input_size", "seed")}
 
 
 @dataclass(frozen=True)

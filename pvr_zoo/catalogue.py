@@ -15,7 +15,7 @@ from typing import Any
 from pvr_zoo.cards import read_card
 from pvr_zoo.errors import SpecError
 from pvr_zoo.registry import list_encoders, spec
-from pvr_zoo.specs import EncoderSpec
+from pvr_zoo.specs import EncoderSpec, WeightsSource
 
 COSTS = Path(__file__).parent / "data" / "costs.json"
 GROUPS = ("language", "sequential", "diverse", "vit")
@@ -67,8 +67,8 @@ def _costs() -> dict[str, dict[str, int]]:
 def card(row: EncoderSpec) -> dict[str, Any]:
     """Everything about an encoder as it would be used, as JSON values."""
     cost = _costs().get(row.name, {})
-    source = row.weights
-    own = read_card(Path(__file__).parent / source.package) if source is not None and source.package else {}
+    package = "" if row.weights is None else row.weights.package
+    own = read_card(Path(__file__).parent / package) if package else {}
     return {
         "name": row.name,
         "objective": row.groups.objective,
@@ -91,26 +91,38 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "licence_class": licence_class(row.licence),
         "citation": row.citation,
         "made": {key: value for key, value in own.items() if isinstance(value, str | int | float)},
-        "weights": "" if source is None else source.address,
-        "sha256": "" if source is None else source.sha256 or "not known in advance: compared with the hub's own hash",
+        "weights": ", ".join(source.address for source in row.sources),
+        "sha256": ", ".join(dict.fromkeys(map(_checksum, row.sources))),
     }
+
+
+def _checksum(source: WeightsSource) -> str:
+    unknown = "not known in advance: " + (
+        "compared with the hub's own hash" if source.hub else "what arrives is recorded"
+    )
+    return source.sha256 or unknown
 
 
 def choose(pattern: str = "*", group: str | None = None, licence: str | None = None) -> list[EncoderSpec]:
     """The rows whose name matches, that belong to a group and have a licence of that class; raises SpecError."""
-    for what, value, legal in (("group", group, GROUPS), ("licence", licence, LICENCES)):
-        if value is not None and value not in legal:
-            raise SpecError(f"there is no {what} {value!r}", hint=f"Take one of: {', '.join(legal)}.")
+    _check_one_of("group", group, GROUPS)
+    _check_one_of("licence", licence, LICENCES)
     rows: Iterable[EncoderSpec] = (spec(name) for name in list_encoders(pattern))
     if group is not None:
         rows = (row for row in rows if groups(row)[group])
     return [row for row in rows if licence in (None, licence_class(row.licence))]
 
 
-def require_licence(row: EncoderSpec, licence: str) -> None:
-    """Raise SpecError where the row's licence is not of that class."""
+def _check_one_of(what: str, value: str | None, legal: tuple[str, ...]) -> None:
+    if value is not None and value not in legal:
+        raise SpecError(f"there is no {what} {value!r}", hint=f"Take one of: {', '.join(legal)}.")
+
+
+def require_licence(row: EncoderSpec, licence: str | None) -> None:
+    """Raise SpecError where the row's licence is not of that class; None stands for any."""
+    _check_one_of("licence", licence, LICENCES)
     found = licence_class(row.licence)
-    if found != licence:
+    if licence not in (None, found):
         raise SpecError(
             f"{row.name} is {row.licence}, which is not {licence} but {found}",
             hint=f"List what is: mbrl-pvr encoders list --licence {licence}.",

@@ -24,6 +24,7 @@ from pvr_zoo.errors import UnsafeWeights, WeightsError, WeightsUnavailable
 from pvr_zoo.specs import Layout
 
 _ALLOWED = {*archive.NAMES, *archive.REBUILT}
+_ANOTHER = "They belong to another architecture or layout."
 _FRESH_COPY = "Fetch the file again and compare its checksum."
 _DAMAGE = (  # what flipped bytes raise in zipfile, pickletools and torch: senseless lengths, flags, names and keys
     *(AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError),
@@ -42,7 +43,8 @@ def read(path: Path, expected_sha256: str = "") -> tuple[dict[str, Any], str]:
     Raises WeightsUnavailable (no file), WeightsError (damaged, or another checksum) or UnsafeWeights (code).
     """
     if not path.is_file():
-        raise WeightsUnavailable("the weights file does not exist", where=str(path))
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsUnavailable(f"the weights file {kind}", where=str(path))
     check_looks(path)
     sha256 = file_sha256(path)
     if expected_sha256 and sha256 != expected_sha256:
@@ -111,16 +113,14 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str) -> No
     extra = sorted(state.keys() - expected.keys())
     if missing or extra:
         kinds = ((missing, "missing"), (extra, "extra"))
-        parts = [f"{len(keys)} keys {word} (first: {keys[0]})" for keys, word in kinds if keys]
-        raise WeightsError(
-            f"the weights do not fit {name}: {', '.join(parts)}", hint="They belong to another architecture or layout."
-        )
+        parts = [f"{len(keys)} key{'s' * (len(keys) > 1)} {word} (first: {keys[0]})" for keys, word in kinds if keys]
+        raise WeightsError(f"the weights do not fit {name}: {', '.join(parts)}", hint=_ANOTHER)
     for key, value in state.items():
         if value.shape != expected[key].shape:
             shapes = f"{tuple(value.shape)}, expected is {tuple(expected[key].shape)}"
-            raise WeightsError(f"the weights do not fit {name}: {key} has shape {shapes}")
+            raise WeightsError(f"the weights do not fit {name}: {key} has shape {shapes}", hint=_ANOTHER)
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise WeightsError(f"the weights of {name} are damaged: {key} holds NaN or infinity")
+            raise WeightsError(f"the weights of {name} are damaged: {key} holds NaN or infinity", hint=_FRESH_COPY)
     full = {key: torch.zeros((), dtype=torch.int64) for key in counters}
     full |= {key: value.to(expected[key].dtype).contiguous() for key, value in state.items() if key not in counters}
     network.load_state_dict(full, strict=True, assign=True)
@@ -166,7 +166,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
     except _DAMAGE as error:
         raise _damaged(error, path) from error
     if not isinstance(state, Mapping):
-        raise WeightsError(f"the weights file holds a {type(state).__name__}, not named tensors", where=str(path))
+        raise WeightsError(f"the weights file holds a {type(state).__name__}, not named tensors", str(path), _ANOTHER)
     return dict(state)
 
 

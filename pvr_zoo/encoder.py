@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.registry import is_file_name
 from pvr_zoo.registry import spec as find_spec
 from pvr_zoo.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from pvr_zoo.weights import Progress
 
 
 class Encoder(nn.Module):
@@ -57,8 +60,12 @@ class Encoder(nn.Module):
 
         Raises FrameError for other frames and WeightsError where the network's output is not what the spec declares.
         """
+        return self.features(self.images(frames))
+
+    def features(self, images: Tensor) -> Tensor:
+        """The same from what `images` gives, (N, 3, S, S): for frames of several sizes in one batch."""
         with torch.set_grad_enabled(self._trainable and torch.is_grad_enabled()):
-            features: Tensor = self.network(self.images(frames)).float()
+            features: Tensor = self.network(images).float()
         seen, declared = tuple(features.shape[1:]), self.spec.feature_shape
         if seen != declared:
             raise WeightsError(f"{self.spec.name} gives features of shape {seen}, its spec declares {declared}")
@@ -101,34 +108,60 @@ def create(
     norm: str | None = None,
     input_size: int | None = None,
     seed: int | None = None,
+    progress: "Progress | None" = None,
 ) -> Encoder:
     """Build a registered encoder, or the one in an encoder file, with its weights.
 
     `weights` is a file to use instead of the published one: it must fit the architecture, is hashed and recorded in
-    `identity`, and is not compared with the registry's checksum. `seed` draws a random encoder anew. Raises
-    UnknownEncoder and SpecError before any file is touched, then WeightsUnavailable, UnsafeWeights or WeightsError.
+    `identity`, and is not compared with the registry's checksum. `seed` draws a random encoder anew. `progress` is told
+    what is fetched (weights.py). Raises UnknownEncoder and SpecError before any file is touched, then
+    WeightsUnavailable, UnsafeWeights or WeightsError.
     """
     spec = find_spec(name, truncate=truncate, feature=feature, norm=norm, input_size=input_size, seed=seed)
     from_file = is_file_name(name) and spec.weights is None
     if from_file and weights is not None:
         raise SpecError(f"{os.fspath(name)} holds its own weights", hint="Leave out weights=, or name an encoder.")
+    if weights is not None:
+        spec.check_takes_weights()
     if spec.seed is not None:
-        if weights is not None:
-            raise SpecError(f"{spec.name} is random by definition", hint="Leave out weights=.")
         from pvr_zoo.families import random
 
         return Encoder(spec, random.build(spec), random.identity())
-    from pvr_zoo import cards, checkpoint
+    from pvr_zoo import cards
     from pvr_zoo import weights as cache
 
     if from_file or weights is not None:
-        path, origin, expected = Path(os.fspath(name if weights is None else weights)).expanduser(), "file", ""
-    elif spec.weights is not None:
-        path, origin, expected = cache.locate(spec.weights)
+        files = [(Path(os.fspath(name if weights is None else weights)).expanduser(), "file", "")]
+    elif spec.sources:
+        files = [cache.locate(source, progress) for source in spec.sources]
     else:
         raise WeightsUnavailable(f"{spec.name} has no published weights", hint="Give a file with weights=PATH.")
     if from_file:
-        cards.check_digest(path)
-    state, sha256 = checkpoint.read(path, expected)
-    network = build(spec, checkpoint.unwrap(state, spec.layout, path))
-    return Encoder(spec, network, {"weights_sha256": sha256, "weights_origin": origin})
+        cards.check_digest(files[0][0])
+    return open_files(spec, files)
+
+
+def open_files(spec: EncoderSpec, files: Sequence[tuple[Path, str, str]]) -> Encoder:
+    """The encoder with the weights of its file, or of the files of its parts, in their order.
+
+    Each is a path, where it is from in words, and the SHA-256 that it must have ("" for any). Raises WeightsError and
+    UnsafeWeights.
+    """
+    from pvr_zoo import checkpoint
+    from pvr_zoo.families import fused
+
+    states, hashes = {}, []
+    for part, (path, _, expected) in zip(spec.parts or (spec,), files, strict=True):
+        read, sha256 = checkpoint.read(path, expected)
+        states[part.name] = checkpoint.unwrap(read, part.layout, path)
+        hashes.append(sha256)
+    state = fused.join(states) if spec.parts else states[spec.name]
+    try:
+        network = build(spec, state)
+    except WeightsError as error:
+        where = ", ".join(str(path) for path, _, _ in files)
+        raise WeightsError(error.what, error.where or where, error.hint) from error
+    origins = [origin for _, origin, _ in files]
+    if spec.parts:
+        return Encoder(spec, network, {"weights_sha256": hashes, "weights_origin": origins})
+    return Encoder(spec, network, {"weights_sha256": hashes[0], "weights_origin": origins[0]})

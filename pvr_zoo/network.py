@@ -8,7 +8,7 @@ A family is a module (`spec.builder`) of two functions, or three:
 """
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, cast
 
 import torch
@@ -43,9 +43,14 @@ def build(spec: EncoderSpec, state: Mapping[str, Tensor] | None) -> nn.Module:
     """With a file's tensors as weights (WeightsError unless they fit exactly); without, on the meta device."""
     net = bare(spec)
     if state is not None:
-        convert = getattr(family(spec), "convert", None)
-        load_strictly(net, dict(state) if convert is None else convert(dict(state), spec), spec.name)
+        load_strictly(net, convert(state, spec), spec.name)
     return family(spec).arrange(net, spec)
+
+
+def convert(state: Mapping[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
+    """A file's tensors with the names and shapes of the bare network, where they are its own."""
+    own: Callable[[dict[str, Tensor], EncoderSpec], dict[str, Tensor]] | None = getattr(family(spec), "convert", None)
+    return dict(state) if own is None else own(dict(state), spec)
 
 
 class Network(nn.Module):

@@ -106,8 +106,11 @@ def _row(name: str | os.PathLike[str]) -> EncoderSpec:
 
 
 def _control(row: EncoderSpec) -> EncoderSpec:
-    """The same architecture and transform with weights that were never trained."""
+    """The same architecture and transform with weights that were never trained; SpecError where none are."""
+    if row.seed is not None:
+        raise SpecError(f"{row.name} is random already", hint=f"Leave out {_RANDOM!r}.")
     groups = replace(
         row.groups, objective="none (random weights)", data="none", language=False, sequential=False, diverse=False
     )
-    return replace(row, name=_RANDOM + row.name, seed=0, weights=None, licence="MIT", groups=groups)
+    parts = tuple(replace(part, weights=None) for part in row.parts)
+    return replace(row, name=_RANDOM + row.name, seed=0, weights=None, parts=parts, licence="MIT", groups=groups)

@@ -138,6 +138,7 @@ class EncoderSpec:
     positions: str = ""  # rule by which position embeddings change grid, one of those in families/vit.py
     weights: WeightsSource | None = None
     layout: Layout = field(default_factory=Layout)
+    parts: tuple["EncoderSpec", ...] = ()  # encoders whose features stand side by side in this one's: families/fused.py
     seed: int | None = None  # of random weights
     layers: tuple[int, ...] = ()
     feature: str = ""
@@ -147,11 +148,13 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         assert len(self.widths) == len(self.strides) > 0, (self.widths, self.strides)
         assert ("output" in self.features) == bool(self.output), (self.name, self.features, self.output)
+        assert not (self.parts and self.weights), (self.name, "parts have weights of their own")
         self._fill("layers", self.layers or (self.depth,))
         self._fill("feature", self.feature or self.offered[0])
         self._fill("norm", self.norm or ("keep" if self.final_norm else "none"))
         self._fill("input_size", self.input_size or self.transform.crop)
         self._fill("transform", self.transform.at(self.input_size))
+        assert all(part.transform == self.transform for part in self.parts), (self.name, "parts see different images")
 
     def _fill(self, key: str, value: object) -> None:
         object.__setattr__(self, key, value)  # frozen, but these defaults depend on other fields
@@ -159,6 +162,12 @@ class EncoderSpec:
     @property
     def depth(self) -> int:
         return len(self.widths)
+
+    @property
+    def sources(self) -> tuple[WeightsSource, ...]:
+        """Where the published weights lie: one file, one for each part, or none."""
+        found = (part.weights for part in self.parts or (self,))
+        return tuple(source for source in found if source is not None)
 
     @property
     def truncate(self) -> int:
@@ -218,6 +227,17 @@ class EncoderSpec:
                 hint="Concatenate layers of one grid, or take feature=mean.",
             )
         return used
+
+    def check_takes_weights(self) -> None:
+        """Raise SpecError where a file with other weights than the published ones means nothing."""
+        if self.seed is not None:
+            raise SpecError(f"{self.name} is random by definition", hint="Leave out weights=.")
+        if self.parts:
+            names = ", ".join(part.name for part in self.parts)
+            raise SpecError(
+                f"{self.name} is put together from {len(self.parts)} files, so that one file cannot replace them",
+                hint=f"Leave out weights=, or use one of its parts with it: {names}.",
+            )
 
     def check_trainable(self, trainable: int | str) -> None:
         """Raise SpecError where no tail of that size can be cut off to learn: see trainable.py."""

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pvr_zoo import checkpoint, weights
-from pvr_zoo.encoder import Encoder, create
+from pvr_zoo import weights
+from pvr_zoo.encoder import Encoder, create, open_files
 from pvr_zoo.errors import ZooError
 from pvr_zoo.families import calibration
-from pvr_zoo.network import build, family
+from pvr_zoo.network import family
 from pvr_zoo.registry import list_encoders, spec
 from pvr_zoo.specs import EncoderSpec, Layout
 
@@ -33,12 +33,15 @@ TOLERANCE = 1e-2  # relative: libraries round a few resized pixels apart; a wron
 
 @dataclass(frozen=True)
 class Verdict:
-    """One row of the table. `weights`: "real" or "synthetic"; `layout`: "verified" or "unverified"."""
+    """One row of the table. `weights`: "real" or "synthetic"; `layout`: "verified" or "unverified".
+
+    `ok` is None where there is nothing to compare with: of a plugin's encoder, or one of another library.
+    """
 
     name: str
     weights: str
     layout: str
-    ok: bool
+    ok: bool | None
     error: float | None  # relative, of the feature
     note: str = ""
 
@@ -75,12 +78,20 @@ def published(state: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
 
 
 def load_small(row: EncoderSpec, state: Mapping[str, Any], folder: Path) -> Encoder:
-    """The small encoder, through a file in the published layout and the road that real files take."""
-    path = folder / f"{row.name.replace('/', '_')}.pth"
-    torch.save(published(state, row.layout), path)
-    read, sha256 = checkpoint.read(path)
-    shrunk = small(row)
-    return Encoder(shrunk, build(shrunk, checkpoint.unwrap(read, row.layout, path)), {"weights_sha256": sha256})
+    """The small encoder, through files in the published layout and the road that real files take."""
+    return load(small(row), state, folder)
+
+
+def load(spec: EncoderSpec, state: Mapping[str, Any], folder: Path) -> Encoder:
+    """A small encoder used as `spec` says; where it has parts, their names stand in front of the keys."""
+    files = []
+    for part in spec.parts or (spec,):
+        prefix = f"{part.name}." if spec.parts else ""
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        path = folder / f"{part.name.replace('/', '_')}.pth"
+        torch.save(published(own, part.layout), path)
+        files.append((path, "file", ""))
+    return open_files(spec, files)
 
 
 def frames() -> Tensor:
@@ -94,34 +105,45 @@ def relative_error(feature: Tensor, wanted: Tensor) -> float:
 
 
 def verify(pattern: str = "*") -> Iterator[Verdict]:
-    """A verdict for every registered encoder that has weights to load; none is left out silently."""
+    """A verdict for every registered encoder that has weights to load; none is left out silently.
+
+    A name of another library, such as timm:NAME, stands for itself. Raises UnknownEncoder and SpecError for those.
+    """
     golden = json.loads(GOLDEN.read_text())
-    for name in list_encoders(pattern):
+    for name in [pattern] if ":" in pattern else list_encoders(pattern):
         row = spec(name)
         if row.seed is not None:
             continue  # a control has no weights to load
-        yield _synthetic(row, golden.get(name))
-        if row.weights is not None and weights.place(row.weights).is_file():
+        yield _synthetic(row, golden)
+        if row.sources and all(weights.place(source).is_file() for source in row.sources):
             yield _real(row)
 
 
-def _synthetic(row: EncoderSpec, golden: dict[str, Any] | None) -> Verdict:
-    if golden is None:
-        return Verdict(row.name, "synthetic", "unverified", ok=False, error=None, note="no golden vector is stored")
-    layout = "verified" if golden["source"] else "unverified"
+def _shapes(row: EncoderSpec, golden: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Names and shapes of the small published file; those of a fused encoder are its parts'."""
+    if not row.parts:
+        return dict(golden[row.name]["shapes"])
+    return {f"{part.name}.{key}": shape for part in row.parts for key, shape in golden[part.name]["shapes"].items()}
+
+
+def _synthetic(row: EncoderSpec, golden: Mapping[str, Any]) -> Verdict:
+    if row.name not in golden:
+        return Verdict(row.name, "synthetic", "unverified", ok=None, error=None, note="no golden vector is stored")
+    stored = golden[row.name]
+    layout = "verified" if stored["source"] else "unverified"
     try:
         with tempfile.TemporaryDirectory() as folder:
-            encoder = load_small(row, synthetic(golden["shapes"]), Path(folder))
-        error = relative_error(encoder(frames()), torch.tensor(golden["feature"]))
+            encoder = load_small(row, synthetic(_shapes(row, golden)), Path(folder))
+        error = relative_error(encoder(frames()), torch.tensor(stored["feature"]))
     except ZooError as failure:
         return Verdict(row.name, "synthetic", layout, ok=False, error=None, note=str(failure))
-    return Verdict(row.name, "synthetic", layout, ok=error < TOLERANCE, error=error, note=golden["source"])
+    return Verdict(row.name, "synthetic", layout, ok=error < TOLERANCE, error=error, note=stored["source"])
 
 
 def _real(row: EncoderSpec) -> Verdict:
     try:
         feature = create(row.name)(frames())
     except ZooError as failure:
-        return Verdict(row.name, "real", "", ok=False, error=None, note=str(failure))
+        return Verdict(row.name, "real", "unverified", ok=False, error=None, note=str(failure))
     finite = bool(torch.isfinite(feature).all())
     return Verdict(row.name, "real", "verified", ok=finite, error=None, note="" if finite else "not finite")

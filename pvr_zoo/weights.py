@@ -35,7 +35,7 @@ from pvr_zoo.checkpoint import check_looks, file_sha256
 from pvr_zoo.errors import WeightsError, WeightsUnavailable
 from pvr_zoo.specs import WeightsSource
 
-Progress = Callable[[int, int | None], None]  # bytes there, and of how many where the server says so
+Progress = Callable[[WeightsSource, int, int | None], None]  # bytes there, and of how many where the server says so
 
 _log = logging.getLogger("pvr_zoo")
 _ATTEMPTS = 3  # in a row that bring less than _GAIN bytes
@@ -104,11 +104,11 @@ def locate(source: WeightsSource, progress: Progress | None = None) -> tuple[Pat
 
 
 def unavailable(source: WeightsSource, reason: str) -> WeightsUnavailable:
-    """The error for weights that cannot be had now: what to fetch, its checksum, where to put it."""
+    """The error for a file that cannot be had now: what to fetch, its checksum, where to put it."""
     sha256 = f" with sha256 {source.sha256}" if source.sha256 else ""
     return WeightsUnavailable(
-        f"the weights {source.filename} are not on this machine: {reason}",
-        hint=f"Fetch {source.address}{sha256} and put it at {place(source)}, or pass weights=PATH.",
+        f"{source.filename} is not on this machine: {reason}",
+        hint=f"Fetch {source.address}{sha256} and put it at {place(source)}.",
     )
 
 
@@ -145,7 +145,7 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def _unseen(done: int, total: int | None) -> None:
+def _unseen(source: WeightsSource, done: int, total: int | None) -> None:
     pass
 
 
@@ -156,7 +156,7 @@ def _lock(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _log.info("another process fetches %s; waiting for it", path.stem)
+            _log.warning("another process fetches %s; waiting for it", path.stem)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -217,13 +217,13 @@ def _append(remote: _Remote, part: Path, timeout: float, progress: Progress) -> 
         length = answer.headers.get("Content-Length")
         total = None if length is None else start + int(length)
         _require_space(part.parent, 0 if length is None else int(length))
-        progress(start, total)
+        progress(remote.source, start, total)
         done = start
         with part.open("ab") as file:
             for block in _blocks(answer, timeout):
                 file.write(block)
                 done += len(block)
-                progress(done, total)
+                progress(remote.source, done, total)
             file.flush()
             os.fsync(file.fileno())
         if total is not None and done < total:
@@ -353,17 +353,21 @@ def _on_hub(source: WeightsSource) -> _Remote:
     The hub's client keeps nothing of a download that is cut off by the end of its process, so only asking is its part.
     """
     import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError
+    from huggingface_hub import errors
     from huggingface_hub.utils import build_hf_headers
 
     _check_name_resolves(source)
     try:
         address = huggingface_hub.hf_hub_url(source.hub, source.file, revision=source.revision)
         facts = huggingface_hub.get_hf_file_metadata(address)
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         page = f"{_hub_address()}/{source.hub}"
         raise unavailable(source, f"the hub asks for a login: accept the terms at {page}, set HF_TOKEN") from error
-    except (HfHubHTTPError, HFValidationError, OSError, _transport_error()) as error:
+    except errors.RepositoryNotFoundError as error:
+        raise unavailable(source, f"the hub has no {source.hub}, or it is private: set HF_TOKEN") from error
+    except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
+        raise unavailable(source, f"{source.hub} has no {source.file} at revision {source.revision}") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError, _transport_error()) as error:
         reason = str(error).strip().split("\n", 1)[0][:160]
         raise unavailable(source, f"the hub cannot be used ({reason})") from error
     commit, tag = facts.commit_hash or "", facts.etag or ""

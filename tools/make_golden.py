@@ -5,31 +5,16 @@
 The frames go through the published transform as Pillow and plain arithmetic do it, not through ours.
 """
 
-import importlib.util
 import json
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
 from PIL import Image
+from references import published_keys, reference
 
 import pvr_zoo
 from pvr_zoo import verify
 from pvr_zoo.specs import Transform
-from pvr_zoo.torchvision_guard import ensure_torchvision
-
-REFERENCES = Path(__file__).parents[1] / "tests" / "golden" / "zoo"
-
-
-def reference(builder: str) -> ModuleType:
-    """The module of the other side."""
-    path = REFERENCES / f"{builder.rpartition('.')[2]}.py"
-    found = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def images(transform: Transform) -> torch.Tensor:
@@ -48,7 +33,6 @@ def images(transform: Transform) -> torch.Tensor:
 
 def main() -> None:
     """Every row that has weights to load."""
-    ensure_torchvision()  # before transformers looks for it
     golden = {}
     for name in pvr_zoo.list_encoders():
         row = pvr_zoo.spec(name)
@@ -57,11 +41,10 @@ def main() -> None:
         other, shrunk = reference(row.builder), verify.small(row)
         shapes = other.shapes(shrunk)
         feature = other.feature(shrunk, verify.synthetic(shapes), images(shrunk.transform))
-        keys = REFERENCES / "keys" / f"{name}.txt"
         golden[name] = {
             "source": other.SOURCE,
-            "keys": keys.read_text().splitlines()[0].lstrip("# ") if keys.is_file() else "",
-            "shapes": {key: list(shape) for key, shape in shapes.items()},
+            "keys": published_keys(row)[0],
+            "shapes": {} if row.parts else {key: list(shape) for key, shape in shapes.items()},  # the parts have theirs
             "feature": [[round(v, 6) for v in vector] for vector in feature.flatten(1).tolist()],
         }
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(golden.items()))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mbrl_pvr import api
+from mbrl_pvr.cli.encoders import Json, Licence
 from mbrl_pvr.cli.output import say, say_json
 
 
@@ -27,7 +28,8 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    licence: Licence = None,
+    as_json: Json = False,
 ) -> None:
     """Store the features of your own pictures, or of a video's frames."""
     from mbrl_pvr.display import Display
@@ -44,6 +46,7 @@ def embed(
             batch_size=batch_size,
             device=device,
             dtype=dtype,
+            licence=licence,
             progress=display.progress,
         )
     count, *shape = embedding.features.shape

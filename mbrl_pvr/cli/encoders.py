@@ -3,19 +3,20 @@
 Lists read stored tables and import no torch.
 """
 
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mbrl_pvr import api
 from mbrl_pvr.cli.output import nothing_matches, say, say_json, table
+from mbrl_pvr.errors import ConfigError
 
-PLAIN_EVERY = 30.0  # seconds between lines where there is no terminal
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Pattern = Annotated[str, typer.Argument(help="Shell pattern, such as '*resnet*'.")]
-Licence = Annotated[str | None, typer.Option(help="permissive, non-commercial or other.")]
+Licence = Annotated[
+    str | None, typer.Option(help="permissive, non-commercial or other; encoders of another licence are refused.")
+]
 Truncate = Annotated[list[int] | None, typer.Option(help="Levels kept; give it again to concatenate.")]
 
 
@@ -32,7 +33,7 @@ def list_(
     group: Annotated[
         str | None, typer.Option(help="The study's property: language, sequential, diverse or vit.")
     ] = None,
-    licence: Licence = None,
+    licence: Annotated[str | None, typer.Option(help="permissive, non-commercial or other.")] = None,
     as_json: Json = False,
 ) -> None:
     """List encoders as the study does: objective, data, backbone; with size, feature and licence."""
@@ -67,13 +68,12 @@ def info(
     licence: Licence = None,
     as_json: Json = False,
 ) -> None:
-    """Say everything that is known about an encoder; with --licence, refuse it where its licence is another."""
+    """Say everything that is known about an encoder."""
     import pvr_zoo
     from pvr_zoo import catalogue
 
     spec = pvr_zoo.spec(name, truncate=truncate or None, feature=feature)
-    if licence is not None:
-        catalogue.require_licence(spec, licence)
+    catalogue.require_licence(spec, licence)
     facts = catalogue.card(spec)
     if as_json:
         say_json(facts)
@@ -95,15 +95,17 @@ def verify(pattern: Pattern = "*", as_json: Json = False) -> None:
         verdicts.append(verdict)
         if not as_json:
             error = "" if verdict.error is None else f"{verdict.error:.1e}"
-            mark = "ok" if verdict.ok else "FAILED"
-            say(f"{mark:6} {verdict.name:32} {verdict.weights:9} layout {verdict.layout:10} {error:8} {verdict.note}")
+            mark = {True: "ok", False: "FAILED", None: "unverified"}[verdict.ok]
+            say(f"{mark:10} {verdict.name:32} {verdict.weights:9} layout {verdict.layout:10} {error:8} {verdict.note}")
     if as_json:
         say_json(verdicts)
     if not verdicts:
         import pvr_zoo
 
+        if pattern.startswith("random:") or pvr_zoo.list_encoders(pattern):
+            raise ConfigError(f"{pattern!r} names random encoders alone, which have no weights to verify")
         nothing_matches(pattern, pvr_zoo.list_encoders())
-    raise typer.Exit(0 if all(verdict.ok for verdict in verdicts) else 3)
+    raise typer.Exit(3 if any(verdict.ok is False for verdict in verdicts) else 0)
 
 
 def profile(
@@ -115,9 +117,15 @@ def profile(
     dtype: Annotated[list[str] | None, typer.Option(help="[default: float32, bfloat16]")] = None,
     weights: Annotated[Path | None, typer.Option(help="A weights file; without one random weights are used.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    licence: Licence = None,
     as_json: Json = False,
 ) -> None:
     """Measure images a second, memory, FLOPs and bytes in replay on this device; weights do not matter for that."""
+    import pvr_zoo
+    from pvr_zoo import catalogue
+
+    for name in names:
+        catalogue.require_licence(pvr_zoo.spec(name), licence)
     from pvr_zoo import profile as measure
 
     rows = []
@@ -150,11 +158,14 @@ def download(
         Path | None,
         typer.Option("--to", metavar="DIR", help="A folder for another machine's MBRL_PVR_CACHE [default: the cache]."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    licence: Licence = None,
+    as_json: Json = False,
 ) -> None:
     """Fetch the weights of encoders, with their checksums compared; a download that was cut off goes on."""
-    with _Bars() as bars:
-        fetched = api.download_encoders(names or [], to, study=study, progress=bars.show)
+    from mbrl_pvr.downloads import Bars
+
+    with Bars() as bars:
+        fetched = api.download_encoders(names or [], to, study=study, licence=licence, progress=bars.show)
     if as_json:
         say_json(fetched)
         return
@@ -162,43 +173,3 @@ def download(
     say(table(rows, ("encoder", "size", "sha256", "file")))
     if to is not None:
         say(f"\nUse it: MBRL_PVR_CACHE={to.expanduser().absolute()} HF_HUB_OFFLINE=1")
-
-
-class _Bars:
-    """How far each download is, on standard error: bars in a terminal, a plain line now and then elsewhere."""
-
-    def __init__(self) -> None:
-        self._progress: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._printed = 0.0
-
-    def __enter__(self) -> "_Bars":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-
-    def show(self, name: str, done: int, total: int | None) -> None:
-        """`done` bytes of `total`, if known, are there."""
-        if self._progress is None:
-            self._progress = _bars()
-        if self._progress.console.is_terminal:
-            if name not in self._tasks:
-                self._tasks[name] = self._progress.add_task(name, total=total)
-            self._progress.update(self._tasks[name], completed=done, total=total)
-        elif time.monotonic() - self._printed >= PLAIN_EVERY or done == total:
-            self._printed = time.monotonic()
-            of = "" if total is None else f" of {total / 1e6:,.1f}"
-            self._progress.console.print(f"{name}: {done / 1e6:,.1f}{of} MB", soft_wrap=True, highlight=False)
-
-
-def _bars() -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), refresh_per_second=2)
-    if progress.console.is_terminal:
-        progress.start()
-    return progress

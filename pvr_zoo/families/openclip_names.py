@@ -27,10 +27,12 @@ def spec_of(name: str) -> EncoderSpec:
     arch, _, tag = name.removeprefix(PREFIX).partition("/")
     model = open_clip.get_model_config(arch)
     if model is None:
-        raise _unknown(name, arch, open_clip.list_models())
+        raise _unknown(f"open_clip has no architecture {arch!r}", arch, open_clip.list_models())
     trained = open_clip.get_pretrained_cfg(arch, tag)
     if not trained:
-        raise _unknown(name, tag, open_clip.list_pretrained_tags_by_model(arch))
+        raise _unknown(
+            f"open_clip has no weights {tag!r} for {arch}", tag, open_clip.list_pretrained_tags_by_model(arch)
+        )
     vision = model["vision_cfg"]
     if "timm_model_name" in vision:
         raise SpecError(f"the image tower of {name} is timm's", hint=f"Use timm:{vision['timm_model_name']}.")
@@ -63,10 +65,10 @@ def spec_of(name: str) -> EncoderSpec:
     return clip_vit(name, "", vision["patch_size"], shape, **fields)
 
 
-def _unknown(name: str, wanted: str, known: list[str]) -> UnknownEncoder:
+def _unknown(what: str, wanted: str, known: list[str]) -> UnknownEncoder:
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
-    guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return UnknownEncoder(f"open_clip has no {wanted!r} ({name}).{guess}", hint=f"Available: {', '.join(known)}.")
+    guess = f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return UnknownEncoder(what + guess, hint=f"Write {PREFIX}ARCH/TAG. There are: {', '.join(known)}.")
 
 
 def _transform(size: int, trained: dict[str, Any]) -> Transform:

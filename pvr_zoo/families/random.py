@@ -8,6 +8,7 @@ residual branch, DINOv2's layer scale), which would switch the branch off. Batch
 frames.
 """
 
+import re
 import zlib
 from typing import Any
 
@@ -22,7 +23,9 @@ from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.specs import EncoderSpec
 
 RECIPE = 1  # to be raised with every change of what is drawn: `identity` carries it into runs
-_EMBEDDINGS = ("cls_token", "pos_embed")
+# Class tokens and positions, as timm and transformers name them. CLIP's ResNets have positions in their last pooling
+# only, where the map says already what is where: these are drawn like products, as at the start of CLIP's training.
+_EMBEDDINGS = re.compile(r"(.*\.)?(cls_token|class_embedding|pos_embed|position_embeddings?(\.weight)?)")
 _EMBEDDING_STD = 0.5
 
 
@@ -51,10 +54,11 @@ def draw(key: str, shape: tuple[int, ...], seed: int, gain: float) -> Tensor | N
     """The tensor named `key`; None for batch counters."""
     if key.endswith("num_batches_tracked"):
         return None
-    if len(shape) < 2:
+    embedding = _EMBEDDINGS.fullmatch(key) is not None
+    if len(shape) < 2 and not embedding:
         return torch.zeros(shape) if key.endswith(("bias", "running_mean")) else torch.ones(shape)
     generator = np.random.default_rng(np.random.SeedSequence((seed, zlib.crc32(key.encode()))))
-    std = _EMBEDDING_STD if key in _EMBEDDINGS else (gain / int(np.prod(shape[1:]))) ** 0.5
+    std = _EMBEDDING_STD if embedding else (gain / int(np.prod(shape[1:]))) ** 0.5
     return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32) * np.float32(std))
 
 

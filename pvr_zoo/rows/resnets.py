@@ -195,9 +195,11 @@ def _groups(name: str, objective: str) -> Groups:
     return Groups(objective=objective, data=data, backbone="resnet", diverse="uber" in words)
 
 
+MOCO: dict[str, EncoderSpec] = {}
 for _variant in _MOCO:
     _name = f"moco_{_variant}"
     _file, _training = _FILES.get(_name, f"{_name}.pth"), ("module.encoder_k.", "module.queue")
-    register(pvr_resnet(_name, _file, _groups(_name, "instance discrimination"), "module.encoder_q.", _training))
+    _row = pvr_resnet(_name, _file, _groups(_name, "instance discrimination"), "module.encoder_q.", _training)
+    MOCO[_name] = register(_row)
 for _name in (name for name in _FILES if name.startswith("pvr_")):
     register(pvr_resnet(_name, _FILES[_name], _groups(_name, "classification"), "module."))

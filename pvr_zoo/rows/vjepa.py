@@ -16,10 +16,13 @@ VJEPA_GROUPS = Groups(
 )
 
 
-def vjepa2(
-    name: str, hub: str, *, width: int, depth: int, heads: int, hidden: int, size: int, licence: str
-) -> EncoderSpec:
-    """A row for an encoder of that width and depth, trained at that size."""
+# width, depth, heads, hidden width
+_SHAPES = {"l": (1024, 24, 16, 4096), "h": (1280, 32, 16, 5120), "g": (1408, 40, 22, 6144)}
+
+
+def vjepa2(name: str, letter: str, size: int, licence: str) -> EncoderSpec:
+    """A row for the encoder of that letter, trained at that size."""
+    width, depth, heads, hidden = _SHAPES[letter]
     return EncoderSpec(
         name=name,
         family="vjepa2",
@@ -36,51 +39,12 @@ def vjepa2(
         input_multiple=16,
         final_norm=True,
         options={"heads": heads, "hidden": hidden},
-        weights=WeightsSource(hub=hub),
+        weights=WeightsSource(hub=f"facebook/vjepa2-vit{letter}-fpc64-{size}"),
         layout=Layout(drop=("predictor.",)),
     )
 
 
-for _row in (
-    vjepa2(
-        "vjepa2_vitl",
-        "facebook/vjepa2-vitl-fpc64-256",
-        width=1024,
-        depth=24,
-        heads=16,
-        hidden=4096,
-        size=256,
-        licence="MIT",
-    ),
-    vjepa2(
-        "vjepa2_vith",
-        "facebook/vjepa2-vith-fpc64-256",
-        width=1280,
-        depth=32,
-        heads=16,
-        hidden=5120,
-        size=256,
-        licence="Apache-2.0",
-    ),
-    vjepa2(
-        "vjepa2_vitg",
-        "facebook/vjepa2-vitg-fpc64-256",
-        width=1408,
-        depth=40,
-        heads=22,
-        hidden=6144,
-        size=256,
-        licence="Apache-2.0",
-    ),
-    vjepa2(
-        "vjepa2_vitg384",
-        "facebook/vjepa2-vitg-fpc64-384",
-        width=1408,
-        depth=40,
-        heads=22,
-        hidden=6144,
-        size=384,
-        licence="Apache-2.0",
-    ),
-):
-    register(_row)
+register(vjepa2("vjepa2_vitl", "l", 256, "MIT"))
+register(vjepa2("vjepa2_vith", "h", 256, "Apache-2.0"))
+register(vjepa2("vjepa2_vitg", "g", 256, "Apache-2.0"))
+register(vjepa2("vjepa2_vitg384", "g", 384, "Apache-2.0"))

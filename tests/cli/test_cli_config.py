@@ -235,6 +235,7 @@ def test_what_means_nothing_may_stand_in_a_preset_or_file_or_be_turned_off(tmp_p
         (["random_steps=0"], ["random_steps=0", "agent.horizon=3"]),
         (["random_steps=12", "env.num=4"], ["random_steps=12", "env.num=4"]),
         (["encoder=random_resnet18", f"encoder.weights={__file__}"], ["random_resnet18", "encoder.weights"]),
+        (["encoder=moco_aug_uber_34", f"encoder.weights={__file__}"], ["2 files", "encoder.weights", "moco_aug_l3"]),
     ],
 )
 def test_impossible_combinations_name_both_values(overrides: list[str], words: list[str]) -> None:

@@ -1,6 +1,7 @@
 """`encoders download`: what a study names is fetched into a folder that a machine without a network can use."""
 
 import hashlib
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -12,13 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 
 import mbrl_pvr
 import pvr_zoo
-from mbrl_pvr import downloads
+from mbrl_pvr import build, downloads
 from mbrl_pvr.cli.main import main
+from mbrl_pvr.config import load_config
 from mbrl_pvr.errors import ConfigError, IntegrityError, Unavailable
-from pvr_zoo import registry
+from pvr_zoo import checkpoint, registry, weights
+from pvr_zoo.rows.fused import fuse
 from pvr_zoo.specs import WeightsSource
 
 DATA = Path(pvr_zoo.__file__).parent / "data"
@@ -92,7 +97,8 @@ def test_a_study_is_fetched_for_a_machine_without_a_network(
     told = {row["encoder"]: row for row in json.loads(captured.out)}
     size = (DATA / "embedded.safetensors").stat().st_size
     assert told["lab_good"]["bytes"] == size and told["lab_good"]["file"].startswith(str(folder))
-    assert f"lab_good: {size / 1e6:,.1f} of {size / 1e6:,.1f} MB" in captured.err
+    assert f"embedded.safetensors ({size / 1e6:,.1f} MB) to {folder}" in captured.err
+    assert f"embedded.safetensors: {size / 1e6:,.1f} of {size / 1e6:,.1f} MB" in captured.err
     assert {name: row["note"] for name, row in told.items() if row["file"] is None} == {
         "embedded": "part of the package",
         "random_resnet18": "drawn from a seed",
@@ -112,6 +118,25 @@ def test_a_study_is_fetched_for_a_machine_without_a_network(
     assert str(folder / "") in out and f"MBRL_PVR_CACHE={folder} HF_HUB_OFFLINE=1" in out
 
 
+def test_every_file_of_a_fused_encoder_is_fetched(rows: None, tmp_path: Path) -> None:
+    other = pvr_zoo.spec("lab_wrong")
+    assert other.weights is not None
+    other = replace(other, weights=replace(other.weights, sha256=checkpoint.file_sha256(DATA / "calibration.npz")))
+    pvr_zoo.register(fuse("lab_both", (pvr_zoo.spec("lab_good"), other)))
+    try:
+        fetched = mbrl_pvr.download_encoders(["lab_both"], tmp_path / "nodes")
+        assert [(f.encoder, f.file.name) for f in fetched if f.file is not None] == [
+            ("lab_both", "embedded.safetensors"),
+            ("lab_both", "calibration.npz"),
+        ]
+        with pytest.raises(IntegrityError, match=r"lab_pair: .* hashes to"):
+            pvr_zoo.register(fuse("lab_pair", (pvr_zoo.spec("lab_good"), pvr_zoo.spec("lab_wrong"))))
+            mbrl_pvr.download_encoders(["lab_pair"], tmp_path / "others")
+    finally:
+        registry.unregister("lab_both")
+        registry.unregister("lab_pair")
+
+
 def test_what_a_name_of_the_hub_is_looked_up_by_goes_along(
     rows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +154,42 @@ def test_what_a_name_of_the_hub_is_looked_up_by_goes_along(
     monkeypatch.setenv("MBRL_PVR_CACHE", str(tmp_path / "nodes"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert pvr_zoo.create("hf:lab/net").identity["name"] == "hf:lab/net"
+
+
+def test_a_run_and_embed_say_what_they_fetch_and_how_far_it_is(
+    rows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = pvr_zoo.spec("lab_good").weights
+    assert source is not None
+    size = f"{(DATA / 'embedded.safetensors').stat().st_size / 1e6:,.1f}"
+    config = load_config(["encoder=lab_good", "env=dmc/walker-walk"])
+
+    def told() -> list[str]:
+        encoder, _ = build.build_encoder(config, torch.device("cpu"))
+        assert encoder is not None and encoder.identity["name"] == "lab_good"
+        return capsys.readouterr().err.splitlines()
+
+    place = weights.place(source)
+    assert told() == [
+        f"fetching {source.url} ({size} MB) to {place}",
+        f"embedded.safetensors: {size} of {size} MB",
+    ]
+    assert told() == []  # it is there
+    monkeypatch.setenv("MBRL_PVR_CACHE", str(tmp_path / "other"))
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "pictures" / "a.png")
+    assert main(["embed", str(tmp_path / "pictures"), "--encoder", "lab_good", "--out", str(tmp_path / "o.npz")]) == 0
+    assert capsys.readouterr().err.startswith(f"fetching {source.url} ({size} MB) to {tmp_path / 'other'}")
+
+
+def test_a_terminal_has_a_bar_for_each_file(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    console = partial(Console, file=screen, force_terminal=True, width=200)
+    monkeypatch.setattr("rich.console.Console", lambda stderr: console())
+    with downloads.Bars() as bars:
+        mbrl_pvr.download_encoders(["lab_good"], progress=bars.show)
+    shown = screen.getvalue()
+    assert "fetching http://127.0.0.1" in shown and "━" in shown and "3.5/3.5 MB" in shown
 
 
 def test_one_that_fails_does_not_stop_the_others(rows: None, capsys: pytest.CaptureFixture[str]) -> None:

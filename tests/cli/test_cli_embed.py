@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ import pvr_zoo
 from mbrl_pvr import embedding
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
+from mbrl_pvr.features import Features
+from mbrl_pvr.settings import EncoderConfig
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -65,6 +68,18 @@ def test_pictures_of_different_sizes(folder: Path) -> None:
     wanted = [feature(noise(64, 64, 1)), feature(noise(40, 90)), feature(noise(130, 70, 2))]
     np.testing.assert_allclose(got.features, wanted, atol=1e-5)
     assert got.identity == pvr_zoo.create("embedded").identity
+
+
+@pytest.mark.parametrize("encoder", ["embedded", "random_resnet18"])
+def test_features_are_those_that_a_run_keeps(tmp_path: Path, encoder: str) -> None:
+    """To the bit: the same preprocessing, network and rounding."""
+    frames = np.stack([noise(256, 256, seed) for seed in range(4)])
+    for number, frame in enumerate(frames):
+        save(tmp_path / f"{number}.png", frame)
+    got = mbrl_pvr.embed(tmp_path, encoder, batch_size=4, dtype="float16")
+    run = Features(EncoderConfig(name=encoder), pvr_zoo.create(encoder), 256, proprio=None)
+    kept = run.view(SimpleNamespace(frame=frames)).feature
+    assert kept is not None and np.array_equal(got.features, kept)
 
 
 def test_the_command_writes_what_the_call_returns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,6 +275,12 @@ def test_an_interruption_leaves_what_was_there(folder: Path) -> None:
 def test_a_folder_that_cannot_be_written(folder: Path) -> None:
     with pytest.raises(StorageError):
         mbrl_pvr.embed(folder, "embedded", folder / "b.png" / "o.npz")
+
+
+def test_a_picture_too_small_to_be_meant_is_named(folder: Path) -> None:
+    save(folder / "sub" / "d.png", noise(5, 64))
+    with pytest.raises(pvr_zoo.FrameError, match=r"got frames of 5×64 \(sub/d\.png\)"):
+        mbrl_pvr.embed(folder, "embedded")
 
 
 def test_a_value_that_float16_cannot_hold_names_the_picture(folder: Path) -> None:

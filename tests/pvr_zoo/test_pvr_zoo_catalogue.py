@@ -1,17 +1,15 @@
 """Cards, groups, licences, costs and profiles."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from make_costs import cost
 
 import pvr_zoo
 from pvr_zoo import SpecError, catalogue, profile
-
-TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def test_cards_need_no_torch_and_are_json() -> None:
@@ -38,11 +36,7 @@ def test_every_card_is_filled(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50_in1k", "dinov2_vits14"])
 def test_stored_costs_are_counted_again(name: str) -> None:
-    found = importlib.util.spec_from_file_location("make_costs", TOOLS / "make_costs.py")
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    assert module.cost(pvr_zoo.spec(name)) == json.loads(catalogue.COSTS.read_text())[name]
+    assert cost(pvr_zoo.spec(name)) == json.loads(catalogue.COSTS.read_text())[name]
 
 
 def test_known_costs() -> None:

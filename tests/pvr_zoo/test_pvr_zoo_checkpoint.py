@@ -207,15 +207,20 @@ def test_files_that_hold_no_weights(tmp_path: Path, content: bytes, message: str
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
-def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
-    path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth")
-    state = {f"layer{i}.weight": torch.randn(20, 30) for i in range(10)}
+def written(folder: Path, kind: str, state: dict[str, torch.Tensor]) -> Path:
+    """A file of that format."""
+    path = folder / ("x.safetensors" if kind == "safetensors" else "x.pth")
     if kind == "safetensors":
         save_file(state, path)
     else:
         torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
+    path = written(tmp_path, kind, {f"layer{i}.weight": torch.randn(20, 30) for i in range(10)})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(WeightsError, match=r"damaged|whole torch file"):
@@ -226,12 +231,7 @@ def test_truncated_files(tmp_path: Path, kind: str, share: float) -> None:
 @pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
 def test_flipped_bytes_are_read_or_refused_in_one_line(tmp_path: Path, kind: str) -> None:
     """Formats without checksums may be read with other numbers; no other error than the zoo's own gets out."""
-    path = tmp_path / ("x.safetensors" if kind == "safetensors" else "x.pth")
-    state = {f"layer{i}.weight": torch.randn(3, 4) for i in range(4)}
-    if kind == "safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path, _use_new_zipfile_serialization=kind == "zip")
+    path = written(tmp_path, kind, {f"layer{i}.weight": torch.randn(3, 4) for i in range(4)})
     whole = path.read_bytes()
     noise = random.Random(4)
     refused = 0

@@ -1,13 +1,12 @@
 """CLIP's traps: the archives' form, activation, normalisation, names that both towers use, pools, ImageBind's end."""
 
-import importlib.util
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from references import reference
 from torch import Tensor, nn
 
 import pvr_zoo
@@ -16,15 +15,6 @@ from pvr_zoo.families.openclip_names import spec_of
 from pvr_zoo.network import bare, build
 from pvr_zoo.rows.transforms import HALF
 from pvr_zoo.specs import EncoderSpec
-
-
-def reference(family: str) -> ModuleType:
-    path = Path(__file__).parents[1] / "golden" / "zoo" / f"{family}.py"
-    found = importlib.util.spec_from_file_location(f"reference_{family}", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def load(spec: EncoderSpec, path: Path) -> pvr_zoo.Encoder:
@@ -59,7 +49,7 @@ def as_openai_saves(state: dict[str, Tensor], path: Path) -> Path:
 @pytest.mark.parametrize("name", ["clip_vitb32", "clip_rn50"])
 def test_openais_archives_load_through_the_real_path(name: str, tmp_path: Path) -> None:
     small = verify.small(pvr_zoo.spec(name))
-    other = reference(small.builder.rpartition(".")[2])
+    other = reference(small.builder)
     state = verify.synthetic(other.shapes(small))
     encoder = load(small, as_openai_saves(state, tmp_path / "archive.pt"))
     halved = {key: value.half().float() if value.ndim > 1 else value for key, value in state.items()}
@@ -172,9 +162,7 @@ def test_open_clips_names_pass_through(name: str, row: str, tmp_path: Path) -> N
             key: value.shape for key, value in bare(own).state_dict().items()
         }
     assert (passed.transform, passed.output, passed.widths) == (own.transform, own.output, own.widths)
-    path = saved(
-        verify.synthetic(reference(own.builder.rpartition(".")[2]).shapes(verify.small(own))), tmp_path / "x.pth"
-    )
+    path = saved(verify.synthetic(reference(own.builder).shapes(verify.small(own))), tmp_path / "x.pth")
     ours, theirs = (load(verify.small(spec), path)(verify.frames()) for spec in (own, passed))
     assert torch.equal(ours, theirs)
 

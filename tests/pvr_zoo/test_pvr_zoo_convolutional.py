@@ -1,6 +1,5 @@
 """What could silently go wrong with the convolutional encoders, beside the contract of test_pvr_zoo_published.py."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references import published_keys
 
 import pvr_zoo
 from pvr_zoo import checkpoint, verify
@@ -16,7 +16,6 @@ from pvr_zoo.network import bare, build
 from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.rows import taskonomy
 
-KEYS = Path(__file__).parents[1] / "golden" / "zoo" / "keys"
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 KINDS = ("vip_resnet50", "moco_aug_l3", "moco_aug_l4", "taskonomy_normal", "convnext_tiny_in1k")
@@ -192,7 +191,6 @@ def test_mcr_differs_from_its_example_in_the_input_alone() -> None:
 
 def test_r3m_lists_hold_the_language_heads() -> None:
     """Their names are what makes dropping them necessary."""
-    keys = (KEYS / "r3m_resnet50.txt").read_text().splitlines()[1:]
-    shapes = {key: json.loads(shape) for key, shape in (line.split(" ", 1) for line in keys)}
+    _, (shapes,) = published_keys(pvr_zoo.spec("r3m_resnet50"))
     assert shapes["module.lang_rew.pred.0.weight"] == [1024, 2 * 2048 + 768]
     assert not any(".fc." in key for key in shapes)

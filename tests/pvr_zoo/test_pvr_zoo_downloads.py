@@ -120,6 +120,10 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(401, X_Error_Code="GatedRepo", X_Error_Message="no access")
         elif self.path.startswith("/org/gone/"):
             self._refuse(404, X_Error_Code="RepoNotFound")
+        elif self.path.startswith("/org/empty/"):
+            self._refuse(404, X_Error_Code="EntryNotFound")
+        elif self.path.startswith("/org/broken/"):
+            self._refuse(400)
         else:
             cdn = self.server.address.replace("127.0.0.1", "localhost") + "/cdn" + self.path
             sha256 = "0" * 64 if self.path.startswith("/org/other/") else SHA256
@@ -181,7 +185,7 @@ def test_fetched_once_then_found(server: Server) -> None:
 def test_progress_is_told_and_nothing_stands_under_the_name_before_the_end(server: Server) -> None:
     told: list[tuple[int, int | None]] = []
 
-    def progress(done: int, total: int | None) -> None:
+    def progress(of: WeightsSource, done: int, total: int | None) -> None:
         assert not weights.place(source(server)).exists()
         told.append((done, total))
 
@@ -496,7 +500,13 @@ def test_the_hub_end_to_end(server: Server, tmp_path: Path) -> None:
         process.ask(hub="org/other")
         kind, message = process.answer()
         assert kind == "WeightsError" and f"expected is {'0' * 64}" in message
-        for name, wanted in (("gated", "accept the terms at"), ("gone", "the hub cannot be used")):
+        refusals = {
+            "gated": "accept the terms at",
+            "gone": "the hub has no org/gone, or it is private",
+            "empty": "org/empty has no model.safetensors at revision main",
+            "broken": "the hub cannot be used",
+        }
+        for name, wanted in refusals.items():
             process.ask(hub=f"org/{name}")
             kind, message = process.answer()
             assert kind == "WeightsUnavailable" and wanted in message and "huggingface.co" in message, message

@@ -11,6 +11,7 @@ import pvr_zoo
 from pvr_zoo import Encoder, WeightsError
 from pvr_zoo.checkpoint import load_strictly
 from pvr_zoo.families import vit
+from pvr_zoo.network import bare
 from pvr_zoo.pooling import pool_map, pool_tokens
 from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.torchvision_guard import ensure_torchvision
@@ -238,12 +239,36 @@ def test_strict_loading_names_the_first_keys(tmp_path: Path) -> None:
     full = {key: torch.ones(value.shape) for key, value in network.state_dict().items()}
     load_strictly(network, {key: value for key, value in full.items() if "num_batches" not in key}, "x")
     assert network[1].num_batches_tracked == 0
-    with pytest.raises(WeightsError, match=r"1 keys missing \(first: 0.bias\), 1 keys extra \(first: 9.bias\)"):
+    with pytest.raises(WeightsError, match=r"1 key missing \(first: 0.bias\), 1 key extra \(first: 9.bias\)"):
         load_strictly(network, {"9.bias" if key == "0.bias" else key: value for key, value in full.items()}, "x")
     with pytest.raises(WeightsError, match=r"0.bias has shape \(4,\), expected is \(3,\)"):
         load_strictly(network, full | {"0.bias": torch.ones(4)}, "x")
     with pytest.raises(WeightsError, match=r"0\.bias holds NaN"):
         load_strictly(network, full | {"0.bias": torch.tensor([0.0, float("nan"), 1])}, "x")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("vits16_in1k", "100 keys missing .* 150 keys extra"),
+        ("resnet34_in1k", "96 keys extra"),
+        ("missing", "1 key missing"),
+        ("extra", "1 key extra"),
+        ("NaN", "conv1.weight holds NaN"),
+        ("shape", r"conv1.weight has shape \(1,\), expected is \(64, 3, 7, 7\)"),
+    ],
+)
+def test_files_that_do_not_fit_are_named_with_what_is_wrong(given: str, words: str, tmp_path: Path) -> None:
+    row = pvr_zoo.spec("resnet18_in1k" if given in ("missing", "extra", "NaN", "shape") else given)
+    state = {key: torch.ones(value.shape) for key, value in bare(row).state_dict().items()}
+    if given == "missing":
+        del state["conv1.weight"]
+    changes = {"extra": {"more": torch.ones(1)}, "shape": {"conv1.weight": torch.ones(1)}}
+    changes["NaN"] = {"conv1.weight": torch.full((64, 3, 7, 7), torch.nan)}
+    torch.save(state | changes.get(given, {}), tmp_path / "given.pth")
+    with pytest.raises(WeightsError, match=rf"resnet18_in1k.*{words}.*\(.*given\.pth\)\n\w+") as caught:
+        pvr_zoo.create("resnet18_in1k", weights=tmp_path / "given.pth")
+    assert caught.value.exit_code == 3
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """`hf:ORG/NAME`: folders that transformers writes, in the cache, against transformers' own forward pass."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from references import reference
 from safetensors.torch import load_file, save_file
 
 import pvr_zoo
@@ -23,12 +23,7 @@ KINDS = (
 
 @pytest.fixture(scope="module")
 def other() -> ModuleType:
-    path = Path(__file__).parents[1] / "golden" / "zoo" / "hf_model.py"
-    found = importlib.util.spec_from_file_location("reference_hf_model", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return reference("hf_model")
 
 
 @pytest.fixture

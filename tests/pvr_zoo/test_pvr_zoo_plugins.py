@@ -109,6 +109,12 @@ def test_random_is_the_control_of_any_row(frames: torch.Tensor) -> None:
         pvr_zoo.create("random:resnet18_in1k", weights="net.pth")
 
 
+@pytest.mark.parametrize("name", ["random:random_resnet18", "random:random:resnet18_in1k"])
+def test_what_is_random_has_no_control(name: str) -> None:
+    with pytest.raises(SpecError, match="is random already"):
+        pvr_zoo.spec(name)
+
+
 def test_random_of_a_file_carries_no_path() -> None:
     path = Path(pvr_zoo.__file__).parent / "data" / "embedded.safetensors"
     assert pvr_zoo.spec(f"random:{path}").name == f"random:{pvr_zoo.spec(path).name}"

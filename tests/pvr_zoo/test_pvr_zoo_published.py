@@ -4,43 +4,31 @@ For each family, tests/golden/zoo/<family>.py gives SOURCE (what the other side 
 the published file, heads that are dropped included) and `feature(spec, state, images)`.
 """
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from references import published_keys, reference
 
 import pvr_zoo
 from pvr_zoo import checkpoint, verify
-from pvr_zoo.network import bare
-from pvr_zoo.torchvision_guard import ensure_torchvision
+from pvr_zoo.families import fused
+from pvr_zoo.network import bare, convert
+from pvr_zoo.specs import EncoderSpec
 
-ensure_torchvision()  # before transformers looks for it
-
-REFERENCES = Path(__file__).parents[1] / "golden" / "zoo"
-KEYS = REFERENCES / "keys"  # of the full-size published file: lines "key shape", the first one says where they are from
 TRAINED = [name for name in pvr_zoo.list_encoders() if pvr_zoo.spec(name).seed is None]
 
 
-def kind(name: str) -> str:
+def kind(row: EncoderSpec) -> str:
     """What decides which code a row runs through; rows that share it differ in their weights alone."""
-    row = pvr_zoo.spec(name)
-    return repr((row.builder, row.architecture, row.options, row.layout, row.transform, row.features, row.positions))
+    parts = [kind(part) for part in row.parts]
+    own = (row.builder, row.architecture, row.options, row.layout, row.transform, row.features, row.positions)
+    return repr((own, parts))
 
 
-FIRST = {kind(name): name for name in reversed(TRAINED)}
+FIRST = {kind(pvr_zoo.spec(name)): name for name in reversed(TRAINED)}
 NAMES = [pytest.param(n, marks=[] if n in FIRST.values() else pytest.mark.slow) for n in TRAINED]  # twins are slow
-
-
-def reference(builder: str) -> ModuleType:
-    path = REFERENCES / f"{builder.rpartition('.')[2]}.py"
-    found = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,13 +39,11 @@ def test_features_equal_an_independent_implementation(name: str, tmp_path: Path)
     shrunk = verify.small(row)
     state = verify.synthetic(other.shapes(shrunk))
     requests = [{"feature": kind} for kind in shrunk.offered] + [{"truncate": 1}] * (shrunk.depth > 1)
-    torch.save(verify.published(state, row.layout), tmp_path / "published.pth")
-    read, _ = checkpoint.read(tmp_path / "published.pth")
     for request in requests:
         spec = shrunk.request(**request)
         if spec.feature == "keypoints":
             continue  # our own reading of a map that "patches" has checked
-        encoder = pvr_zoo.Encoder(spec, verify.build(spec, checkpoint.unwrap(read, row.layout, tmp_path)), {})
+        encoder = verify.load(spec, state, tmp_path)
         images = encoder.preprocess(verify.frames())
         feature = encoder(verify.frames())
         wanted = other.feature(spec, state, images)
@@ -73,7 +59,10 @@ def test_features_equal_an_independent_implementation(name: str, tmp_path: Path)
 def test_a_file_of_another_layout_is_refused(name: str, tmp_path: Path) -> None:
     row = pvr_zoo.spec(name)
     state = verify.synthetic(reference(row.builder).shapes(verify.small(row)))
-    idle = (*row.layout.drop, "num_batches_tracked")  # what may be absent
+    idle = (
+        "num_batches_tracked",
+        *(mark for part in row.parts or (row,) for mark in part.layout.drop),
+    )  # may be absent
     kept = [key for key in state if not any(mark in key for mark in idle)]
     wrong = {
         "missing": {key: value for key, value in state.items() if key != kept[-1]},
@@ -89,19 +78,16 @@ def test_a_file_of_another_layout_is_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_full_size_network_takes_the_published_keys(name: str, tmp_path: Path) -> None:
     """The stored list of the published file's keys and shapes, wrapped and dropped as the row says, fits exactly."""
-    listing = KEYS / f"{name}.txt"
-    if not listing.is_file():
-        golden = json.loads(verify.GOLDEN.read_text())
-        assert golden[name]["keys"] == "", f"{name} claims a list of keys that is not there"
-        pytest.skip(f"layout unverified: no list of the published keys of {name} is at hand")
-    _, *lines = listing.read_text().splitlines()
-    state = {
-        key: torch.empty(json.loads(shape), device="meta") for key, shape in (line.split(" ", 1) for line in lines)
-    }
     row = pvr_zoo.spec(name)
-    kept = checkpoint.unwrap(verify.published(state, row.layout), row.layout, tmp_path)
-    convert = getattr(verify.family(row), "convert", None)
-    fitted = kept if convert is None else convert(kept, row)
+    origin, files = published_keys(row)
+    assert json.loads(verify.GOLDEN.read_text())[name]["keys"] == origin, "run tools/make_golden.py"
+    if not files:
+        pytest.skip(f"layout unverified: no list of the published keys of {name} is at hand")
+    states = {}
+    for part, shapes in zip(row.parts or (row,), files, strict=True):
+        state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+        states[part.name] = checkpoint.unwrap(verify.published(state, part.layout), part.layout, tmp_path)
+    fitted = convert(fused.join(states) if row.parts else states[name], row)
     expected = {key: value.shape for key, value in bare(row).state_dict().items()}
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
     assert {key: value.shape for key, value in fitted.items()} | {k: torch.Size() for k in counters} == expected

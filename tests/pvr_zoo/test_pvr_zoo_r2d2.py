@@ -3,8 +3,6 @@
 The photographs and the real file are used in place; nothing of theirs is stored.
 """
 
-import importlib.util
-import json
 import math
 from pathlib import Path
 
@@ -12,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from references import published_keys, reference
 
 import pvr_zoo
 from pvr_zoo import checkpoint, network
 from pvr_zoo.families import r2d2
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "zoo"
 RADIUS = 3  # pixels within which a keypoint counts as found again
 
 
@@ -102,12 +100,9 @@ def test_the_real_file_is_the_published_one_and_gives_the_reference_feature(real
     file = real_weights / "r2d2_WASF_N16.pt"
     encoder = pvr_zoo.create("r2d2", weights=file, input_size=128)
     assert encoder.identity["weights_sha256"] == pvr_zoo.spec("r2d2").weights.sha256
-    found = importlib.util.spec_from_file_location("reference_r2d2", GOLDEN / "r2d2.py")
-    other = importlib.util.module_from_spec(found)
-    found.loader.exec_module(other)
     frames = photographs()[:, :128, :128]
     feature = encoder(frames)
-    wanted = other.feature(encoder.spec, checkpoint.read(file)[0]["state_dict"], encoder.preprocess(frames))
+    wanted = reference("r2d2").feature(encoder.spec, checkpoint.read(file)[0]["state_dict"], encoder.preprocess(frames))
     assert feature.shape == (2, 1024)
     assert torch.allclose(feature, wanted, atol=1e-5)
     assert torch.equal(encoder(frames), feature)
@@ -177,8 +172,8 @@ def test_every_convolution_gives_a_full_resolution_map(depth: int, real_weights:
 def test_files_of_its_relatives_are_refused(tmp_path: Path) -> None:
     """By shape (N8_big) or by name (the Fast variant, whose pooling moves the numbers)."""
     row = pvr_zoo.spec("r2d2")
-    lines = (GOLDEN / "keys" / "r2d2_wasf_n8_big.txt").read_text().splitlines()[1:]
-    big = {key: torch.zeros(json.loads(shape)) for key, shape in (line.split(" ", 1) for line in lines)}
+    _, (shapes,) = published_keys(pvr_zoo.spec("r2d2_wasf_n8_big"))
+    big = {key: torch.zeros(shape) for key, shape in shapes.items()}
     fast = {key.replace("ops.9.", "ops.10."): value for key, value in big.items()}
     for state, words in ((big, "shape"), (fast, "missing")):
         torch.save({"state_dict": state}, tmp_path / "other.pt")

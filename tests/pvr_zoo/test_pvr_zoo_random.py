@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from references import reference
 
 import pvr_zoo
+from pvr_zoo import verify
 from pvr_zoo.families import calibration, random
 from pvr_zoo.preprocess import Preprocess
 
@@ -45,6 +47,52 @@ def test_features_differ_between_frames_at_every_depth(name: str) -> None:
         small = (features[0] - features[4]).norm() / size
         assert 0.05 < spread < 1.5, (depth, spread)
         assert small > 0.005, (depth, small)
+
+
+TRAINED = [row for row in map(pvr_zoo.spec, pvr_zoo.list_encoders()) if row.seed is None]
+FAMILIES = {row.builder: row.name for row in reversed(TRAINED)}  # one row each
+HF = ("vit", "dinov2", "dinov2_registers", "clip", "clip_vision", "siglip_vision", "ijepa", "vjepa2")
+LEARNT = [FAMILIES[f"pvr_zoo.families.{kind}"] for kind in ("vit", "clip_vit", "imagebind", "radio", "theia")]
+
+
+def small_control(name: str, cache: Path) -> pvr_zoo.EncoderSpec:
+    """The control of a row at the size of verify.py, or of a small repository of the hub that is in the cache."""
+    if name not in HF:
+        return replace(verify.small(pvr_zoo.spec(name)), seed=0)
+    folder = cache / f"us--{name}"
+    folder.mkdir(parents=True)
+    reference("hf_model").write(name, folder)
+    return pvr_zoo.spec(f"random:hf:us/{name}")
+
+
+def features_of(spec: pvr_zoo.EncoderSpec, frames: torch.Tensor) -> torch.Tensor:
+    return pvr_zoo.Encoder(spec, random.build(spec), {})(frames)
+
+
+def spread(features: torch.Tensor, over: int) -> float:
+    """Mean distance from the mean over that dimension, relative to the features' size."""
+    away = (features - features.mean(over, keepdim=True)).norm(dim=-1).mean()
+    return float(away / features.norm(dim=-1).mean())
+
+
+@pytest.mark.parametrize("name", [*FAMILIES.values(), *HF])
+def test_controls_of_every_family_see_frames_and_places_at_every_depth(name: str, tmp_path: Path) -> None:
+    control = small_control(name, tmp_path / "cache")
+    for depth in range(1, control.depth + 1):
+        offered = control.request(truncate=depth).offered
+        for kind in offered:
+            features = features_of(control.request(truncate=depth, feature=kind), scenes()[:4])
+            assert spread(features, 0) > 0.1, (depth, kind)
+            if kind == "patches":
+                assert spread(features, 1) > 0.2, depth
+
+
+@pytest.mark.parametrize("name", [*LEARNT, *(kind for kind in HF if kind != "vjepa2")])
+def test_learnt_positions_tell_the_places_of_a_white_picture_apart(name: str, tmp_path: Path) -> None:
+    """Whatever the library calls its tokens and positions, they are drawn as such."""
+    control = small_control(name, tmp_path / "cache").request(truncate=1, feature="patches", norm="none")
+    white = torch.full((1, 64, 64, 3), 255, dtype=torch.uint8)
+    assert spread(features_of(control, white), 1) > 0.15
 
 
 def test_no_residual_branch_is_switched_off() -> None:

@@ -1,6 +1,5 @@
 """Theia: the traps of its layout and of its value range."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references import reference
 
 import pvr_zoo
 from pvr_zoo import verify
@@ -23,13 +23,7 @@ def small() -> pvr_zoo.EncoderSpec:
 
 @pytest.fixture
 def other() -> ModuleType:
-    found = importlib.util.spec_from_file_location(
-        "reference_theia", Path(__file__).parents[1] / "golden" / "zoo" / "theia.py"
-    )
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return reference("theia")
 
 
 def test_pixels_are_divided_once() -> None:

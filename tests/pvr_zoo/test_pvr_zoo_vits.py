@@ -1,16 +1,15 @@
 """Vision transformers: what goes wrong without a message, the layouts in which a network is published, timm:NAME."""
 
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from references import reference
 from torch import Tensor
 
 import pvr_zoo
@@ -21,17 +20,6 @@ from pvr_zoo.passthrough import spec_of
 from pvr_zoo.preprocess import Preprocess
 from pvr_zoo.specs import EncoderSpec
 from pvr_zoo.torchvision_guard import ensure_torchvision
-
-REFERENCES = Path(__file__).parents[1] / "golden" / "zoo"
-
-
-def reference(spec: EncoderSpec) -> ModuleType:
-    path = REFERENCES / f"{spec.builder.rpartition('.')[2]}.py"
-    found = importlib.util.spec_from_file_location(f"reference_{path.stem}", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 def features(spec: EncoderSpec, state: Mapping[str, Tensor]) -> Tensor:
@@ -56,7 +44,7 @@ TRAPS = [
 @pytest.mark.parametrize(("name", "trap"), TRAPS, ids=lambda value: str(value))
 def test_a_wrong_head_count_activation_or_position_rule_shows(name: str, trap: dict[str, Any]) -> None:
     spec = verify.small(pvr_zoo.spec(name))
-    other = reference(spec)
+    other = reference(spec.builder)
     state = verify.synthetic(other.shapes(spec))
     wanted = other.feature(spec, state, Preprocess(spec.transform)(verify.frames()))
     wrong = replace(spec, **(trap | {"options": spec.options | trap.get("options", {})}))
@@ -77,7 +65,7 @@ def test_norms_divide_by_the_published_epsilon() -> None:
 def test_ijepa_reads_the_target_encoder(tmp_path: Path) -> None:
     """Files hold both encoders, the predictor and the optimiser's state."""
     spec = verify.small(pvr_zoo.spec("ijepa_vith14"))
-    target = verify.synthetic(reference(spec).shapes(spec))
+    target = verify.synthetic(reference(spec.builder).shapes(spec))
     context = {key: value + 1 for key, value in target.items()}
     file = {
         "encoder": context,
@@ -95,7 +83,7 @@ def test_ijepa_reads_the_target_encoder(tmp_path: Path) -> None:
 def test_spa_and_vc1_files_hold_pretraining_parts_that_are_dropped_by_name() -> None:
     for name in ("spa_vitb16", "vc1_vitb"):
         spec = verify.small(pvr_zoo.spec(name))
-        state = verify.synthetic(reference(spec).shapes(spec))
+        state = verify.synthetic(reference(spec.builder).shapes(spec))
         prefix = spec.layout.prefix[0] if spec.layout.prefix else ""
         with pytest.raises(WeightsError, match="extra"):
             features(spec, state | {f"{prefix}adapter.weight": torch.zeros(1)})
@@ -104,7 +92,7 @@ def test_spa_and_vc1_files_hold_pretraining_parts_that_are_dropped_by_name() -> 
 def test_dinov2_with_registers_in_timms_layout_is_the_same_network() -> None:
     """timm adds the class token's position to the token and drops it from the table."""
     spec = verify.small(pvr_zoo.spec("dinov2_vits14_reg"))
-    state = verify.synthetic(reference(spec).shapes(spec))
+    state = verify.synthetic(reference(spec.builder).shapes(spec))
     timms = vit.convert({key: value for key, value in state.items() if key != "mask_token"}, spec)
     assert {"reg_token", "cls_token"} <= timms.keys() and "register_tokens" not in timms
     assert torch.equal(features(spec, timms), features(spec, state))
@@ -127,7 +115,7 @@ def metas(state: Mapping[str, Tensor], bias: float) -> dict[str, Tensor]:
 
 def test_dinov3_reads_metas_own_files() -> None:
     spec = verify.small(pvr_zoo.spec("dinov3_vits16"))
-    state = verify.synthetic(reference(spec).shapes(spec))
+    state = verify.synthetic(reference(spec.builder).shapes(spec))
     assert torch.equal(features(spec, metas(state, bias=0.0)), features(spec, state))
     with pytest.raises(WeightsError, match=r"attn\.qkv\.bias"):
         features(spec, metas(state, bias=0.1))
@@ -135,7 +123,7 @@ def test_dinov3_reads_metas_own_files() -> None:
 
 def test_registers_are_neither_patches_nor_in_their_mean() -> None:
     spec = verify.small(pvr_zoo.spec("dinov2_vits14_reg"))
-    state = verify.synthetic(reference(spec).shapes(spec))
+    state = verify.synthetic(reference(spec.builder).shapes(spec))
     patches = features(spec.request(feature="patches"), state)
     assert patches.shape[1] == 16
     torch.testing.assert_close(features(spec.request(feature="mean"), state), patches.mean(1))

@@ -1,0 +1,104 @@
+"""`encoders verify`, and licences, as the command line has them."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pvr_zoo
+from mbrl_pvr.cli.main import main
+from pvr_zoo import registry, weights
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pvr_zoo.EncoderSpec]:
+    """A row that is not the zoo's own, and a cache of its own."""
+    monkeypatch.setenv("MBRL_PVR_CACHE", str(tmp_path / "cache"))
+    yield pvr_zoo.register(replace(pvr_zoo.spec("resnet18_in1k"), name="lab_resnet"))
+    registry.unregister("lab_resnet")
+
+
+def verdicts(capsys: pytest.CaptureFixture[str], pattern: str, status: int = 0) -> list[dict]:
+    assert main(["encoders", "verify", pattern, "--json"]) == status
+    return json.loads(capsys.readouterr().out)
+
+
+def test_rows_that_nothing_is_stored_for_are_unverified_and_no_failure(
+    plugin: pvr_zoo.EncoderSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("resnet18_in1k", "lab_resnet", "timm:resnet18.tv_in1k")
+    ((own,), (lab,), (timm,)) = (verdicts(capsys, name) for name in names)
+    assert (own["ok"], own["layout"]) == (True, "verified")
+    for row in (lab, timm):
+        assert (row["ok"], row["weights"], row["layout"]) == (None, "synthetic", "unverified")
+    assert main(["encoders", "verify", "lab_resnet"]) == 0
+    assert capsys.readouterr().out.startswith("unverified lab_resnet")
+
+
+def test_a_damaged_file_of_such_a_row_fails(plugin: pvr_zoo.EncoderSpec, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plugin.weights is not None
+    path = weights.place(plugin.weights)
+    path.parent.mkdir(parents=True)
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
+    synthetic, real = verdicts(capsys, "lab_resnet", status=3)
+    assert (synthetic["ok"], real["ok"], real["weights"]) == (None, False, "real")
+    assert "hashes to" in real["note"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("random_resnet*", "random encoders alone"),
+        ("random:resnet18_in1k", "random encoders alone"),
+        ("resnt*", "nothing matches"),
+        ("timm:resnet999", "timm has no 'resnet999'"),
+    ],
+)
+def test_what_cannot_be_verified_is_said(pattern: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "verify", pattern]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "encoders info NAME",
+        "encoders download NAME",
+        "encoders download embedded NAME",
+        "encoders profile NAME --batch 1",
+        "embed pictures --encoder NAME --out x.npz",
+    ],
+)
+def test_other_licences_are_refused_before_anything_is_fetched(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MBRL_PVR_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save("pictures/a.png")
+    for name, licence, words in (
+        ("mae_vitb16", "permissive", "mae_vitb16 is CC-BY-NC-4.0, which is not permissive but non-commercial"),
+        ("embedded", "non-commercial", "embedded is MIT, which is not non-commercial but permissive"),
+        ("embedded", "free", "there is no licence 'free'"),
+    ):
+        assert main([*command.replace("NAME", name).split(), "--licence", licence]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "x.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["encoders download NAME", "encoders profile NAME --batch 1 --dtype float32", "embed . --encoder NAME --out x.npz"],
+)
+def test_the_licence_asked_for_passes(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save("a.png")
+    assert main([*command.replace("NAME", "embedded").split(), "--licence", "permissive"]) == 0
+    assert "embedded" in capsys.readouterr().out
