@@ -57,8 +57,12 @@ class Encoder(nn.Module):
 
         Raises FrameError for other frames and WeightsError where the network's output is not what the spec declares.
         """
+        return self.features(self.images(frames))
+
+    def features(self, images: Tensor) -> Tensor:
+        """float32 (N, *spec.feature_shape) of what `images` gives; raises WeightsError as above."""
         with torch.set_grad_enabled(self._trainable and torch.is_grad_enabled()):
-            features: Tensor = self.network(self.images(frames)).float()
+            features: Tensor = self.network(images).float()
         seen, declared = tuple(features.shape[1:]), self.spec.feature_shape
         if seen != declared:
             raise WeightsError(f"{self.spec.name} gives features of shape {seen}, its spec declares {declared}")
