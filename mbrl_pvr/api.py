@@ -221,12 +221,14 @@ def embed(
     input_size: int | None = None,
     batch_size: int = 32,
     device: str = "auto",
+    precision: str = "float32",
     dtype: str = "float32",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> "Embedding":
     """Features of the pictures in a folder, of one picture, or of a video's frames, by any encoder of the zoo.
 
-    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory.
+    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory. `precision` is
+    float32, bfloat16 or auto, in which the encoder computes; `dtype` is float32 or float16, in which features are kept.
     """
     from mbrl_pvr import embedding
     from mbrl_pvr.errors import ConfigError
@@ -238,10 +240,9 @@ def embed(
     if path is not None and path.suffix != ".npz":
         raise ConfigError("the file to write must end in .npz", str(path))
     found = embedding.find(Path(source).expanduser())
-    used = embedding.create(
-        encoder, truncate=truncate, feature=feature, weights=weights, input_size=input_size, device=device
-    )
-    return embedding.embed(found, used, path, batch_size=batch_size, dtype=dtype, progress=progress)
+    request = {"truncate": truncate, "feature": feature, "weights": weights, "input_size": input_size}
+    used, chosen = embedding.create(encoder, device=device, precision=precision, batch=batch_size, **request)
+    return embedding.embed(found, used, path, batch_size=batch_size, dtype=dtype, error=chosen.error, progress=progress)
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

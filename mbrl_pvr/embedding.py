@@ -1,8 +1,9 @@
 """Features of a user's own pictures or of a video's frames, for any analysis outside reinforcement learning.
 
 The file is an .npz of `features` (N, *feature shape), `names` of the pictures relative to their folder or `times` of
-the frames in seconds, and `identity`, the encoder's as JSON. Pictures are read one by one and each goes through the
-encoder's own transform, so they may differ in size; of the features no more than a batch is in memory.
+the frames in seconds, `identity`, the encoder's as JSON, and `error`, where it did not compute in float32. Pictures are
+read one by one and each goes through the encoder's own transform, so they may differ in size; of the features no more
+than a batch is in memory.
 """
 
 import json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from pvr_zoo import Encoder
+    from pvr_zoo.fast import Precision
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".gif")
@@ -42,12 +44,16 @@ Progress = Callable[[int, int], None]  # how many are done, and of how many
 
 @dataclass(frozen=True)
 class Embedding:
-    """Features with what they are features of. `names` are those of pictures, `times` (N,) those of frames, or None."""
+    """Features with what they are features of. `names` are those of pictures, `times` (N,) those of frames, or None.
+
+    `error` is `pvr_zoo.fast.Precision.error`: 0 in float32.
+    """
 
     features: np.ndarray  # (N, *feature shape) float32 or float16
     identity: dict[str, Any]
     names: list[str] | None
     times: np.ndarray | None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -169,12 +175,25 @@ def _count(path: Path) -> int:
         return 0
 
 
-def create(name: str | Path, *, device: str, **used: Any) -> "Encoder":
-    """The encoder on `device`: auto, cpu, cuda or cuda:N. Raises as `pvr_zoo.create` does, and Unavailable."""
+def create(name: str | Path, *, device: str, precision: str, batch: int, **used: Any) -> "tuple[Encoder, Precision]":
+    """The encoder on `device` (auto, cpu, cuda or cuda:N) and what it computes in, found with `batch` frames for auto.
+
+    Raises as `pvr_zoo.create` does, and Unavailable.
+    """
     import pvr_zoo
 
     asked = {key: used[key] for key in ("truncate", "feature", "input_size")}
     pvr_zoo.spec(name, **asked)  # a mistake is told before torch is imported
+    from pvr_zoo import fast
+
+    if precision not in fast.PRECISIONS:
+        raise ConfigError(f"precision={precision!r} is not one of {', '.join(fast.PRECISIONS)}")
+    device = pick_device(device)
+    return fast.choose(pvr_zoo.create(name, **used).to(device), precision, batch)
+
+
+def pick_device(device: str) -> str:
+    """`auto`, cpu, cuda or cuda:N as torch names it; raises ConfigError, and Unavailable where it is not there."""
     import torch
 
     found = torch.cuda.is_available()
@@ -182,13 +201,20 @@ def create(name: str | Path, *, device: str, **used: Any) -> "Encoder":
         raise ConfigError(f"device={device!r} is not one of auto, cpu, cuda, cuda:N")
     if device.startswith("cuda") and (not found or int(device[5:] or 0) >= torch.cuda.device_count()):
         raise Unavailable(f"device={device}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return pvr_zoo.create(name, **used).to(("cuda" if found else "cpu") if device == "auto" else device)
+    return ("cuda" if found else "cpu") if device == "auto" else device
 
 
 def embed(
-    source: Source, encoder: "Encoder", out: Path | None, *, batch_size: int, dtype: str, progress: Progress
+    source: Source,
+    encoder: "Encoder",
+    out: Path | None,
+    *,
+    batch_size: int,
+    dtype: str,
+    progress: Progress,
+    error: float = 0.0,
 ) -> Embedding:
-    """Features of every picture: in memory, or written to `out`, whole or not at all.
+    """Features of every picture: in memory, or written to `out`, whole or not at all; `error` is kept beside them.
 
     They gather in a file without a name beside `out`, so the disk needs twice their size. Raises IntegrityError for an
     unreadable picture and for a feature that `dtype` cannot hold, and StorageError.
@@ -197,7 +223,7 @@ def embed(
     rows = _rows(source, encoder, keys, batch_size, dtype, progress)
     if out is None:
         features = np.concatenate(list(rows))
-        return Embedding(features, encoder.identity, **_about(source, keys))
+        return Embedding(features, encoder.identity, **_about(source, keys), error=error)
     shape = encoder.spec.feature_shape
     storage.make_folders(out.parent)
     needed = 2 * source.total * int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -207,6 +233,8 @@ def embed(
             storage.write_all(spill.fileno(), features.data.cast("B"), out, features.nbytes)
         about = {key: np.array(value) for key, value in _about(source, keys).items() if value is not None}
         about["identity"] = np.array(json.dumps(encoder.identity))
+        if error:
+            about["error"] = np.array(error)
         _write(out, about, spill, (len(keys), *shape), dtype)
     return load(out)
 
@@ -233,8 +261,7 @@ def _batches(
     """Names or times, and the network's inputs (N, 3, S, S): of the pictures themselves one at a time is held."""
     import torch
 
-    device = next(encoder.parameters()).device
-    inputs = ((key, encoder.preprocess(torch.from_numpy(picture)[None].to(device))) for key, picture in items)
+    inputs = ((key, encoder.images(torch.from_numpy(picture)[None].to(encoder.device))) for key, picture in items)
     while batch := list(islice(inputs, size)):
         yield [key for key, _ in batch], torch.cat([pixels for _, pixels in batch])
 
@@ -244,11 +271,10 @@ def _features(encoder: "Encoder", inputs: "torch.Tensor", keys: list[str | float
 
     try:
         with torch.inference_mode():
-            features = encoder.network(inputs).float().cpu().numpy()
+            features = encoder.features(inputs).cpu().numpy()
     except torch.OutOfMemoryError as error:
         what = f"the device has no memory for {len(inputs)} pictures at once"
         raise Unavailable(what, hint="Take a smaller batch size") from error
-    assert features.shape[1:] == encoder.spec.feature_shape, (features.shape, encoder.spec.feature_shape)
     with np.errstate(over="ignore"):  # told below
         features = features.astype(dtype, copy=False)
     if not np.isfinite(features).all():
@@ -294,7 +320,8 @@ def load(path: str | Path) -> Embedding:
         names = held["names"].tolist() if "names" in held else None
         times = held.get("times")
         identity = json.loads(str(held["identity"]))
-    return Embedding(_mapped(Path(path)), identity, names, times)
+        error = float(held.get("error", 0.0))
+    return Embedding(_mapped(Path(path)), identity, names, times, error)
 
 
 def _mapped(path: Path) -> np.ndarray:
