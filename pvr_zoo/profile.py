@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pvr_zoo import fast
 from pvr_zoo.encoder import Encoder, create
 
-ROUNDS = 7
+ROUNDS = 5
 SPAN = 0.1  # seconds of a turn
 
 
