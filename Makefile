@@ -40,6 +40,8 @@ check: setup
 bench: setup
 	$(BIN)/python benchmarks/replay.py
 	$(BIN)/python benchmarks/collection.py
+	$(BIN)/python benchmarks/encoders.py
+	$(BIN)/python benchmarks/tail.py
 	@if [ -n "$$PEERS" ]; then $(BIN)/python benchmarks/tdmpc2_speed.py; else \
 	  echo "beside the official TD-MPC2:   PEERS=FOLDER $(BIN)/python benchmarks/tdmpc2_speed.py   (its docstring says what FOLDER holds)"; fi
 	@echo "learning curves (hours):       $(BIN)/python benchmarks/learning.py train --name demo --config demo --seeds 1 2 3 --dir runs/learning"

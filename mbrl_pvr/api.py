@@ -222,14 +222,16 @@ def embed(
     input_size: int | None = None,
     batch_size: int = 32,
     device: str = "auto",
+    precision: str = "float32",
     dtype: str = "float32",
     licence: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> "Embedding":
     """Features of the pictures in a folder, of one picture, or of a video's frames, by any encoder of the zoo.
 
-    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory. `licence`, here
-    and below, refuses encoders whose licence is of another class: permissive, non-commercial or other.
+    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory. `precision` is
+    float32, bfloat16 or auto, in which the encoder computes; `dtype` is float32 or float16, in which features are kept.
+    `licence`, here and below, refuses encoders whose licence is of another class: permissive, non-commercial or other.
     """
     from mbrl_pvr import embedding
     from mbrl_pvr.errors import ConfigError
@@ -242,8 +244,10 @@ def embed(
         raise ConfigError("the file to write must end in .npz", str(path))
     found = embedding.find(Path(source).expanduser())
     asked = {"truncate": truncate, "feature": feature, "input_size": input_size}
-    used = embedding.create(encoder, asked, weights=weights, licence=licence, device=device)
-    return embedding.embed(found, used, path, batch_size=batch_size, dtype=dtype, progress=progress)
+    used, chosen = embedding.create(
+        encoder, asked, weights=weights, licence=licence, device=device, precision=precision, batch=batch_size
+    )
+    return embedding.embed(found, used, path, batch_size=batch_size, dtype=dtype, error=chosen.error, progress=progress)
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

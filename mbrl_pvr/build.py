@@ -14,6 +14,8 @@ from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
 from mbrl_pvr.process import keep_freed_memory, set_threads
 from mbrl_pvr.settings import WITHOUT_ENCODER
+from pvr_zoo import fast
+from pvr_zoo.fast import Precision
 from pvr_zoo.trainable import Tail, Trunk, cut, held_shape
 from world_models.agent import Agent
 from world_models.tdmpc2.agent import TDMPC2
@@ -52,10 +54,22 @@ def pick_compile(config: RunConfig, device: torch.device) -> bool:
     Never without a compiler, said once.
     """
     pays = device.type == "cuda" or config.steps >= COMPILED_FROM
-    wanted = config.compile == "on" or (config.compile == "auto" and pays)
+    return _compiles(config.compile == "on" or (config.compile == "auto" and pays), "updates run")
+
+
+def pick_encoder_compile(config: RunConfig, device: torch.device) -> bool:
+    """Whether a frozen encoder is compiled; `auto`: on a GPU, since on a CPU it hardly pays (benchmarks/README.md)."""
+    choice = config.encoder
+    if choice.name in WITHOUT_ENCODER or choice.trainable != 0:
+        return False
+    wanted = choice.compile == "on" or (choice.compile == "auto" and device.type == "cuda")
+    return _compiles(wanted, "the encoder runs")
+
+
+def _compiles(wanted: bool, what: str) -> bool:
     if wanted and (lacking := compiler_lacks()):
         fix = f"Debian: apt-get install {' '.join(lacking)}"
-        _log.warning("torch.compile cannot work here (%s): updates run eager, which is slower", fix)
+        _log.warning("torch.compile cannot work here (%s): %s eager, which is slower", fix, what)
         return False
     return wanted
 
@@ -66,20 +80,24 @@ def setup_process(threads: int) -> None:
     keep_freed_memory()
 
 
-def build_encoder(config: RunConfig, device: torch.device) -> "tuple[pvr_zoo.Encoder | Trunk | None, Tail | None]":
-    """What sees each frame once, and the part of the encoder that learns with the agent.
+def build_encoder(
+    config: RunConfig, device: torch.device, *, precision: str = "", compiled: bool = False
+) -> "tuple[pvr_zoo.Encoder | Trunk | None, Tail | None, Precision | None]":
+    """What sees each frame once, the part of the encoder that learns with the agent, and what the first computes in.
 
-    The first is None where the agent learns from pixels or is given the state, the second where all is frozen.
+    The first is None where the agent learns from pixels or is given the state, the second where all is frozen, the
+    third where not. `precision` is used in place of the configuration's where it is given.
     """
     choice = config.encoder
     if choice.name in WITHOUT_ENCODER:
-        return None, None
+        return None, None, None
     with Bars() as bars:
         encoder = pvr_zoo.create(choice.name, weights=choice.weights, progress=bars.show, **choice.request)
     if choice.trainable == 0:
-        return encoder.to(device), None
+        encoder, chosen = fast.choose(encoder.to(device), precision or choice.precision, config.env.num)
+        return fast.compiled(encoder) if compiled else encoder, None, chosen
     trunk, tail = cut(encoder, choice.trainable, rank=choice.lora_rank, seed=config.seed)
-    return trunk.to(device), tail
+    return trunk.to(device), tail, None
 
 
 def env_config(config: RunConfig, *, pixels: bool = False) -> envs.EnvConfig:
@@ -113,11 +131,13 @@ def refuse_short_episodes(config: RunConfig, facts: EnvFacts) -> None:
         )
 
 
-def build_features(config: RunConfig, facts: EnvFacts, device: torch.device) -> Features:
+def build_features(
+    config: RunConfig, facts: EnvFacts, device: torch.device, *, precision: str = "", compiled: bool = False
+) -> Features:
     """The feature provider that fits the environment's frames and the run's encoder."""
     proprio = facts.proprio_dim if env_config(config).proprio else None
-    encoder, tail = build_encoder(config, device)
-    return Features(config.encoder, encoder, config.env.size, proprio, tail)
+    encoder, tail, chosen = build_encoder(config, device, precision=precision, compiled=compiled)
+    return Features(config.encoder, encoder, config.env.size, proprio, tail, chosen)
 
 
 def build_agent(

@@ -57,7 +57,7 @@ __all__ = [
 
 DEFAULT_AGENT = "tdmpc2"
 # how a run is computed or called, not what is computed
-NOT_IDENTITY = ("device", "threads", "compile", "sinks", "agent_preset", "env.backend")
+NOT_IDENTITY = ("device", "threads", "compile", "encoder.compile", "sinks", "agent_preset", "env.backend")
 NOT_GIVEN = ("env.pixels", "agent_preset")  # follow from encoder= and agent=
 SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
 _PATH_KEYS = ("encoder.name", "encoder.weights")

@@ -1,8 +1,9 @@
 """Features of a user's own pictures or of a video's frames, for any analysis outside reinforcement learning.
 
 The file is an .npz of `features` (N, *feature shape), `names` of the pictures relative to their folder or `times` of
-the frames in seconds, and `identity`, the encoder's as JSON. Pictures are read one by one and each goes through the
-encoder's own transform, so they may differ in size; of the features no more than a batch is in memory.
+the frames in seconds, `identity`, the encoder's as JSON, and `error`, where it did not compute in float32. Pictures are
+read one by one and each goes through the encoder's own transform, so they may differ in size; of the features no more
+than a batch is in memory.
 """
 
 import json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     import pvr_zoo
+    from pvr_zoo.fast import Precision
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".gif")
@@ -42,12 +44,16 @@ Progress = Callable[[int, int], None]  # how many are done, and of how many
 
 @dataclass(frozen=True)
 class Embedding:
-    """Features with what they are features of. `names` are those of pictures, `times` (N,) those of frames, or None."""
+    """Features with what they are features of. `names` are those of pictures, `times` (N,) those of frames, or None.
+
+    `error` is `pvr_zoo.fast.Precision.error`: 0 in float32.
+    """
 
     features: np.ndarray  # (N, *feature shape) float32 or float16
     identity: dict[str, Any]
     names: list[str] | None
     times: np.ndarray | None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,9 +176,16 @@ def _count(path: Path) -> int:
 
 
 def create(
-    name: str | Path, asked: dict[str, Any], *, weights: str | Path | None, licence: str | None, device: str
-) -> "pvr_zoo.Encoder":
-    """The encoder, used as `asked`, on `device`: auto, cpu, cuda or cuda:N.
+    name: str | Path,
+    asked: dict[str, Any],
+    *,
+    weights: str | Path | None,
+    licence: str | None,
+    device: str,
+    precision: str,
+    batch: int,
+) -> "tuple[pvr_zoo.Encoder, Precision]":
+    """The encoder, used as `asked`, on `device`, and what it computes in, found with `batch` frames for auto.
 
     Raises as `pvr_zoo.create` does, SpecError where it is not of the `licence` wanted, and Unavailable.
     """
@@ -180,6 +193,20 @@ def create(
     from pvr_zoo import catalogue
 
     catalogue.require_licence(pvr_zoo.spec(name, **asked), licence)  # mistakes are told before torch is imported
+    from pvr_zoo import fast
+
+    if precision not in fast.PRECISIONS:
+        raise ConfigError(f"precision={precision!r} is not one of {', '.join(fast.PRECISIONS)}")
+    device = pick_device(device)
+    from mbrl_pvr.downloads import Bars
+
+    with Bars() as bars:
+        encoder = pvr_zoo.create(name, weights=weights, progress=bars.show, **asked)
+    return fast.choose(encoder.to(device), precision, batch)
+
+
+def pick_device(device: str) -> str:
+    """`auto`, cpu, cuda or cuda:N as torch names it; raises ConfigError, and Unavailable where it is not there."""
     import torch
 
     found = torch.cuda.is_available()
@@ -187,17 +214,20 @@ def create(
         raise ConfigError(f"device={device!r} is not one of auto, cpu, cuda, cuda:N")
     if device.startswith("cuda") and (not found or int(device[5:] or 0) >= torch.cuda.device_count()):
         raise Unavailable(f"device={device}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    from mbrl_pvr.downloads import Bars
-
-    with Bars() as bars:
-        encoder = pvr_zoo.create(name, weights=weights, progress=bars.show, **asked)
-    return encoder.to(("cuda" if found else "cpu") if device == "auto" else device)
+    return ("cuda" if found else "cpu") if device == "auto" else device
 
 
 def embed(
-    source: Source, encoder: "pvr_zoo.Encoder", out: Path | None, *, batch_size: int, dtype: str, progress: Progress
+    source: Source,
+    encoder: "pvr_zoo.Encoder",
+    out: Path | None,
+    *,
+    batch_size: int,
+    dtype: str,
+    progress: Progress,
+    error: float = 0.0,
 ) -> Embedding:
-    """Features of every picture: in memory, or written to `out`, whole or not at all.
+    """Features of every picture: in memory, or written to `out`, whole or not at all; `error` is kept beside them.
 
     They gather in a file without a name beside `out`, so the disk needs twice their size. Raises IntegrityError for an
     unreadable picture and for a feature that `dtype` cannot hold, and StorageError.
@@ -206,7 +236,7 @@ def embed(
     rows = _rows(source, encoder, keys, batch_size, dtype, progress)
     if out is None:
         features = np.concatenate(list(rows))
-        return Embedding(features, encoder.identity, **_about(source, keys))
+        return Embedding(features, encoder.identity, **_about(source, keys), error=error)
     shape = encoder.spec.feature_shape
     storage.make_folders(out.parent)
     needed = 2 * source.total * int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -216,6 +246,8 @@ def embed(
             storage.write_all(spill.fileno(), features.data.cast("B"), out, features.nbytes)
         about = {key: np.array(value) for key, value in _about(source, keys).items() if value is not None}
         about["identity"] = np.array(json.dumps(encoder.identity))
+        if error:
+            about["error"] = np.array(error)
         _write(out, about, spill, (len(keys), *shape), dtype)
     return load(out)
 
@@ -309,7 +341,8 @@ def load(path: str | Path) -> Embedding:
         names = held["names"].tolist() if "names" in held else None
         times = held.get("times")
         identity = json.loads(str(held["identity"]))
-    return Embedding(_mapped(Path(path)), identity, names, times)
+        error = float(held.get("error", 0.0))
+    return Embedding(_mapped(Path(path)), identity, names, times, error)
 
 
 def _mapped(path: Path) -> np.ndarray:

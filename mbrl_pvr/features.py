@@ -12,6 +12,7 @@ from mbrl_pvr.config import EncoderConfig
 from mbrl_pvr.envs import EnvStep
 from mbrl_pvr.errors import IntegrityError
 from pvr_zoo.encoder import Encoder
+from pvr_zoo.fast import Precision
 from pvr_zoo.specs import TRAINABLE
 from pvr_zoo.trainable import Tail, Trunk
 from world_models.types import ObsShapes
@@ -36,13 +37,14 @@ class Features:
         size: int,
         proprio: int | None,
         tail: Tail | None = None,
+        precision: Precision | None = None,
     ) -> None:
         held = None if encoder is None else encoder.feature_shape
         frames = config.name == "scratch" or config.trainable in TRAINABLE  # the agent makes its features of pixels
         side = size if held is None else held[0]
         pixels = (side, side, 3) if frames else None
         self.shapes = ObsShapes(feature=None if frames else held, pixels=pixels, proprio=proprio)
-        self.encoder, self.tail = encoder, tail
+        self.encoder, self.tail, self.precision = encoder, tail, precision
 
     def view(self, step: EnvStep) -> View:
         """What the agent may see of one tick; each frame in it is encoded here and nowhere else."""

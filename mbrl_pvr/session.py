@@ -22,6 +22,7 @@ from mbrl_pvr.build import (
     env_config,
     pick_compile,
     pick_device,
+    pick_encoder_compile,
     planned_shapes,
     refuse_short_episodes,
     setup_process,
@@ -34,6 +35,7 @@ from mbrl_pvr.features import Features
 from mbrl_pvr.logger import Logger
 from mbrl_pvr.replay import Replay, estimate, require_memory, row_bytes
 from mbrl_pvr.runfolder import RunFolder, is_new, read_run
+from mbrl_pvr.schema import flatten
 from mbrl_pvr.sinks import make_sinks, require_sinks
 from mbrl_pvr.storage import plain, require_space
 from world_models.agent import Agent
@@ -113,6 +115,8 @@ class _Parts:
         self.config, self._stack = chosen, stack
         self.device = pick_device(chosen)
         self.compiled = pick_compile(chosen, self.device)
+        self.encoder_compiled = pick_encoder_compile(chosen, self.device)
+        self.precision: str = chosen.encoder.precision
         setup_process(chosen.threads)
 
     @cached_property
@@ -129,7 +133,12 @@ class _Parts:
     @cached_property
     def features(self) -> Features:
         """The feature provider with its encoder."""
-        return build_features(self.config, self.facts, self.device)
+        precision, compiled = self.precision, self.encoder_compiled
+        return build_features(self.config, self.facts, self.device, precision=precision, compiled=compiled)
+
+    def keep(self, manifest: dict[str, Any]) -> None:
+        """Build the encoder as at the start of the run, whatever a probe or another machine would say now."""
+        self.precision, self.encoder_compiled = _precision(manifest), manifest["encoder_compiled"]
 
     def manifest(self) -> dict[str, Any]:
         """What the results depend on beside the configuration."""
@@ -142,6 +151,8 @@ class _Parts:
             "threads": torch.get_num_threads(),
             "compiled": self.compiled,
             "encoder": None if encoder is None else encoder.identity,
+            "encoder_compiled": self.encoder_compiled,
+            "encoder_precision": asdict(precision) if (precision := self.features.precision) else None,
             "env": asdict(self.facts),
             "seed": self.config.seed,
             "action_repeat": self.config.env.action_repeat,
@@ -174,6 +185,8 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     if new:
         refuse_short_episodes(wanted, parts.facts)
         run.set_manifest(parts.manifest())
+    else:
+        parts.keep(run.manifest)
     setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
     facts, features, device = parts.facts, parts.features, parts.device
     _refuse_other_encoder(run, features)
@@ -186,7 +199,10 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     sinks = make_sinks(wanted.sinks, run)
     repeat = wanted.env.action_repeat
     display = Display()
-    for line in (*_continuation(run, wanted, saved, new), estimate(replay.expected, replay.bytes_per_step)):
+    asked = features.precision is not None and wanted.encoder.precision != "float32"
+    precision = [f"encoder: {features.precision}"] if asked else []
+    room = estimate(replay.expected, replay.bytes_per_step)
+    for line in (*_continuation(run, wanted, saved, new), *precision, room):
         display.say(line)
     logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=display))
     collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
@@ -200,8 +216,10 @@ def _continuation(run: RunFolder, wanted: RunConfig, saved: checkpoint.Checkpoin
     """What to say of a run that goes on: from where, and which keys keep what the run began with."""
     if new:
         return []
-    kept = {"threads": run.manifest["threads"], "compile": "on" if run.manifest["compiled"] else "off"}
-    ignored = [f"{key}={value}" for key, value in kept.items() if getattr(wanted, key) != run.config[key]]
+    switches = {"compile": run.manifest["compiled"], "encoder.compile": run.manifest["encoder_compiled"]}
+    kept = {"threads": run.manifest["threads"], **{key: "on" if on else "off" for key, on in switches.items()}}
+    old, now = (dict(flatten(tree)) for tree in (run.config, config.to_dict(wanted)))
+    ignored = [f"{key}={value}" for key, value in kept.items() if now[key] != old[key]]
     start = (
         f"continues at step {saved.step:,} of {wanted.steps:,}" if saved else "begins anew: it has no checkpoint yet"
     )
@@ -243,11 +261,16 @@ def load_trained(directory: Path | str) -> Iterator[Trained]:
         facts = EnvFacts(**run.manifest["env"])
         device = pick_device(chosen)
         setup_process(chosen.threads)
-        features = build_features(chosen, facts, device)
+        features = build_features(chosen, facts, device, precision=_precision(run.manifest))
         _refuse_other_encoder(run, features)
         agent = build_agent(chosen, features, facts, device, compiled=False)
         agent.load_state_dict(saved.tensors("agent"))
         yield Trained(run, chosen, agent, features, device, saved.step)
+
+
+def _precision(manifest: dict[str, Any]) -> str:
+    """What the run's frozen encoder computes in, found at its start; "" where there is none."""
+    return manifest["encoder_precision"]["name"] if manifest["encoder_precision"] else ""
 
 
 def read_config(directory: Path | str) -> RunConfig:

@@ -43,6 +43,8 @@ class EncoderConfig:
     weights: str | None = None  # path of other weights for the same architecture
     trainable: int | Literal["lora", "all"] = 0  # last blocks or stages that learn with the agent; lora; all
     lora_rank: int = 8  # of the additions that learn with trainable=lora
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where it pays, by a probe
+    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile of the frozen encoder; auto: on a GPU
 
     def __post_init__(self) -> None:
         if self.lora_rank < 1:
@@ -149,6 +151,7 @@ def inert(config: RunConfig) -> dict[str, str]:
     name, agent, shifts = config.encoder.name, config.agent, config.env.shifts
     encoder, state_encoder = f"encoder={name}", ("agent.enc_dim", "agent.num_enc_layers")
     pixels = config.encoder.trainable in ("lora", "all")  # frames are kept, so that they can be shifted
+    fast = ("encoder.precision", "encoder.compile")
     linear = name not in WITHOUT_ENCODER and agent.front_end == "linear"
     rules = (
         (
@@ -156,6 +159,8 @@ def inert(config: RunConfig) -> dict[str, str]:
             encoder,
             ("agent.front_end", "agent.feature_norm", "agent.patches", "agent.patch_dim"),
         ),
+        (name in WITHOUT_ENCODER, encoder, fast),
+        (config.encoder.trainable != 0, f"encoder.trainable={config.encoder.trainable}", fast),
         (config.encoder.trainable == 0, "encoder.trainable=0", ("agent.tail_lr_scale",)),
         (config.encoder.trainable != "lora", f"encoder.trainable={config.encoder.trainable}", ("encoder.lora_rank",)),
         (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),
@@ -199,6 +204,7 @@ def shrink(config: RunConfig) -> RunConfig:
         checkpoint_every=min(config.checkpoint_every, 50),
         log_every=min(config.log_every, 50),
         compile="off",
+        encoder=replace(config.encoder, compile="off"),
         agent=replace(agent, **{name: min(sizes[name], high) for name, high in most.items()}),
         env=replace(env, max_steps=min(env.max_steps or 20, 20), num=min(env.num, 2)),
         replay=replace(config.replay, capacity=min(config.replay.capacity, 1000)),

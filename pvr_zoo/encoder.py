@@ -1,5 +1,6 @@
 """`create` a frozen encoder; `Encoder` maps uint8 frames to features."""
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,11 +46,19 @@ class Encoder(nn.Module):
         return self.preprocess.scale.device
 
     def cast(self, dtype: torch.dtype) -> Self:
-        """Compute in another precision; features stay float32, and the precision is part of the identity."""
-        self.network.to(dtype)
-        self.dtype = dtype
-        self.identity = self.identity | {"precision": str(dtype).removeprefix("torch.")}
-        return self
+        """This encoder in another precision, with weights of its own; features stay float32.
+
+        The precision is part of the new one's identity.
+        """
+        memo: dict[int, Any] = {
+            id(self.spec): self.spec
+        }  # what the copy takes instead of copying: no weight is there thrice
+        memo |= {id(p): nn.Parameter(p.to(dtype), p.requires_grad) for p in self.network.parameters()}
+        memo |= {id(b): b.to(dtype) for b in self.network.buffers() if b.is_floating_point()}
+        cast = copy.deepcopy(self, memo)
+        cast.dtype = dtype
+        cast.identity = self.identity | {"precision": str(dtype).removeprefix("torch.")}
+        return cast
 
     def images(self, frames: Tensor) -> Tensor:
         """What the network is given for these frames, (N, 3, S, S). Raises FrameError."""
@@ -63,7 +72,10 @@ class Encoder(nn.Module):
         return self.features(self.images(frames))
 
     def features(self, images: Tensor) -> Tensor:
-        """The same from what `images` gives, (N, 3, S, S): for frames of several sizes in one batch."""
+        """float32 (N, *spec.feature_shape) of what `images` gives, so that frames of several sizes fit one batch.
+
+        Raises WeightsError as above.
+        """
         with torch.set_grad_enabled(self._trainable and torch.is_grad_enabled()):
             features: Tensor = self.network(images).float()
         seen, declared = tuple(features.shape[1:]), self.spec.feature_shape

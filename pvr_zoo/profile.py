@@ -1,12 +1,13 @@
 """How fast an encoder is here, and what it costs: `mbrl-pvr encoders profile`.
 
 Every row measures the encoder and the bare network beside each other: same frames, same device, the bare network with
-its preprocessing done outside, so that `overhead` is what our preprocessing and bookkeeping take.
+its preprocessing done outside, so that `share_of_bare` says what our preprocessing and bookkeeping leave.
 """
 
+import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from pvr_zoo import fast
 from pvr_zoo.encoder import Encoder, create
 
 ROUNDS = 5
+SPAN = 0.1  # seconds of a turn
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,13 @@ class Profile:
     name: str
     truncate: int
     dtype: str
+    compiled: bool
     batch: int
     images_per_second: float
     share_of_bare: float  # of the bare network's speed, preprocessing done beforehand
-    error: float  # of the feature against float32, relative to its spread
-    megabytes: float  # rise of the process's or the device's peak memory over one batch
+    error: float  # of the feature against float32: `fast.error`
+    megabytes: float  # at the peak of one batch, beside the weights
+    weights_megabytes: float
     gigaflops: float  # of one image
     bytes_in_replay: int  # of one feature, float16
 
@@ -39,79 +44,84 @@ class Profile:
 def profile(
     name: str,
     *,
-    batches: tuple[int, ...] = (1, 32),
-    dtypes: tuple[str, ...] = ("float32", "bfloat16"),
+    batches: Sequence[int] = (1, 32),
+    dtypes: Sequence[str] = ("float32", "bfloat16"),
+    compiled: bool = False,
     size: int | None = None,
     device: str = "cpu",
     **request: object,
 ) -> Iterator[Profile]:
     """Rows for one encoder; `request` goes to `create`. Frames are noise of `size` pixels (default: render_size)."""
-    encoder = create(name, **request).to(device)  # type: ignore[arg-type]
-    side = size or encoder.spec.render_size
-    with torch.inference_mode():
-        wanted = encoder(_frames(4, side, device))
-    flops = _flops(encoder, side, device)
+    exact = create(name, **request).to(device)  # type: ignore[arg-type]
+    side = size or exact.spec.render_size
+    flops = _flops(exact, side)
     for dtype in dtypes:
-        used = encoder.cast(getattr(torch, dtype))
-        with torch.inference_mode():
-            error = float((used(_frames(4, side, device)) - wanted).abs().max() / wanted.std())
+        used, precision = fast.choose(exact, dtype)
+        if compiled:
+            used = fast.compiled(used)
         for batch in batches:
-            frames = _frames(batch, side, device)
+            frames = _frames(batch, side, used)
             with torch.inference_mode():
                 images = used.images(frames)
-                whole, bare = _take_turns(partial(used, frames), partial(used.network, images), device)
+                whole, share = against(partial(used, frames), partial(used.network, images))
             yield Profile(
-                encoder.spec.name,
-                encoder.spec.truncate,
-                dtype,
+                exact.spec.name,
+                exact.spec.truncate,
+                precision.name,
+                compiled,
                 batch,
                 batch / whole,
-                bare / whole,
-                error,
-                _memory(used, frames, device),
+                share,
+                precision.error,
+                _memory(used, frames),
+                sum(weight.nbytes for weight in used.network.state_dict().values()) / 1e6,
                 flops / 1e9,
-                2 * int(np.prod(encoder.spec.feature_shape)),
+                2 * int(np.prod(exact.spec.feature_shape)),
             )
 
 
-def _frames(batch: int, side: int, device: str) -> Tensor:
+def _frames(batch: int, side: int, encoder: Encoder) -> Tensor:
     noise = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
-    return torch.from_numpy(noise).to(device)
+    return torch.from_numpy(noise).to(encoder.device)
 
 
-def _take_turns(first: Callable[[], Tensor], second: Callable[[], Tensor], device: str) -> tuple[float, float]:
-    """Median seconds of two calls, measured in turns of about a fifth of a second each, after warming up."""
+def against(call: Callable[[], Tensor], bare: Callable[[], Tensor]) -> tuple[float, float]:
+    """Seconds of a call, and the share of another's speed that it reaches: medians over rounds of a turn each.
 
-    def seconds(call: Callable[[], Tensor], repeats: int) -> float:
+    The share is taken within each round, so that what slows down the machine meanwhile slows down both.
+    """
+
+    def seconds(which: Callable[[], Tensor], repeats: int) -> float:
         start = time.perf_counter()
         for _ in range(repeats):
-            call()
-        if device.startswith("cuda"):
+            result = which()
+        if result.is_cuda:
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / repeats
 
-    repeats = max(1, int(0.2 / max(seconds(first, 2), 1e-5)))
-    seconds(second, 2)
-    pairs = [(seconds(first, repeats), seconds(second, repeats)) for _ in range(ROUNDS)]
-    a, b = zip(*pairs, strict=True)
-    return statistics.median(a), statistics.median(b)
+    for which in (call, bare):
+        seconds(which, 1)  # prepares
+    repeats = max(1, int(SPAN / max(seconds(call, 1), 1e-5)))
+    rounds = [(seconds(call, repeats), seconds(bare, repeats)) for _ in range(ROUNDS)]
+    return statistics.median(a for a, _ in rounds), statistics.median(b / a for a, b in rounds)
 
 
-def _flops(encoder: Encoder, side: int, device: str) -> int:
+def _flops(encoder: Encoder, side: int) -> int:
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        encoder(_frames(1, side, device))
+        encoder(_frames(1, side, encoder))
     total: int = counter.get_total_flops()
     return total
 
 
-def _memory(encoder: Encoder, frames: Tensor, device: str) -> float:
-    """Megabytes that one batch takes at its peak: on a GPU by torch's count, else by the process's resident memory."""
-    if device.startswith("cuda"):
+def _memory(encoder: Encoder, frames: Tensor) -> float:
+    """Megabytes that one batch takes at its peak, by torch's own count."""
+    if frames.is_cuda:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with torch.inference_mode():
             encoder(frames)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler prints two lines for every use
     with torch.profiler.profile(profile_memory=True) as seen, torch.inference_mode():
         encoder(frames)
     held, peak = 0, 0

@@ -37,7 +37,7 @@ class Trunk(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """Raises FrameError for anything but uint8 (N, H, W, 3)."""
         if self.levels is None:
-            return self.preprocess.crop(frames).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+            return self.preprocess.crop(frames).to(torch.uint8).contiguous()
         with torch.no_grad():
             held: Tensor = self.levels(self.preprocess(frames))
         return held
@@ -55,7 +55,7 @@ class Tail(nn.Module):
         super().train(False)
 
     def forward(self, held: Tensor) -> Tensor:
-        x = held.float() if self.preprocess is None else self.preprocess.normalise(held.permute(0, 3, 1, 2))
+        x = held.float() if self.preprocess is None else self.preprocess.normalise(held)
         feature: Tensor = self.network(x)
         return feature
 

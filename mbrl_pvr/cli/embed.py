@@ -27,7 +27,8 @@ def embed(
     input_size: Annotated[int | None, typer.Option(help="Side of the network's input [default: as published].")] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="Of the network: float32, bfloat16 or auto.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="Of the stored features: float32 or float16.")] = "float32",
     licence: Licence = None,
     as_json: Json = False,
 ) -> None:
@@ -45,13 +46,17 @@ def embed(
             input_size=input_size,
             batch_size=batch_size,
             device=device,
+            precision=precision,
             dtype=dtype,
             licence=licence,
             progress=display.progress,
         )
     count, *shape = embedding.features.shape
     if as_json:
-        facts = {"path": out, "count": count, "feature_shape": shape, "dtype": dtype}
+        facts = {"path": out, "count": count, "feature_shape": shape, "dtype": dtype, "error": embedding.error}
         say_json({**facts, "identity": embedding.identity})
     else:
         say(f"{out}: {count:,} features of {'×'.join(map(str, shape))}, {dtype}, from {embedding.identity['name']}")
+        if "precision" in embedding.identity:
+            computed = f"computed in {embedding.identity['precision']}"
+            say(f"{computed}: features differ from float32's by {embedding.error:.2%} of their spread")

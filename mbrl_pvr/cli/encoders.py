@@ -4,7 +4,7 @@ Lists read stored tables and import no torch.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -110,43 +110,80 @@ def verify(pattern: Pattern = "*", as_json: Json = False) -> None:
 
 def profile(
     names: Annotated[list[str], typer.Argument(help="Encoders.")],
-    truncate: Truncate = None,
+    truncate: Annotated[
+        list[int] | None, typer.Option(help="Levels kept; give it again for more rows [default: all].")
+    ] = None,
     batch: Annotated[
         list[int] | None, typer.Option(help="Batch size; give it again for more [default: 1, 32].")
     ] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="[default: float32, bfloat16]")] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="float32, bfloat16 or auto; again for more [default: float32, bfloat16].")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network, half a minute each.")] = False,
     weights: Annotated[Path | None, typer.Option(help="A weights file; without one random weights are used.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     licence: Licence = None,
     as_json: Json = False,
 ) -> None:
-    """Measure images a second, memory, FLOPs and bytes in replay on this device; weights do not matter for that."""
+    """Measure images a second, memory, FLOPs and bytes in replay on this device; weights do not matter for speed."""
     import pvr_zoo
+    from mbrl_pvr.display import Display
     from pvr_zoo import catalogue
-
-    for name in names:
-        catalogue.require_licence(pvr_zoo.spec(name), licence)
     from pvr_zoo import profile as measure
 
-    rows = []
+    batches, dtypes = tuple(batch or (1, 32)), tuple(dtype or ("float32", "bfloat16"))
+    device = _check_profile(batches, dtypes, compiled, device)
+    known = [name if weights is not None or name.startswith("random") else f"random:{name}" for name in names]
+    asked = [(name, levels) for name in known for levels in truncate or (None,)]
+    for name, levels in asked:
+        pvr_zoo.spec(name, truncate=levels)  # a slip is told before anything is measured
     for name in names:
-        for row in measure.profile(
-            name if weights is not None or name.startswith("random") else f"random:{name}",
-            batches=tuple(batch or (1, 32)),
-            dtypes=tuple(dtype or ("float32", "bfloat16")),
-            device=device,
-            truncate=truncate or None,
-            weights=weights,
-        ):
-            rows.append(row)
-            if not as_json:
-                say(
-                    f"{row.name} {row.dtype} batch {row.batch}: {row.images_per_second:.1f} images/s"
-                    f" ({row.share_of_bare:.0%} of the bare network), {row.megabytes:.0f} MB,"
-                    f" {row.gigaflops:.2f} GFLOP, {row.bytes_in_replay} bytes in replay, error {row.error:.1e}"
-                )
+        catalogue.require_licence(pvr_zoo.spec(name), licence)
+    options: dict[str, Any] = {
+        "batches": batches,
+        "dtypes": dtypes,
+        "compiled": compiled,
+        "weights": weights,
+    }
+    rows = []
+    with Display(what="profile") as display:
+        total = len(asked) * len(batches) * len(dtypes)
+        for name, levels in asked:
+            for row in measure.profile(name, truncate=levels, device=device, **options):
+                rows.append(row)
+                display.progress(len(rows), total)
     if as_json:
         say_json(rows)
+        return
+    shown = [
+        (
+            *(row.name, row.truncate, row.dtype, row.batch, f"{row.images_per_second:.1f}", f"{row.share_of_bare:.0%}"),
+            *(f"{row.megabytes:.0f} MB", f"{row.weights_megabytes:.0f} MB", f"{row.gigaflops:.2f}"),
+            *(f"{row.bytes_in_replay:,}", f"{row.error:.2%}" if row.error else ""),
+        )
+        for row in rows
+    ]
+    head = "encoder levels dtype batch images/s of_bare activations weights GFLOP bytes error"
+    say(table(shown, [word.replace("_", " ") for word in head.split()]))
+    say("\nof bare: share of the bare network's speed, its input ready-made")
+    say("GFLOP: of one image, a product with its sum as two; bytes: of one feature in replay")
+    say("error: of a feature, root mean square, over the standard deviation of float32's features")
+
+
+def _check_profile(batches: tuple[int, ...], dtypes: tuple[str, ...], compiled: bool, device: str) -> str:
+    """The device as torch names it; raises ConfigError and Unavailable for what cannot be measured here."""
+    from mbrl_pvr.doctor import compiler_lacks
+    from mbrl_pvr.embedding import pick_device
+    from mbrl_pvr.errors import ConfigError, Unavailable
+    from pvr_zoo.fast import PRECISIONS
+
+    if min(batches) < 1:
+        raise ConfigError(f"batch={min(batches)} must be at least 1", "--batch")
+    if unknown := [dtype for dtype in dtypes if dtype not in PRECISIONS]:
+        raise ConfigError(f"dtype={unknown[0]!r} is not one of {', '.join(PRECISIONS)}", "--dtype")
+    if compiled and (lacking := compiler_lacks()):
+        raise Unavailable("torch.compile cannot work here", "--compile", f"Debian: apt-get install {' '.join(lacking)}")
+    return pick_device(device)
 
 
 def download(

@@ -197,6 +197,10 @@ CASES = [
     Case(["encoders", "info", "resnet18_in2k"], CONFIG, ["resnet18_in1k"], id="info of an unknown encoder"),
     Case(["encoders", "info", "vitb16_dino", "--truncate", "13"], CONFIG, ["12"], id="info beyond the depth"),
     Case(["encoders", "list", "*resnt*"], CONFIG, ["nothing matches"], id="no encoder matches"),
+    Case(["encoders", "profile", "resnet18_in1k", "--truncate", "9"], CONFIG, ["4 stages"], id="profile beyond depth"),
+    Case(["encoders", "profile", "embedded", "--batch", "0"], CONFIG, ["--batch", "batch=0"], id="profile of nothing"),
+    Case(["encoders", "profile", "embedded", "--dtype", "half"], CONFIG, ["bfloat16", "'half'"], id="profile: dtype"),
+    Case(["encoders", "profile", "embedded", "--device", "tpu"], CONFIG, ["cuda:N", "tpu"], id="profile: device"),
     Case(["envs", "list", "dmc/wlker-walk"], CONFIG, ["dmc/walker-walk"], id="no environment matches"),
 ]
 

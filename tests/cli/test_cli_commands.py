@@ -62,6 +62,25 @@ def test_info_says_what_a_truncation_gives(capsys: pytest.CaptureFixture[str]) -
     assert (facts["truncate"], facts["feature_shape"]) == (2, [128])
 
 
+def test_profile_has_a_row_for_each_choice(capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["encoders", "profile", "resnet18_in1k", "--truncate", "1", "--truncate", "2", "--batch", "1"]
+    assert main([*command, "--json"]) == 0
+    told = capfd.readouterr()
+    rows = json.loads(told.out)
+    assert [(row["truncate"], row["dtype"]) for row in rows] == [
+        *((1, "float32"), (1, "bfloat16")),
+        *((2, "float32"), (2, "bfloat16")),
+    ]
+    assert [row["bytes_in_replay"] for row in rows] == [128, 128, 256, 256]
+    assert rows[0]["gigaflops"] < rows[2]["gigaflops"] and rows[0]["error"] == 0 < rows[1]["error"]
+    assert rows[0]["weights_megabytes"] == pytest.approx(2 * rows[1]["weights_megabytes"], rel=0.01)
+    assert told.err.strip().startswith("profile step 4/4") and len(told.err.splitlines()) == 1
+    assert main([*command, "--dtype", "float32"]) == 0
+    header, *lines = capfd.readouterr().out.splitlines()
+    assert header.split()[:4] == ["encoder", "levels", "dtype", "batch"]
+    assert [line.split()[:4] for line in lines[:2]] == [["random:resnet18_in1k", k, "float32", "1"] for k in "12"]
+
+
 def test_print_config_can_be_given_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--config", "demo", "seed=9", "--print-config"]) == 0
     file = tmp_path / "printed.yaml"

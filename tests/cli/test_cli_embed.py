@@ -331,3 +331,17 @@ def test_mistakes_and_help_import_no_torch(tmp_path: Path) -> None:
 def test_python_mistakes() -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         mbrl_pvr.embed("nowhere", "embedded")
+
+
+def test_bfloat16_is_written_down_with_its_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exact = mbrl_pvr.embed(folder, "embedded")
+    out = folder.parent / "half.npz"
+    assert main(["embed", str(folder), "--encoder", "embedded", "--precision", "bfloat16", "--out", str(out)]) == 0
+    assert "computed in bfloat16: features differ from float32's by" in capsys.readouterr().out
+    half = embedding.load(out)
+    assert half.identity == exact.identity | {"precision": "bfloat16"}
+    assert exact.error == 0 and 1e-4 < half.error < 0.05
+    difference = np.square(half.features - exact.features).mean() ** 0.5
+    assert 1e-4 < difference / exact.features.std() < 0.05
+    with pytest.raises(ConfigError, match="precision='half' is not one of float32, bfloat16, auto"):
+        mbrl_pvr.embed(folder, "embedded", precision="half")

@@ -1,13 +1,15 @@
 """Patch features and the trainable end of an encoder, as front ends of TD-MPC2."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from mbrl_pvr.replay import Replay
 from world_models.patches import AttentionPool, Each, Flatten, front
 from world_models.tdmpc2 import TDMPC2Config
 from world_models.tdmpc2.agent import TDMPC2
-from world_models.types import ActionSpec, Batch, Obs, ObsShapes
+from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec
 
 SMALL = {"size": 1, "latent_dim": 16, "mlp_dim": 24, "num_channels": 4, "batch_size": 4, "horizon": 3, "iterations": 1}
 PLAN = {"num_samples": 16, "num_elites": 4, "num_pi_trajs": 4}
@@ -138,6 +140,43 @@ def test_the_state_holds_what_learns_and_nothing_frozen() -> None:
     metrics = [one.update(data) for one in (first, second)]
     assert all(torch.equal(metrics[0][k], metrics[1][k]) for k in metrics[0])
     assert torch.equal(tail.learns.weight, other.learns.weight)
+
+
+def test_frames_that_stacks_share_go_through_a_tail_once() -> None:
+    """On sequences as replay gives them, those at the start of an episode included."""
+    shapes, spec = ObsShapes(feature=(4, 5)), SequenceSpec(batch=16, length=4, stack=3)
+    random = np.random.default_rng(0)
+    replay = Replay(shapes, 2, 100, 1)
+    for tick in range(60):
+        frame = random.standard_normal((1, 4, 5)).astype(np.float16)
+        action, no = np.zeros((1, 2), np.float32), np.array([False])
+        flags = {"is_first": np.array([tick % 6 == 0]), "is_last": np.array([tick % 6 == 5]), "is_terminal": no}
+        replay.add(feature=frame, action=action, reward=np.zeros(1, np.float32), **flags)
+    obs = replay.sample(spec, random).obs.map(lambda x: x.transpose(0, 1))
+    assert obs.is_first[0].any() and not obs.is_first[0].all()
+    torch.manual_seed(0)
+    tail, seen = Doubling(20), []
+    tail.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
+    encoder = agent(shapes, tail, feature_norm="none").model.encoder
+    together = encoder.inputs(obs)["feature"]
+    one_by_one = torch.stack([encoder.inputs(obs[t])["feature"] for t in range(4)])
+    assert seen == [6 * 16, *[3 * 16] * 4]
+    torch.testing.assert_close(together, one_by_one, atol=1e-6, rtol=1e-6)
+    gradients = [torch.autograd.grad(x.square().sum(), tail.learns.weight)[0] for x in (together, one_by_one)]
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+def test_stacks_that_are_shifted_apart_share_nothing() -> None:
+    shapes = ObsShapes(pixels=(12, 12, 3))
+    torch.manual_seed(0)
+    encoder = agent(shapes, Doubling(432), feature_norm="none").model.encoder
+    frames = torch.randint(0, 256, (6, 4, 12, 12, 3), generator=generator()).to(torch.uint8)
+    stacks = frames.unfold(0, 3, 1).movedim(-1, 2)  # (T, B, S, height, width, C)
+    obs = Obs(torch.zeros(4, 4, dtype=torch.bool), pixels=stacks)
+    shift = torch.randint(0, 7, (4, 4, 2), generator=generator())
+    together = encoder.inputs(obs, shift)["feature"]
+    one_by_one = torch.stack([encoder.inputs(obs[t], shift[t])["feature"] for t in range(4)])
+    torch.testing.assert_close(together, one_by_one, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.slow

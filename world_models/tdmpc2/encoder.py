@@ -120,7 +120,8 @@ class Encoder(nn.Module):
     def inputs(self, obs: Obs, shift: Tensor | None = None) -> dict[str, Tensor]:
         """The parts of `obs` (*, ...) that are read, shapes checked: feature (*, S, *feature), proprio (*, D), pixels.
 
-        Features come out normalised; those of a tail carry its gradient. `shift` (*, 2) moves the pixels.
+        Features come out normalised; those of a tail carry its gradient. `shift` (*, 2) moves the pixels. Where * is
+        (T, B), steps follow one another within an episode: a frame that stacks share goes through a tail once.
         """
         parts: dict[str, Tensor] = {}
         lead = obs.is_first.shape
@@ -140,18 +141,24 @@ class Encoder(nn.Module):
                 value = shift_pixels(value, shift)
             parts[name] = value.float() if name == "proprio" else value
         if self.tail is not None:
-            parts = {"feature": self._through_tail(parts), **{k: v for k, v in parts.items() if k == "proprio"}}
+            shared = len(lead) == 2 and shift is None  # each stack is moved by a shift of its own
+            feature = self._through_tail(parts, shared=shared)
+            parts = {"feature": feature, **{k: v for k, v in parts.items() if k == "proprio"}}
         if self.feature_norm is not None:
             parts["feature"] = self.feature_norm(parts["feature"])
         return parts
 
-    def _through_tail(self, parts: dict[str, Tensor]) -> Tensor:
-        """Features (*, S, *feature) of what replay holds for the tail."""
+    def _through_tail(self, parts: dict[str, Tensor], *, shared: bool) -> Tensor:
+        """Features (*, S, *feature) of what replay holds for the tail; `shared`: of steps (T, B) in a row."""
         assert self.tail is not None
         held, shape = ("feature", self.shapes.feature) if self.shapes.feature else ("pixels", self.shapes.pixels)
         assert shape is not None
-        lead = parts[held].shape[: -len(shape)]
-        return self.tail(parts[held].flatten(0, len(lead) - 1)).unflatten(0, lead)
+        frames = parts[held]  # (*, S, *held)
+        if shared:  # the first stack, then the newest frame of each later one: (S + T - 1, B, *held)
+            frames = torch.cat([frames[0].transpose(0, 1), frames[1:, :, -1]])
+        lead = frames.shape[: -len(shape)]
+        features = self.tail(frames.flatten(0, len(lead) - 1)).unflatten(0, lead)
+        return features.unfold(0, self.stack, 1).movedim(-1, 2) if shared else features
 
     @torch.no_grad()
     def observe(self, obs: Obs) -> None:
@@ -159,7 +166,7 @@ class Encoder(nn.Module):
         if self.feature_norm is None or self.feature_norm.kind != "running":
             return
         first = {k: v for k, v in vars(obs[0]).items() if v is not None}
-        feature = obs.feature if self.tail is None else self._through_tail(first)
+        feature = obs.feature if self.tail is None else self._through_tail(first, shared=False)
         assert feature is not None
         self.feature_norm.observe(feature)
 
