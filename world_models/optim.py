@@ -63,7 +63,8 @@ class LaProp:
     @torch.no_grad()
     def step(self, gradients: Iterable[Tensor]) -> Tensor:
         """Apply gradients in the order of `parameters`; returns their norm before clipping."""
-        parameters, gradients = list(self.parameters.values()), list(gradients)
+        parameters: list[Tensor] = list(self.parameters.values())
+        gradients = list(gradients)
         self.steps += 1
         count = int(self.steps)
         norms = torch._foreach_norm(gradients)
