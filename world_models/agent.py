@@ -26,8 +26,15 @@ class Agent(Protocol, Generic[Carry]):
         """Actions (N, A) in [-1, 1] and the next carry. Rows with `obs.is_first` start anew."""
         ...
 
+    def kept(self, carry: Carry) -> Tensor | None:
+        """What replay keeps of a carry beside the observation that led to it: (N, `sequence.carried`) float16."""
+        ...
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step on every loss; returns scalars to log (tensors, so that nothing waits for the device)."""
+        """One gradient step on every loss; returns scalars to log (tensors, so that nothing waits for the device).
+
+        States that the batch carried are overwritten, after the first, with those that this update went through.
+        """
         ...
 
     def report(self, batch: Batch, context: int) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from mbrl_pvr.api import configure
 from mbrl_pvr.config import (
-    SMALLEST_PIXELS,
     RunConfig,
     agents,
     diff,

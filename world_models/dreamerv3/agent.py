@@ -46,7 +46,9 @@ class DreamerV3:
         device: torch.device | str = "cpu",
     ):
         self.config, self.actions, self.seed, self.shapes = config, action, seed, shapes
-        self.sequence = SequenceSpec(config.batch_size, config.batch_length, stack=1, within_episode=False)
+        self.sequence = SequenceSpec(
+            config.batch_size, config.batch_length, stack=1, within_episode=False, carried=config.carried
+        )
         g = generator(torch.device("cpu"), seed, "weights")
         model = WorldModel(shapes, action, config, g, tail)
         actor = Actor(model.rssm.features, action, config, LAYERS, g)
@@ -85,6 +87,12 @@ class DreamerV3:
         action = action.clamp(-1, 1)
         return action, Carry(*state, action, carry.seed, carry.step + 1)
 
+    def kept(self, carry: Carry) -> Tensor | None:
+        """What replay keeps of a carry: (N, D + S) float16, None with context=zero."""
+        if self.config.context == "zero":
+            return None
+        return self.model.rssm.pack(State(carry.deter, carry.stoch))
+
     # Learning
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
@@ -115,7 +123,11 @@ class DreamerV3:
         parts = model.embedding.parts(obs)
         embed = model.embedding(parts)  # (T, B, E)
         start = model.rssm.initial(reward.shape[1], embed)
+        if batch.carried is not None:
+            start = model.rssm.unpack(batch.carried[:, 0])
         state, posterior = model.rssm.observe(start, embed, action, obs.is_first, noise.posterior)
+        if batch.carried is not None:
+            batch.carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
         found = model.losses(parts, embed, state, posterior, reward, terminal)
 
         imagined = behaviour.imagine(model, self.actor, state.flat().detach(), noise)

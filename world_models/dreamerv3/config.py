@@ -1,6 +1,7 @@
 """Hyper-parameters of DreamerV3 (Hafner et al. 2025, arXiv 2301.04104v2); the defaults are the published code's."""
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ NOT_NEGATIVE = (
 class DreamerV3Config:
     """The agent's settings; widths left at None are what `size` says (`widths` resolves them)."""
 
+    LENGTH: ClassVar[str] = "batch_length"  # the field that says how long sequences are
+    CHOICES: ClassVar[bool] = True  # whether it can act where actions are choices
+    episodic: ClassVar[bool] = True  # its continue head learns where episodes end
+
     name: str = "dreamerv3"  # the algorithm
 
     # architecture
@@ -71,6 +76,7 @@ class DreamerV3Config:
     imagination: int = 15  # steps that the policy is imagined for, from every replayed state
     discount_horizon: float = 333.0  # discount = 1 - 1 / discount_horizon
     return_lambda: float = 0.95  # of λ-returns
+    context: str = "replayed"  # the state that a replayed sequence begins with: "replayed" (kept from before) or "zero"
     free_bits: float = 1.0  # nats of each KL below which it is left alone
     dynamics: float = 1.0  # weight of the KL that moves the prior
     representation: float = 0.1  # weight of the KL that moves the posterior
@@ -97,6 +103,7 @@ class DreamerV3Config:
             "front_end": ("linear", "mlp"),
             "patches": ("flatten", "each", "attention"),
             "feature_norm": ("none", "running", "layernorm"),
+            "context": ("replayed", "zero"),
             "target": ("auto", "feature", "pixels", "none"),
         }
         for field, allowed in choices.items():
@@ -133,6 +140,21 @@ class DreamerV3Config:
         table = SIZES[self.size]
         given = {f.name: getattr(self, f.name) for f in fields(Widths)}
         return Widths(**{k: getattr(table, k) if v is None else v for k, v in given.items()})
+
+    @property
+    def sequence_steps(self) -> int:
+        """Observations in a sequence that an update learns from."""
+        return self.batch_length
+
+    @property
+    def carried(self) -> int:
+        """Numbers of recurrent state that replay keeps beside each observation."""
+        return self.widths.deter + self.latents if self.context == "replayed" else 0
+
+    def smallest(self) -> dict[str, int]:
+        """Sizes at which everything still happens, for trials."""
+        table = {"deter": 4 * self.blocks, "hidden": 16, "classes": 4, "depth": 2, "units": 16, "latents": 4}
+        return table | {"batch_size": 4, "batch_length": 8, "imagination": 3}
 
     @property
     def discount(self) -> float:

@@ -148,6 +148,18 @@ class RSSM(nn.Module):
         deter, latents, classes = self.sizes
         return State(like.new_zeros(n, deter), like.new_zeros(n, latents * classes))
 
+    def pack(self, state: State) -> Tensor:
+        """States (*, ...) as (*, D + S) float16: h, then each latent's class counted from 1; 0 is none."""
+        onehot = state.stoch.unflatten(-1, self.sizes[1:])
+        classes = (onehot.argmax(-1) + 1) * onehot.any(-1)
+        return torch.cat([state.deter.half(), classes.half()], -1)
+
+    def unpack(self, packed: Tensor) -> State:
+        """The states of `pack`."""
+        deter, latents, classes = self.sizes
+        h, index = packed.split([deter, latents], -1)
+        return State(h.float(), F.one_hot(index.long(), classes + 1)[..., 1:].flatten(-2).float())
+
     def log_probs(self, logits: Tensor) -> Tensor:
         """(*, SK) logits to log probabilities (*, S, K)."""
         _, latents, classes = self.sizes

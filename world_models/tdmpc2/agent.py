@@ -121,6 +121,10 @@ class TDMPC2:
         action, mean = self.plan(carry.mean, obs.to(self.device), noise, explore)
         return action, Carry(mean, carry.seed, carry.step + 1)
 
+    def kept(self, carry: Carry) -> None:
+        """Nothing: TD-MPC2 has no recurrent state."""
+        return None
+
     @torch.no_grad()
     def plan(self, previous: Tensor, obs: Obs, noise: PlanNoise, explore: bool) -> tuple[Tensor, Tensor]:
         """Actions (N, A) and the plan (H, N, A), from the previous plan and given noise."""
