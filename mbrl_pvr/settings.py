@@ -164,6 +164,7 @@ class TDMPC2Run(RunConfig):
 class DreamerV3Run(RunConfig):
     """A run of DreamerV3."""
 
+    updates_per_step: float = 0.25  # 16 sequences of 64 steps each: a train ratio of 256, as published for dm_control
     agent_preset: str = "dreamerv3"
     agent: DreamerV3Config = field(default_factory=DreamerV3Config)
 

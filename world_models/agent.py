@@ -17,6 +17,7 @@ class Agent(Protocol, Generic[Carry]):
     """
 
     sequence: SequenceSpec  # what `update` wants from replay
+    classes: int  # of each latent, whose logits `report` gives; 0 where latents are plain numbers
 
     def initial(self, n: int, seed: int) -> Carry:
         """The carry of `n` environments before their first observation; `seed` fixes all noise of acting."""
@@ -40,8 +41,8 @@ class Agent(Protocol, Generic[Carry]):
     def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
         """Predictions on recorded sequences (B, T), the first `context` observations given, the rest open loop.
 
-        posterior, open_loop: (B, T, L), equal before `context`; reward_pred, reward_open_loop: (B, T), predictions for
-        the reward that arrives with obs[t], NaN at t = 0; value: (B, T).
+        posterior, open_loop: (B, T, L), equal before `context`, logits where latents are categorical; reward_pred,
+        reward_open_loop: (B, T), predictions for the reward that arrives with obs[t], NaN at t = 0; value: (B, T).
         """
         ...
 

@@ -50,6 +50,7 @@ class DreamerV3:
             config.batch_size, config.batch_length, stack=1, within_episode=False, carried=config.carried
         )
         g = generator(torch.device("cpu"), seed, "weights")
+        self.classes = config.widths.classes
         model = WorldModel(shapes, action, config, g, tail)
         actor = Actor(model.rssm.features, action, config, LAYERS, g)
         critic = Critic(model.rssm.features, config, model.bins, g)

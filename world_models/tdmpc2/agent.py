@@ -49,6 +49,8 @@ class TDMPC2:
     rounding, so a run resumes bitwise within one mode only. Raises ValueError for discrete actions.
     """
 
+    classes = 0
+
     def __init__(
         self,
         shapes: ObsShapes,
