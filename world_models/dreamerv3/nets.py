@@ -136,6 +136,8 @@ class ConvEncoder(nn.Module):
         self.convs = nn.ModuleList([Conv(a, b, generator) for a, b in itertools.pairwise((colours, *depths))])
         self.scales = nn.ParameterList([torch.ones(depth) for depth in depths])
         shrink = 2 ** len(depths)
+        if min(height, width) < shrink:
+            raise ValueError(f"pixels of {height}x{width} are too small for {len(depths)} halvings: at least {shrink}")
         self.outputs = depths[-1] * (height // shrink) * (width // shrink)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -194,6 +196,10 @@ class ConvDecoder(nn.Module):
         super().__init__()
         height, width, colours = shape
         shrink = 2 ** len(depths)
+        if height % shrink or width % shrink:
+            raise ValueError(f"pixels of {height}x{width} cannot be decoded: both must be multiples of {shrink}")
+        if depths[-1] % blocks:
+            raise ValueError(f"{depths[-1]} filters of the decoder, 4 depth, are not divisible by blocks={blocks}")
         self.map = (height // shrink, width // shrink, depths[-1])
         self.blocks = blocks
         self.from_deter = BlockLinear(deter, math.prod(self.map), blocks, generator)
