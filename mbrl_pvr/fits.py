@@ -11,7 +11,7 @@ from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.presets import agents
 from mbrl_pvr.settings import WITHOUT_ENCODER, EncoderConfig, RunConfig
 from mbrl_pvr.sinks import check_sinks
-from world_models.dreamerv3.config import DreamerV3Config
+from world_models.dreamerv3.config import DEPTHS, DreamerV3Config
 
 SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
 
@@ -39,7 +39,16 @@ def check_names(config: RunConfig) -> RunConfig:
 
 
 def _check_target(config: RunConfig, agent: DreamerV3Config) -> None:
-    """What is reconstructed must be there, and must stay what it is while an encoder's end learns."""
+    """What is reconstructed must be there, must have a size that can be drawn, and must not move as it is learnt."""
+    side, filters = 2 ** len(DEPTHS), agent.widths.depth * DEPTHS[-1]
+    if config.encoder.name == "scratch" and agent.target != "none" and config.env.size % side:
+        what = f"env.size={config.env.size}: agent=dreamerv3 draws frames whose sides are multiples of {side}"
+        raise ConfigError(
+            what, "env.size", f"Take env.size={config.env.size // side * side or side}, or agent.target=none"
+        )
+    if config.encoder.name == "scratch" and agent.target != "none" and filters % agent.blocks:
+        what = f"agent.depth={agent.widths.depth} gives {filters} filters, not divisible by agent.blocks={agent.blocks}"
+        raise ConfigError(what, "agent.depth")
     given = {"scratch": ("pixels",), "state": ()}.get(config.encoder.name, ("feature",))
     if agent.target in ("feature", "pixels") and agent.target not in given:
         legal = ", ".join(("auto", *given, "none"))

@@ -43,6 +43,8 @@ def test_a_runs_own_file_says_which_agent_it_has(tmp_path: Path) -> None:
         (["encoder=scratch", "agent.target=feature"], "is not given"),
         (["encoder=random_resnet18", "encoder.trainable=all"], "moving output"),
         (["agent.depth=8"], "means nothing"),
+        (["encoder=scratch", "env.size=72"], r"env\.size=64"),
+        (["encoder=scratch", "agent.depth=3"], "12 filters"),
         (["agent.barlow=1"], "means nothing"),
         (["random_steps=63"], "batch_length=64"),
     ],
