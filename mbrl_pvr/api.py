@@ -37,8 +37,9 @@ def configure(
 
     `debug` shrinks it; overrides that are larger are replaced, which a warning says.
     """
-    from mbrl_pvr.config import check_names, diff, load_config, shrink, typed_keys
+    from mbrl_pvr.config import diff, load_config, shrink, typed_keys
     from mbrl_pvr.errors import ConfigError
+    from mbrl_pvr.fits import check_names
     from mbrl_pvr.settings import RunConfig
 
     if isinstance(config, RunConfig):
@@ -49,7 +50,7 @@ def configure(
         chosen = load_config(overrides, config)
     if not debug:
         return chosen
-    small, typed = shrink(chosen), typed_keys(overrides)
+    small, typed = shrink(chosen), typed_keys(overrides, chosen)
     if replaced := [line for line in diff(chosen, small) if line.partition(":")[0] in typed]:
         _log.warning("--debug replaces what was asked for: %s", ", ".join(replaced))
     return small

@@ -18,7 +18,10 @@ from pvr_zoo import fast
 from pvr_zoo.fast import Precision
 from pvr_zoo.trainable import Tail, Trunk, cut, held_shape
 from world_models.agent import Agent
+from world_models.dreamerv3.agent import DreamerV3
+from world_models.dreamerv3.config import DreamerV3Config
 from world_models.tdmpc2.agent import TDMPC2
+from world_models.tdmpc2.config import TDMPC2Config
 from world_models.types import ActionSpec, ObsShapes
 
 COMPILED_FROM = 10_000  # steps from which `compile=auto` compiles on a CPU: it costs half a minute at the start
@@ -122,9 +125,10 @@ def planned_shapes(config: RunConfig) -> ObsShapes:
 
 def refuse_short_episodes(config: RunConfig, facts: EnvFacts) -> None:
     """ConfigError where no episode is as long as the sequences that the agent learns from."""
-    if config.agent.horizon > facts.episode_length:
+    agent = config.agent
+    if isinstance(agent, TDMPC2Config) and agent.horizon > facts.episode_length:
         raise ConfigError(
-            f"agent.horizon={config.agent.horizon}, but an episode of {config.env.name} has at most"
+            f"agent.horizon={agent.horizon}, but an episode of {config.env.name} has at most"
             f" {facts.episode_length} agent steps",
             "agent.horizon",
             "Take a shorter horizon, or longer episodes: env.max_steps, env.time_limit, env.action_repeat",
@@ -144,10 +148,13 @@ def build_agent(
     config: RunConfig, features: Features, facts: EnvFacts, device: torch.device, *, compiled: bool
 ) -> Agent:
     """The agent of `config.agent`, with weights drawn from the run's seed."""
+    settings, action = config.agent, ActionSpec(facts.action_dim, facts.discrete)
+    if isinstance(settings, DreamerV3Config):
+        return DreamerV3(features.shapes, action, settings, seed=config.seed, tail=features.tail, device=device)
     return TDMPC2(
         features.shapes,
-        ActionSpec(facts.action_dim, facts.discrete),
-        config.agent,
+        action,
+        settings,
         episode_length=facts.episode_length,
         seed=config.seed,
         tail=features.tail,

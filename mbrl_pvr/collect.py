@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from mbrl_pvr.envs import EnvStep, VectorEnv
+from mbrl_pvr.envs.actions import random_actions
 from mbrl_pvr.features import Features
 from mbrl_pvr.replay import Replay
 from mbrl_pvr.schedule import Stopwatch
@@ -49,12 +50,14 @@ class Collector:
         """Choose actions from the newest stored observation and send them off."""
         with self.clock("plan"):
             if explore_randomly:
-                shape = (self.env.num, self.env.action_spec.dim)
-                action = rng(self.seed, "random_actions", self.ticks).uniform(-1, 1, shape).astype(np.float32)
+                action = random_actions(
+                    self.env.action_spec, self.env.num, rng(self.seed, "random_actions", self.ticks)
+                )
             else:
                 obs = self.replay.latest(self.agent.sequence.stack).to(self.device)
                 chosen, self.carry = self.agent.act(self.carry, obs, explore=True)
                 action = chosen.cpu().numpy()
+                self.replay.keep(self.agent.kept(self.carry))
         self.env.send(action)
         self._sent = action
 

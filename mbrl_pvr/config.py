@@ -8,15 +8,14 @@ types, ranges and names are checked here, before weights, simulators or the disk
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.names import DISCRETE, TERMINATING, resolve
-from mbrl_pvr.errors import ConfigError, Unavailable
+from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.fits import check_names, encoder_spec, is_path
 from mbrl_pvr.names import did_you_mean, safe_name
 from mbrl_pvr.presets import agents, available, presets, read
 from mbrl_pvr.schema import (
@@ -31,8 +30,7 @@ from mbrl_pvr.schema import (
     section,
     unknown_key,
 )
-from mbrl_pvr.settings import WITHOUT_ENCODER, EncoderConfig, EvalConfig, ReplayConfig, RunConfig, inert, shrink
-from mbrl_pvr.sinks import check_sinks
+from mbrl_pvr.settings import RUNS, WITHOUT_ENCODER, EncoderConfig, EvalConfig, ReplayConfig, RunConfig, inert, shrink
 from mbrl_pvr.yamlfile import dump_flow, dump_yaml, read_yaml
 
 __all__ = [
@@ -59,7 +57,6 @@ DEFAULT_AGENT = "tdmpc2"
 # how a run is computed or called, not what is computed
 NOT_IDENTITY = ("device", "threads", "compile", "encoder.compile", "sinks", "agent_preset", "env.backend")
 NOT_GIVEN = ("env.pixels", "agent_preset")  # follow from encoder= and agent=
-SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
 _PATH_KEYS = ("encoder.name", "encoder.weights")
 
 
@@ -78,10 +75,11 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None) -
     `file` may be a preset of `configs/` ("demo") or any path, a run's own config.yaml included. Raises ConfigError,
     UnsafeFile, Unavailable.
     """
-    changes = _parse_overrides(overrides)
     layer, where = _read_layer(file) if file is not None else ({}, "")
-    agent, checked = _take_agent(layer, where, changes)
-    typed = _check_overrides(changes)
+    cls = _run_class(overrides, layer)
+    changes = _parse_overrides(overrides, cls)
+    agent, checked = _take_agent(layer, where, changes, cls)
+    typed = _check_overrides(changes, cls)
     named = {"env.name": EnvConfig().name, **dict(flatten(checked)), **typed}["env.name"]
     tree = _compose(agent, named.partition("/")[0].partition("_")[0], checked, changes.hydra)
     for key in _PATH_KEYS:
@@ -97,27 +95,42 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None) -
     return config
 
 
-def typed_keys(overrides: Sequence[str]) -> set[str]:
-    """The dotted keys that overrides name; raises ConfigError, UnsafeFile."""
-    return set(_parse_overrides(overrides).values)
+def typed_keys(overrides: Sequence[str], config: RunConfig) -> set[str]:
+    """The dotted keys of overrides that `config` was made with; raises ConfigError, UnsafeFile."""
+    return set(_parse_overrides(overrides, type(config)).values)
 
 
-def _take_agent(layer: dict[str, Any], where: str, changes: _Overrides) -> tuple[str, dict[str, Any]]:
+def _run_class(overrides: Sequence[str], layer: dict[str, Any]) -> type[Any]:
+    """What kind of run it is, by the agent that an override or a file's layer names; unknown names are told later."""
+    named = layer.get("agent", DEFAULT_AGENT)
+    for text in overrides:
+        key, _, value = text.partition("=")
+        named = value.strip("'\"") if key.strip() == "agent" else named
+    if isinstance(named, dict):
+        return RUNS.get(str(named.get("name", DEFAULT_AGENT)), RUNS[DEFAULT_AGENT])
+    return RUNS[read(named, "agent").get("name", DEFAULT_AGENT)] if named in agents() else RUNS[DEFAULT_AGENT]
+
+
+def _take_agent(layer: dict[str, Any], where: str, changes: _Overrides, cls: type) -> tuple[str, dict[str, Any]]:
     """The agent's preset, and the rest of the file's layer, checked."""
     preset = layer.get("agent")
-    by_name = isinstance(preset, str)
-    checked = check_tree(RunConfig, {k: v for k, v in layer.items() if k != "agent" or not by_name}, where)
-    name = preset if by_name else DEFAULT_AGENT
-    if "agent" in changes.values:
-        name, where = changes.values.pop("agent"), changes.source["agent"]
-        checked.pop("agent", None)  # an agent that an override names starts from its own preset
-        by_name = True
+    by_name, replaced = isinstance(preset, str), "agent" in changes.values
+    rest = {k: v for k, v in layer.items() if k != "agent" or not (by_name or replaced)}
+    checked = check_tree(cls, rest, where)
+    name = preset if by_name else _preset_of(cls)
+    if replaced:  # an agent that an override names starts from its own preset
+        name, where, by_name = changes.values.pop("agent"), changes.source["agent"], True
     if by_name:
         checked.pop("agent_preset", None)
     if not isinstance(name, str) or name not in agents():
         hint = did_you_mean(str(name), agents(), f"Agents: {', '.join(agents())}")
         raise ConfigError(f"unknown agent {name!r}", where, hint)
     return name, checked
+
+
+def _preset_of(cls: type) -> str:
+    """The preset of an algorithm's published settings: it has the algorithm's name."""
+    return next(name for name, run in RUNS.items() if run is cls)
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -129,10 +142,11 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 
 def from_dict(tree: dict[str, Any]) -> RunConfig:
     """The configuration of a nested dictionary, fully checked; absent keys take their defaults. Raises ConfigError."""
-    checked = check_tree(RunConfig, tree, "")
+    cls = _run_class((), tree)
+    checked = check_tree(cls, tree, "")
     if "pixels" in checked.get("env", {}):
-        raise unknown_key("env.pixels", _given_keys(), "")
-    config = build(RunConfig, checked)
+        raise unknown_key("env.pixels", _given_keys(cls), "")
+    config = build(cls, checked)
     return check_names(config)
 
 
@@ -145,7 +159,8 @@ def to_yaml(config: RunConfig, docs: bool = False) -> str:
     """The configuration as YAML that `read_config` reads back; with `docs` every field carries its explanation."""
     if not docs:
         return dump_yaml(to_dict(config))
-    comments = field_docs(RunConfig)
+    cls: type = type(config)
+    comments = field_docs(cls)
     lines: list[str] = []
     opened = ""
     for key, value in flatten(to_dict(config)):
@@ -163,6 +178,8 @@ def to_yaml(config: RunConfig, docs: bool = False) -> str:
 def diff(a: RunConfig, b: RunConfig) -> list[str]:
     """What differs, as "agent.lr: 0.0003 -> 0.001"."""
     old, new = dict(flatten(to_dict(a))), dict(flatten(to_dict(b)))
+    if a.agent.name != b.agent.name:  # whose keys have nothing to do with each other
+        old, new = ({k: v for k, v in x.items() if k == "agent.name" or k[:6] != "agent."} for x in (old, new))
     return [f"{key}: {_plain(old[key])} -> {_plain(new[key])}" for key in old if old[key] != new[key]]
 
 
@@ -178,98 +195,6 @@ def run_name(config: RunConfig) -> str:
     encoder = Path(encoder).stem if is_path(encoder) else encoder
     task = config.env.name.partition("/")[2] or config.env.name
     return safe_name(f"{config.agent_preset}-{encoder}-{task}-seed{config.seed}{'-debug' * config.debug}")
-
-
-# ---------------------------------------------------------------------------------------------------------- names
-
-
-def check_names(config: RunConfig) -> RunConfig:
-    """The configuration with aliases of environments resolved; ConfigError where names are unknown or do not fit."""
-    if config.agent_preset not in agents():
-        raise ConfigError(f"unknown agent {config.agent_preset!r}", "agent_preset", f"Agents: {', '.join(agents())}")
-    name = resolve(config.env.name)
-    if name in DISCRETE:
-        raise ConfigError(
-            f"{name} has discrete actions, but agent {config.agent.name} acts in continuous ones", "env, agent"
-        )
-    if name != config.env.name:
-        config = replace(config, env=replace(config.env, name=name))
-    if name in TERMINATING and not config.agent.episodic:
-        raise not_episodic(name)
-    check_sinks(config.sinks)
-    _check_encoder(config)
-    return config
-
-
-def not_episodic(task: str) -> ConfigError:
-    """The error for a task that can terminate under an agent to which no episode ends."""
-    what = f"episodes of {task} terminate, but with agent.episodic=false the agent learns as if they went on"
-    return ConfigError(what, "agent.episodic", "Train with agent.episodic=true")
-
-
-def _check_encoder(config: RunConfig) -> None:
-    choice = config.encoder
-    if choice.name == "scratch" and config.env.size < SMALLEST_PIXELS:
-        raise ConfigError(
-            f"env.size={config.env.size}: encoder=scratch needs frames of at least {SMALLEST_PIXELS} pixels",
-            "env.size",
-            "Its four convolutions leave nothing of smaller ones",
-        )
-    if choice.name in WITHOUT_ENCODER:
-        given = [
-            k
-            for k in ("truncate", "feature", "norm", "input_size", "seed", "weights")
-            if getattr(choice, k) is not None
-        ] + ["trainable"] * (choice.trainable != 0)
-        if given:
-            raise ConfigError(f"encoder={choice.name} has no encoder, so encoder.{given[0]} means nothing", "encoder")
-        return
-    spec = encoder_spec(choice)
-    if choice.trainable != 0:
-        with _as_config_error():
-            spec.check_trainable(choice.trainable)
-    if config.env.size < spec.render_size:
-        step = max(spec.input_multiple, 1)
-        fits = config.env.size * spec.input_size // spec.render_size // step * step
-        smaller = f", or ask for a smaller input: encoder.input_size={fits}" * (spec.input_multiple > 0 and fits >= 32)
-        raise ConfigError(
-            f"env.size={config.env.size}: encoder {choice.name!r} would enlarge it to {spec.render_size} pixels",
-            "env.size",
-            f"Leave env.size out{smaller}",
-        )
-
-
-def encoder_spec(choice: EncoderConfig) -> Any:
-    """The `EncoderSpec` of a choice, nothing built; raises ConfigError, Unavailable, ZooError for damaged files."""
-    import pvr_zoo
-
-    if is_path(choice.name) and not Path(choice.name).is_file():
-        raise Unavailable(f"no encoder file {choice.name!r}", "encoder", "List names: mbrl-pvr encoders list")
-    if choice.weights is not None and not Path(choice.weights).is_file():
-        raise Unavailable(
-            f"no weights file {choice.weights!r}", "encoder.weights", "Give a file's path, or leave it out"
-        )
-    with _as_config_error():
-        spec = pvr_zoo.spec(choice.name, **choice.request)
-    if choice.weights is not None:
-        if is_path(choice.name):
-            raise ConfigError(f"{choice.name} holds its own weights", "encoder.weights", "Leave encoder.weights out")
-        with _as_config_error("encoder.weights"):
-            spec.check_takes_weights()
-    return spec
-
-
-@contextmanager
-def _as_config_error(where: str = "encoder") -> Iterator[None]:
-    """A request that an encoder does not offer is a mistake in the configuration; other errors pass."""
-    from pvr_zoo.errors import ZooError
-
-    try:
-        yield
-    except ZooError as error:
-        if error.exit_code == ConfigError.exit_code:
-            raise ConfigError(error.what, error.where or where, error.hint) from error
-        raise
 
 
 def _fit_frames(tree: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +220,7 @@ def _read_layer(file: str | Path) -> tuple[dict[str, Any], str]:
         return {}, where
     _refuse_interpolation(layer, where)
     if not isinstance(layer, dict):
-        return check_tree(RunConfig, layer, where), where
+        return check_tree(RUNS[DEFAULT_AGENT], layer, where), where
     return {k: {"name": v} if k in ("env", "encoder") and isinstance(v, str) else v for k, v in layer.items()}, where
 
 
@@ -314,7 +239,7 @@ def _refuse_interpolation(value: Any, where: str) -> None:
 # -------------------------------------------------------------------------------------------------- Hydra's grammar
 
 
-def _parse_overrides(texts: Sequence[str]) -> _Overrides:
+def _parse_overrides(texts: Sequence[str], cls: type) -> _Overrides:
     """Overrides in Hydra's grammar, with names and single values only; raises ConfigError, UnsafeFile."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -324,7 +249,7 @@ def _parse_overrides(texts: Sequence[str]) -> _Overrides:
     parser, found = OverridesParser.create(), _Overrides()
     for text in texts:
         where = f"override {text!r}"
-        key, value = _split(text, where)
+        key, value = _split(text, where, cls)
         try:
             parsed = parser.parse_override(f"{key}={value}")
         except HydraException as error:
@@ -344,7 +269,7 @@ def _parse_overrides(texts: Sequence[str]) -> _Overrides:
     return found
 
 
-def _split(text: str, where: str) -> tuple[str, str]:
+def _split(text: str, where: str, cls: type) -> tuple[str, str]:
     """Key and value, with `env=X` and `encoder=X` as names and paths quoted; the key exists."""
     key, equals, value = text.partition("=")
     key = key.strip()
@@ -356,29 +281,29 @@ def _split(text: str, where: str) -> tuple[str, str]:
         key += ".name"
     for part in key.split("."):
         refuse_code(part, where)
-    known = _given_keys()
-    if key not in (*known, *_sections()) or (key in _sections() and key != "agent" and value[:1] != "{"):
+    known, sections = _given_keys(cls), _sections(cls)
+    if key not in (*known, *sections) or (key in sections and key != "agent" and value[:1] != "{"):
         raise unknown_key(key, known, where)
     if key in _PATH_KEYS and is_path(value) and value[:1] not in "'\"":
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return key, value
 
 
-def _given_keys() -> tuple[str, ...]:
-    return tuple(key for key in leaf_keys(RunConfig) if key not in NOT_GIVEN)
+def _given_keys(cls: type) -> tuple[str, ...]:
+    return tuple(key for key in leaf_keys(cls) if key not in NOT_GIVEN)
 
 
-def _sections() -> tuple[str, ...]:
-    return tuple(name for name, hint in hints(RunConfig).items() if section(hint))
+def _sections(cls: type) -> tuple[str, ...]:
+    return tuple(name for name, hint in hints(cls).items() if section(hint))
 
 
-def _check_overrides(found: _Overrides) -> dict[str, Any]:
+def _check_overrides(found: _Overrides, cls: type) -> dict[str, Any]:
     """Values by dotted key, converted to the types of their fields."""
     flat: dict[str, Any] = {}
     for key, value in found.values.items():
         if key in NOT_GIVEN:
-            raise unknown_key(key, _given_keys(), found.source[key])
-        flat |= dict(flatten(check_tree(RunConfig, nest({key: value}), found.source[key])))
+            raise unknown_key(key, _given_keys(cls), found.source[key])
+        flat |= dict(flatten(check_tree(cls, nest({key: value}), found.source[key])))
     return flat
 
 
@@ -389,7 +314,8 @@ def _compose(agent: str, family: str, layer: dict[str, Any], overrides: list[str
     from omegaconf import OmegaConf
 
     store = ConfigStore.instance()
-    store.store(name="mbrl_pvr_defaults", node=to_dict(RunConfig(agent_preset=agent)))
+    run = RUNS[read(agent, "agent").get("name", DEFAULT_AGENT)]
+    store.store(name="mbrl_pvr_defaults", node=to_dict(run(agent_preset=agent)))
     for name in agents():
         store.store(group="agent", name=name, node=read(name, "agent"), package="agent")
     env = read(family, "env") if family in available("env") else {}
@@ -402,13 +328,6 @@ def _compose(agent: str, family: str, layer: dict[str, Any], overrides: list[str
     tree = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(tree, dict)
     return {str(k): v for k, v in tree.items()}
-
-
-def is_path(name: str) -> bool:
-    """Whether an encoder's name means a file."""
-    from pvr_zoo.registry import is_file_name
-
-    return is_file_name(name)
 
 
 def _plain(value: Any) -> str:

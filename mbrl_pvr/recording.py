@@ -33,7 +33,8 @@ def record(run: Path | str, *, episodes: int = 10, context: int = 1, debug: bool
         ]
         arrays = _padded(reports) | {
             "context": np.array(context),
-            "kind": np.array("deterministic"),
+            "kind": np.array("categorical" if trained.agent.classes else "deterministic"),
+            "classes": np.array(trained.agent.classes),  # of each latent, whose logits are stored side by side; 0: none
             "step": np.array(trained.step),
         }
         name = output(trained, "latents.npz")

@@ -26,9 +26,11 @@ _ROUNDS = 8  # of drawing starts at random before all valid ones are listed
 Columns = dict[str, tuple[tuple[int, ...], type]]
 
 
-def row_bytes(shapes: ObsShapes, action_dim: int) -> int:
+def row_bytes(shapes: ObsShapes, action_dim: int, carried: int = 0) -> int:
     """Bytes of one row, the tick of one environment."""
-    return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in _columns(shapes, action_dim).values())
+    return 2 * carried + sum(
+        int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in _columns(shapes, action_dim).values()
+    )
 
 
 def estimate(rows: int, bytes_per_step: int) -> str:
@@ -67,14 +69,21 @@ class Replay:
     """
 
     def __init__(
-        self, shapes: ObsShapes, action_dim: int, capacity: int, num_envs: int, *, rows: int | None = None
+        self,
+        shapes: ObsShapes,
+        action_dim: int,
+        capacity: int,
+        num_envs: int,
+        *,
+        rows: int | None = None,
+        carried: int = 0,
     ) -> None:
         self.num_envs, self.capacity = num_envs, capacity // num_envs  # the latter in ticks
         if self.capacity < 2:
             raise ConfigError(
                 f"replay.capacity={capacity} leaves {self.capacity} rows for each of {num_envs} environments"
             )
-        self.bytes_per_step = row_bytes(shapes, action_dim)
+        self.bytes_per_step = row_bytes(shapes, action_dim, carried)
         self.expected = min(self.capacity * num_envs, capacity if rows is None else rows)  # rows, for estimates
         require_memory(self.expected, self.bytes_per_step)
         # a tick is a reset at most every second time; memory is taken from the system only where it is written
@@ -82,6 +91,7 @@ class Replay:
         self._data: dict[str, np.ndarray] = {
             k: np.zeros((ticks, num_envs, *shape), kind) for k, (shape, kind) in _columns(shapes, action_dim).items()
         }
+        self._carried = np.zeros((ticks * num_envs, carried), np.float16) if carried else None  # agent's states, by row
         # the same memory as (rows, numbers of one row), for gathering
         self._rows = {k: v.reshape(ticks * num_envs, -1) for k, v in self._data.items()}
         self.ticks = 0  # added so far; row t lies at t % capacity
@@ -120,8 +130,34 @@ class Replay:
             self._data[name][row] = value
         self._data["action"][row][first] = 0
         self._data["reward"][row][first] = 0
+        if self._carried is not None:
+            self._carried[row * self.num_envs : (row + 1) * self.num_envs] = 0
         self._age = age
         self.ticks += 1
+
+    # ---- states of the agent, which change after they were stored ---------------------------------------------------
+
+    def keep(self, states: torch.Tensor | None) -> None:
+        """The agent's states (N, W) after the newest observation; zero where it was not asked for an action."""
+        if self._carried is not None and states is not None:
+            row = (self.ticks - 1) % self.capacity * self.num_envs
+            self._carried[row : row + self.num_envs] = states.cpu().numpy()
+
+    def refresh(self, batch: Batch) -> None:
+        """Take over the states that an update has written into its batch."""
+        if self._carried is not None and batch.carried is not None and batch.rows is not None:
+            self._carried[batch.rows.numpy(force=True)] = batch.carried[:, 1:].numpy(force=True)
+
+    def states(self) -> dict[str, np.ndarray]:
+        """All states that are held, for a checkpoint; empty where the agent has none."""
+        return (
+            {} if self._carried is None else {"states": self._carried[: min(self.ticks, self.capacity) * self.num_envs]}
+        )
+
+    def load_states(self, states: dict[str, torch.Tensor]) -> None:
+        """Restore `states`, after `load`."""
+        if self._carried is not None:
+            self._carried[: len(states["states"])] = states["states"].numpy()
 
     # ---- sampling --------------------------------------------------------------------------------------------------
 
@@ -131,6 +167,12 @@ class Replay:
         ticks = start[:, None] + np.arange(spec.length)  # (B, T)
         index = ticks % self.capacity * self.num_envs + env[:, None]
         part = {name: self._take(name, index) for name in ("action", "reward", "is_last", "is_terminal")}
+        if self._carried is not None:
+            before = np.maximum(start - 1, 0) % self.capacity * self.num_envs + env
+            known = (start > self.oldest) & ~self._rows["is_first"][index[:, 0], 0]
+            states = self._carried[np.concatenate([before[:, None], index], 1)]  # (B, T + 1, W)
+            states[~known, 0] = 0
+            part |= {"carried": torch.from_numpy(states), "rows": torch.from_numpy(index)}
         return Batch(obs=self._obs(ticks, env[:, None], spec.stack), **part)
 
     def latest(self, stack: int) -> Obs:
@@ -191,7 +233,8 @@ class Replay:
     @property
     def pending_bytes(self) -> int:
         """Bytes that `seal` will write."""
-        return (self.ticks - max(self._sealed, self.oldest)) * self.num_envs * self.bytes_per_step
+        row = sum(rows.itemsize * rows.shape[1] for rows in self._rows.values())
+        return (self.ticks - max(self._sealed, self.oldest)) * self.num_envs * row
 
     def seal(self, folder: Path) -> dict[str, Any]:
         """Write the rows added since the last commit as one segment; returns the state for a checkpoint.

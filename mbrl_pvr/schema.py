@@ -201,7 +201,7 @@ def _show(value: Any) -> str:
 def field_docs(cls: type) -> dict[str, str]:
     """The comment beside each field, by dotted key; empty where the source is not at hand."""
     try:
-        source = inspect.getsource(cls)
+        source = "".join(inspect.getsource(base) for base in reversed(cls.__mro__[:-1]))
     except OSError:
         return {}
     comments = dict(re.findall(r"^    (\w+)\s*:[^#\n]*#\s*(.*)$", source, flags=re.MULTILINE))

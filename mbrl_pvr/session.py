@@ -71,7 +71,9 @@ class Session(Trained):
     def save(self) -> None:
         """Commit everything that continuing needs."""
         carry, numbers = split_carry(self.collector.carry)
-        groups = {"agent": self.agent.state_dict(), "carry": carry}
+        groups: dict[str, checkpoint.Tensors] = {"agent": self.agent.state_dict(), "carry": carry}
+        if states := self.replay.states():
+            groups["replay_states"] = states
         meta = {
             "collector": self.collector.state_dict(),
             "carry": numbers,
@@ -95,6 +97,8 @@ class Session(Trained):
         if saved.replay is None:
             raise IntegrityError("the checkpoint holds no replay", str(saved.path))
         self.replay.load(self.run.path, saved.replay)
+        if self.agent.sequence.carried:
+            self.replay.load_states(saved.tensors("replay_states"))
         exact = self.collector.load_state_dict(saved.meta["collector"])
         tensors = {k: v.to(self.device) for k, v in saved.tensors("carry").items()}
         self.collector.carry = replace(self.collector.carry, **tensors, **saved.meta["carry"])
@@ -164,7 +168,7 @@ def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
     """The run in `directory`, new or continued from its newest whole checkpoint; closes everything at the end."""
     require_sinks(wanted.sinks)
     if is_new(directory):
-        _require_room(wanted, Path(directory), row_bytes(planned_shapes(wanted), action_dim=1))
+        _require_room(wanted, Path(directory), row_bytes(planned_shapes(wanted), 1, wanted.agent.carried))
     with ExitStack() as stack:
         parts = _Parts(wanted, stack)
         run = stack.enter_context(open_folder(wanted, directory))
@@ -192,7 +196,14 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     _refuse_other_encoder(run, features)
     agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
     rows = _rows(wanted, facts.episode_length)
-    replay = Replay(features.shapes, facts.action_dim, wanted.replay.capacity, parts.env.num, rows=rows)
+    replay = Replay(
+        features.shapes,
+        facts.action_dim,
+        wanted.replay.capacity,
+        parts.env.num,
+        rows=rows,
+        carried=agent.sequence.carried,
+    )
     weights = sum(value.nbytes for value in agent.state_dict().values())
     _require_room(wanted, run.path, replay.bytes_per_step, weights)
     saved = checkpoint.restore(run)

@@ -5,7 +5,10 @@ from typing import Any, Literal
 
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.schema import flatten
+from world_models.dreamerv3.config import DreamerV3Config
 from world_models.tdmpc2.config import TDMPC2Config
+
+AgentConfig = TDMPC2Config | DreamerV3Config
 
 WITHOUT_ENCODER = ("scratch", "state")  # the agent gets pixels, or the simulator's state, instead of features
 _CEILINGS = {  # sizes beyond these are slips of the keyboard
@@ -27,6 +30,15 @@ _CEILINGS = {  # sizes beyond these are slips of the keyboard
     "agent.num_bins": 10_001,
     "agent.num_samples": 2**20,
     "agent.iterations": 1000,
+    "agent.batch_length": 2**16,
+    "agent.imagination": 1024,
+    "agent.deter": 2**18,
+    "agent.hidden": 2**16,
+    "agent.classes": 2**12,
+    "agent.depth": 2**12,
+    "agent.units": 2**16,
+    "agent.latents": 2**12,
+    "agent.bins": 10_001,
 }
 
 
@@ -85,7 +97,7 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run."""
+    """Everything that decides a run; `TDMPC2Run` and `DreamerV3Run` say what the agent's settings are."""
 
     seed: int = 1  # of the agent, the environments, replay sampling and random actions
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
@@ -102,7 +114,7 @@ class RunConfig:
     agent_preset: str = "tdmpc2"  # the preset that `agent=` named; it names the run and is set with it
     env: EnvConfig = field(default_factory=EnvConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    agent: TDMPC2Config = field(default_factory=TDMPC2Config)
+    agent: AgentConfig = field(default_factory=TDMPC2Config)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
 
@@ -122,10 +134,10 @@ class RunConfig:
         self._check_random_steps()
 
     def _check_replay(self) -> None:
-        rows, length = self.replay.capacity // self.env.num, self.agent.horizon + 1
-        if length > rows:
+        rows, agent = self.replay.capacity // self.env.num, self.agent
+        if agent.sequence_steps > rows:
             raise ValueError(
-                f"agent.horizon={self.agent.horizon} needs sequences of {length} steps,"
+                f"agent.{agent.LENGTH}={getattr(agent, agent.LENGTH)} needs sequences of {agent.sequence_steps} steps,"
                 f" but replay.capacity={self.replay.capacity} keeps only {rows} of each of {self.env.num} environments"
             )
         if self.agent.batch_size > self.replay.capacity:
@@ -134,10 +146,12 @@ class RunConfig:
             )
 
     def _check_random_steps(self) -> None:
-        if self.random_steps <= self.agent.horizon * self.env.num:
+        agent = self.agent
+        if self.random_steps < (agent.sequence_steps - 1) * self.env.num + 1:
             raise ValueError(
-                f"random_steps={self.random_steps} must be above agent.horizon={self.agent.horizon} times"
-                f" env.num={self.env.num}: learning begins after them, on sequences of {self.agent.horizon + 1} steps"
+                f"random_steps={self.random_steps} must be above {agent.sequence_steps - 1} times"
+                f" env.num={self.env.num}: learning begins after them, on sequences of {agent.sequence_steps} steps"
+                f" (agent.{agent.LENGTH}={getattr(agent, agent.LENGTH)})"
             )
         if self.random_steps + self.env.num > self.steps:
             raise ValueError(
@@ -146,54 +160,75 @@ class RunConfig:
             )
 
 
+@dataclass(frozen=True)
+class TDMPC2Run(RunConfig):
+    """A run of TD-MPC2."""
+
+    agent: TDMPC2Config = field(default_factory=TDMPC2Config)
+
+
+@dataclass(frozen=True)
+class DreamerV3Run(RunConfig):
+    """A run of DreamerV3."""
+
+    updates_per_step: float = 0.25  # 16 sequences of 64 steps each: a train ratio of 256, as published for dm_control
+    agent_preset: str = "dreamerv3"
+    agent: DreamerV3Config = field(default_factory=DreamerV3Config)
+
+
+RUNS: dict[str, type[RunConfig]] = {"tdmpc2": TDMPC2Run, "dreamerv3": DreamerV3Run}  # by the agent's `name`
+Rules = tuple[tuple[bool, str, tuple[str, ...]], ...]  # whether it holds, the setting, keys that mean nothing beside it
+
+
 def inert(config: RunConfig) -> dict[str, str]:
     """Keys that change nothing in this run, each with the setting beside which it means nothing."""
-    name, agent, shifts = config.encoder.name, config.agent, config.env.shifts
+    agent, shifts, trainable = config.agent, config.env.shifts, config.encoder.trainable
+    encoder = f"encoder={config.encoder.name}"
+    without, state = config.encoder.name in WITHOUT_ENCODER, config.encoder.name == "state"
+    front = ("agent.front_end", "agent.feature_norm", "agent.patches", "agent.patch_dim")
+    fast = ("encoder.precision", "encoder.compile")
+    rules: Rules = (
+        (without, encoder, (*front, *fast)),
+        (trainable != 0, f"encoder.trainable={trainable}", fast),
+        (trainable != "lora", f"encoder.trainable={trainable}", ("encoder.lora_rank",)),
+        (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),
+        (state, encoder, ("env.proprio", "env.severity", "env.factors")),
+        (state and shifts != "none", encoder, ("env.shifts",)),
+        (shifts == "none", "env.shifts=none", ("env.severity", "env.factors")),
+    )
+    own = _inert_tdmpc2(config, agent) if isinstance(agent, TDMPC2Config) else _inert_dreamerv3(config, agent)
+    return {key: setting for holds, setting, keys in (*rules, *own) if holds for key in keys}
+
+
+def _inert_dreamerv3(config: RunConfig, agent: DreamerV3Config) -> Rules:
+    encoder = f"encoder={config.encoder.name}"
+    barlow = agent.target != "none"
+    return (
+        (config.encoder.name != "scratch", encoder, ("agent.depth",)),
+        (barlow, f"agent.target={agent.target}", ("agent.barlow",)),
+        (not barlow, "agent.target=none", ("agent.reconstruction",)),
+    )
+
+
+def _inert_tdmpc2(config: RunConfig, agent: TDMPC2Config) -> Rules:
+    name = config.encoder.name
     encoder, state_encoder = f"encoder={name}", ("agent.enc_dim", "agent.num_enc_layers")
     pixels = config.encoder.trainable in ("lora", "all")  # frames are kept, so that they can be shifted
-    fast = ("encoder.precision", "encoder.compile")
     linear = name not in WITHOUT_ENCODER and agent.front_end == "linear"
-    rules = (
-        (
-            name in WITHOUT_ENCODER,
-            encoder,
-            ("agent.front_end", "agent.feature_norm", "agent.patches", "agent.patch_dim"),
-        ),
-        (name in WITHOUT_ENCODER, encoder, fast),
-        (config.encoder.trainable != 0, f"encoder.trainable={config.encoder.trainable}", fast),
+    return (
         (config.encoder.trainable == 0, "encoder.trainable=0", ("agent.tail_lr_scale",)),
-        (config.encoder.trainable != "lora", f"encoder.trainable={config.encoder.trainable}", ("encoder.lora_rank",)),
-        (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),
         (name != "scratch" and not pixels, encoder, ("agent.augment",)),
         (name != "scratch", encoder, ("agent.num_channels",)),
         (name == "scratch", encoder, state_encoder),
-        (name == "state", encoder, ("agent.stack", "env.proprio", "env.severity", "env.factors")),
-        (name == "state" and shifts != "none", encoder, ("env.shifts",)),
+        (name == "state", encoder, ("agent.stack",)),
         (linear, "agent.front_end=linear", state_encoder),
-        (shifts == "none", "env.shifts=none", ("env.severity", "env.factors")),
         (not agent.episodic, "agent.episodic=false", ("agent.termination_coef",)),
     )
-    return {key: setting for holds, setting, keys in rules if holds for key in keys}
 
 
 def shrink(config: RunConfig) -> RunConfig:
     """The same run in under a minute: few steps, short episodes, tiny networks, eager; what is smaller stays."""
     agent, env = config.agent, config.env
-    most = {
-        "size": 1,
-        "horizon": 5,
-        "latent_dim": 2 * agent.simnorm_dim,
-        "mlp_dim": 32,
-        "enc_dim": 32,
-        "num_enc_layers": 2,
-        "num_channels": 8,
-        "num_q": 2,
-        "batch_size": 8,
-        "num_samples": 16,
-        "num_elites": 4,
-        "num_pi_trajs": 4,
-        "iterations": 2,
-    }
     sizes = asdict(agent) | asdict(agent.widths)
     return replace(
         config,
@@ -204,8 +239,7 @@ def shrink(config: RunConfig) -> RunConfig:
         checkpoint_every=min(config.checkpoint_every, 50),
         log_every=min(config.log_every, 50),
         compile="off",
-        encoder=replace(config.encoder, compile="off"),
-        agent=replace(agent, **{name: min(sizes[name], high) for name, high in most.items()}),
+        agent=replace(agent, **{name: min(sizes[name], high) for name, high in agent.smallest().items()}),
         env=replace(env, max_steps=min(env.max_steps or 20, 20), num=min(env.num, 2)),
         replay=replace(config.replay, capacity=min(config.replay.capacity, 1000)),
         eval=replace(config.eval, every=min(config.eval.every, 100), episodes=1),

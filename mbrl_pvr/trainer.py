@@ -11,10 +11,11 @@ from types import FrameType
 import torch
 
 from mbrl_pvr import checkpoint
-from mbrl_pvr.config import RunConfig, not_episodic
+from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError, StorageError
 from mbrl_pvr.evaluation import IN_DISTRIBUTION, evaluate_agent, mean_return, row
+from mbrl_pvr.fits import not_episodic
 from mbrl_pvr.runfolder import is_new, read_status
 from mbrl_pvr.schedule import Every
 from mbrl_pvr.seeding import rng
@@ -114,6 +115,7 @@ def _learn(s: Session) -> None:
             batch = s.replay.sample(s.agent.sequence, rng(s.config.seed, "sample", s.updates)).to(s.device)
         with s.collector.clock("update"):
             metrics = s.agent.update(batch)
+        s.replay.refresh(batch)
         s.updates += 1
         _refuse_nan(metrics, s)
         s.logger.metrics({f"train/{k}": v for k, v in metrics.items()})

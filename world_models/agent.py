@@ -17,6 +17,7 @@ class Agent(Protocol, Generic[Carry]):
     """
 
     sequence: SequenceSpec  # what `update` wants from replay
+    classes: int  # of each latent, whose logits `report` gives; 0 where latents are plain numbers
 
     def initial(self, n: int, seed: int) -> Carry:
         """The carry of `n` environments before their first observation; `seed` fixes all noise of acting."""
@@ -26,15 +27,22 @@ class Agent(Protocol, Generic[Carry]):
         """Actions (N, A) in [-1, 1] and the next carry. Rows with `obs.is_first` start anew."""
         ...
 
+    def kept(self, carry: Carry) -> Tensor | None:
+        """What replay keeps of a carry beside the observation that led to it: (N, `sequence.carried`) float16."""
+        ...
+
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One gradient step on every loss; returns scalars to log (tensors, so that nothing waits for the device)."""
+        """One gradient step on every loss; returns scalars to log (tensors, so that nothing waits for the device).
+
+        States that the batch carried are overwritten, after the first, with those that this update went through.
+        """
         ...
 
     def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
         """Predictions on recorded sequences (B, T), the first `context` observations given, the rest open loop.
 
-        posterior, open_loop: (B, T, L), equal before `context`; reward_pred, reward_open_loop: (B, T), predictions for
-        the reward that arrives with obs[t], NaN at t = 0; value: (B, T).
+        posterior, open_loop: (B, T, L), equal before `context`, logits where latents are categorical; reward_pred,
+        reward_open_loop: (B, T), predictions for the reward that arrives with obs[t], NaN at t = 0; value: (B, T).
         """
         ...
 

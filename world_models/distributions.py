@@ -45,3 +45,31 @@ def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Ten
     raw_log_prob = (-0.5 * noise.square() - log_std - HALF_LOG_TAU).sum(-1)
     action = torch.tanh(mean + noise * log_std.exp())
     return action, raw_log_prob - torch.log(F.relu(1 - action.square()) + 1e-6).sum(-1), raw_log_prob
+
+
+def symexp_bins(bins: int, limit: float = 20.0) -> Tensor:
+    """`bins` classes (an odd number) from -symexp(limit) to symexp(limit), evenly spaced in symlog space, 0 exact."""
+    half = symexp(torch.linspace(-limit, 0, bins // 2 + 1))
+    return torch.cat([half, -half[:-1].flip(0)])
+
+
+def symexp_mean(logits: Tensor, bins: Tensor) -> Tensor:
+    """The scalar (*,) that logits (*, K) over classes (K,) mean.
+
+    Summed from both ends inwards, class by its mirror image, so that a head that says nothing gives 0 and not the
+    rounding error of large numbers (Hafner et al. 2025, methods).
+    """
+    weighted = F.softmax(logits, -1) * bins
+    half = bins.shape[0] // 2
+    mirrored = weighted[..., :half].flip(-1) + weighted[..., half + 1 :]
+    return mirrored.sum(-1) + weighted[..., half]
+
+
+def symexp_loss(logits: Tensor, target: Tensor, bins: Tensor) -> Tensor:
+    """Cross entropy (*,) of logits (*, K) with the two-hot code of target (*,) on classes (K,); clipped to these."""
+    target = target.clamp(bins[0], bins[-1])
+    above = torch.searchsorted(bins, target, right=True).clamp(1, len(bins) - 1)
+    low, high = bins[above - 1], bins[above]
+    weight = (target - low) / (high - low)
+    chosen = torch.gather(logits, -1, torch.stack([above - 1, above], -1))  # (*, 2)
+    return logits.logsumexp(-1) - torch.lerp(chosen[..., 0], chosen[..., 1], weight)

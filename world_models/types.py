@@ -58,12 +58,14 @@ class SequenceSpec:
     """What an agent wants from replay: `batch` sequences of `length` observations, each of the last `stack` frames.
 
     Frames before the episode's first are that first frame again. With `within_episode` no sequence crosses a reset.
+    `carried` numbers of the agent's recurrent state are kept beside each observation and given back with it.
     """
 
     batch: int
     length: int
     stack: int = 1
     within_episode: bool = True
+    carried: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Batch:
     reward: Tensor  # (B, T) float32
     is_last: Tensor  # (B, T) bool: the episode ends here, by termination or truncation
     is_terminal: Tensor  # (B, T) bool: the value after this step is zero
+    carried: Tensor | None = None  # (B, T + 1, W) float16: the state before the first step, then that after each
+    rows: Tensor | None = None  # (B, T) int64: where replay holds these states
 
     @property
     def is_first(self) -> Tensor:
@@ -109,5 +113,5 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        moved = {k: v.to(device) for k, v in vars(self).items()}
+        moved = {k: v.to(device) for k, v in vars(self).items() if v is not None}
         return replace(self, **moved)

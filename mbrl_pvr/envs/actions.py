@@ -36,3 +36,10 @@ def check_actions(actions: ArrayLike, spec: ActionSpec, where: str) -> NDArray:
         row, column = np.argwhere(~fits)[0]
         raise EnvError(f"action {row} is not in {spec}: {checked[row]} at [{column}]", where)
     return np.clip(checked, -1.0, 1.0)
+
+
+def random_actions(spec: ActionSpec, num: int, rng: np.random.Generator) -> NDArray:
+    """Uniform actions (num, dim), or uniform choices as one-hot vectors."""
+    if spec.discrete:
+        return np.eye(spec.dim, dtype=np.float32)[rng.integers(0, spec.dim, num)]
+    return rng.uniform(-1, 1, (num, spec.dim)).astype(np.float32)

@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from mbrl_pvr.api import configure
 from mbrl_pvr.config import (
-    SMALLEST_PIXELS,
-    RunConfig,
     agents,
     diff,
     from_dict,
@@ -25,7 +23,9 @@ from mbrl_pvr.config import (
     to_yaml,
 )
 from mbrl_pvr.errors import ConfigError, Error
+from mbrl_pvr.fits import SMALLEST_PIXELS
 from mbrl_pvr.schema import convert, field_docs, flatten, leaf_keys
+from mbrl_pvr.settings import TDMPC2Run
 from mbrl_pvr.yamlfile import dump_yaml, parse_yaml
 
 SOME_KEYS = (
@@ -40,7 +40,7 @@ SOME_KEYS = (
 
 
 def test_defaults_are_the_dataclasses() -> None:
-    assert load_config() == RunConfig()
+    assert load_config() == TDMPC2Run()
 
 
 def test_overrides_follow_hydra_grammar() -> None:
@@ -159,8 +159,8 @@ def test_yaml_reads_back(docs: bool, tmp_path: Path) -> None:
 
 
 def test_every_field_of_ours_is_documented() -> None:
-    own = [key for key in leaf_keys(RunConfig) if not key.startswith(("agent.", "env."))]
-    assert [key for key in own if key not in field_docs(RunConfig)] == []
+    own = [key for key in leaf_keys(TDMPC2Run) if not key.startswith(("agent.", "env."))]
+    assert [key for key in own if key not in field_docs(TDMPC2Run)] == []
 
 
 def test_diff_names_what_changed() -> None:
@@ -274,7 +274,7 @@ anything = st.one_of(
 @given(key=st.sampled_from(SOME_KEYS), value=anything)
 def test_any_value_gives_a_whole_config_or_a_config_error(key: str, value: object) -> None:
     """Whatever stands in a file: fields of the declared types, or an error that names the key's section."""
-    tree = to_dict(RunConfig())
+    tree = to_dict(TDMPC2Run())
     *parents, last = key.split(".")
     place = tree
     for parent in parents:

@@ -1,9 +1,54 @@
-"""Every configuration key is explained to whoever prints the configuration."""
+"""Every configuration key is explained to whoever prints the configuration, and means the agent that it belongs to."""
 
-from mbrl_pvr.config import RunConfig
+from pathlib import Path
+
+import pytest
+
+from mbrl_pvr.config import diff, load_config, read_config, to_yaml
+from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.schema import field_docs, leaf_keys
+from mbrl_pvr.settings import RUNS, DreamerV3Run, TDMPC2Run
 
 
-def test_every_key_has_an_explanation() -> None:
-    docs = field_docs(RunConfig)
-    assert not [key for key in leaf_keys(RunConfig) if not docs.get(key)]
+@pytest.mark.parametrize("name", RUNS)
+def test_every_key_has_an_explanation(name: str) -> None:
+    cls: type = RUNS[name]
+    docs = field_docs(cls)
+    assert not [key for key in leaf_keys(cls) if not docs.get(key)]
+
+
+def test_keys_are_those_of_the_agent_that_is_named() -> None:
+    """Wherever it is named; both agents know `size`, as a number and as a text."""
+    assert isinstance(load_config(["agent.horizon=5"]), TDMPC2Run)
+    one = load_config(["agent.size=25M", "agent=dreamerv3_tiny"])
+    assert isinstance(one, DreamerV3Run) and one.agent.size == "25M" and one.agent_preset == "dreamerv3_tiny"
+    with pytest.raises(ConfigError, match=r"agent\.horizon"):
+        load_config(["agent=dreamerv3", "agent.horizon=5"])
+    with pytest.raises(ConfigError, match="size"):
+        load_config(["agent=dreamerv3", "agent.size=5"])
+
+
+def test_a_runs_own_file_says_which_agent_it_has(tmp_path: Path) -> None:
+    config = load_config(["agent=dreamerv3", "agent.batch_length=16"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config, docs=True))
+    assert read_config(tmp_path / "config.yaml") == config == load_config([], tmp_path / "config.yaml")
+    assert load_config(["agent=tdmpc2"], tmp_path / "config.yaml").agent == load_config().agent
+    assert "agent.name: tdmpc2 -> dreamerv3" in diff(load_config(), config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (["agent.target=pixels"], "is not given"),
+        (["encoder=scratch", "agent.target=feature"], "is not given"),
+        (["encoder=random_resnet18", "encoder.trainable=all"], "moving output"),
+        (["agent.depth=8"], "means nothing"),
+        (["encoder=scratch", "env.size=72"], r"env\.size=64"),
+        (["encoder=scratch", "agent.depth=3"], "12 filters"),
+        (["agent.barlow=1"], "means nothing"),
+        (["random_steps=63"], "batch_length=64"),
+    ],
+)
+def test_what_does_not_fit_dreamerv3_is_refused(overrides: list[str], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        load_config(["agent=dreamerv3", *overrides])

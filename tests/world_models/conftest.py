@@ -1,10 +1,12 @@
 """Small agents and batches for the tests of world models."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 
+from world_models.dreamerv3.agent import DreamerV3
+from world_models.dreamerv3.config import DreamerV3Config
 from world_models.tdmpc2 import TDMPC2Config
 from world_models.tdmpc2.agent import TDMPC2
 from world_models.types import ActionSpec, Batch, Obs, ObsShapes
@@ -79,3 +81,61 @@ def make() -> Maker:
 def make_any(request) -> Maker:
     """One maker for each kind of observation."""
     return Maker(SHAPES[request.param])
+
+
+DREAM_BATCH, DREAM_LENGTH = 4, 5
+DREAM_SMALL = {"deter": 32, "hidden": 16, "classes": 4, "depth": 2, "units": 16, "latents": 4, "bins": 41}
+DREAM_SMALL |= {"batch_size": DREAM_BATCH, "batch_length": DREAM_LENGTH, "imagination": 3, "lr": 1e-3, "warmup": 0}
+DREAM_SHAPES = {
+    "feature": ObsShapes(feature=(6,)),
+    "patches": ObsShapes(feature=(4, 3)),
+    "pixels": ObsShapes(pixels=(32, 32, 3)),
+    "proprio": ObsShapes(proprio=5),
+    "all": ObsShapes(feature=(6,), pixels=(32, 32, 3), proprio=5),
+}
+
+
+@dataclass(frozen=True)
+class Dreams:
+    """Makes small DreamerV3 agents, and batches and observations for them."""
+
+    shapes: ObsShapes = field(default_factory=lambda: DREAM_SHAPES["feature"])
+    actions: ActionSpec = field(default_factory=lambda: ActionSpec(2))
+
+    def agent(self, seed: int = 0, **settings) -> DreamerV3:
+        agent = DreamerV3(self.shapes, self.actions, DreamerV3Config(**{**DREAM_SMALL, **settings}), seed=seed)
+        g = torch.Generator().manual_seed(seed)  # reward and value start at zero: fill them, so that they say something
+        with torch.no_grad():
+            for head in (agent.model.reward, agent.critic.head, agent.critic.slow, agent.actor.net):
+                head.out.weight.normal_(0, 0.3, generator=g)
+                if len(head.out.bias) == len(agent.model.bins):  # small numbers are the likely ones
+                    head.out.bias.copy_(-torch.linspace(-20, 20, len(agent.model.bins)).abs())
+        return agent
+
+    def obs(self, *lead: int, seed: int = 0, first: bool = False) -> Obs:
+        return Maker(self.shapes).obs(*lead, seed=seed, first=first, stack=1)
+
+    def batch(self, b: int = DREAM_BATCH, t: int = DREAM_LENGTH, seed: int = 0) -> Batch:
+        """Sequences in which some episodes end and others begin."""
+        g = torch.Generator().manual_seed(seed)
+        action = torch.rand(b, t, self.actions.dim, generator=g) * 2 - 1
+        if self.actions.discrete:
+            action = torch.nn.functional.one_hot(action.argmax(-1), self.actions.dim).float()
+        last = torch.rand(b, t, generator=g) < 0.2
+        first = torch.cat([torch.zeros(b, 1, dtype=torch.bool), last[:, :-1]], 1)
+        terminal = last & (torch.rand(b, t, generator=g) < 0.5)
+        obs = replace(self.obs(b, t, seed=seed), is_first=first)
+        return Batch(obs, action, torch.randn(b, t, generator=g) * ~first, last, terminal)
+
+
+@pytest.fixture
+def dream() -> Dreams:
+    return Dreams()
+
+
+@pytest.fixture(params=[*DREAM_SHAPES, "choices"])
+def dream_any(request) -> Dreams:
+    """One maker for each kind of observation, and one for discrete actions."""
+    if request.param == "choices":
+        return Dreams(actions=ActionSpec(3, discrete=True))
+    return Dreams(DREAM_SHAPES[request.param])

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from world_models import flat
 from world_models.optim import Adam
 from world_models.returns import discount_for
+from world_models.seeding import generator
 from world_models.tdmpc2 import losses, planner
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.tdmpc2.model import WorldModel
-from world_models.tdmpc2.noise import PlanNoise, UpdateNoise, generator
+from world_models.tdmpc2.noise import PlanNoise, UpdateNoise
 from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec, Tail
 
 TAIL = "encoder.tail."  # parameters of a pretrained encoder's trainable part
@@ -46,6 +48,8 @@ class TDMPC2:
     With `compile`, losses and planner run through torch.compile for fixed shapes; without, eagerly. They agree to
     rounding, so a run resumes bitwise within one mode only. Raises ValueError for discrete actions.
     """
+
+    classes = 0
 
     def __init__(
         self,
@@ -118,6 +122,10 @@ class TDMPC2:
         noise = PlanNoise.draw(self.config, self.iterations, n, self.actions, carry.seed, carry.step, self.device)
         action, mean = self.plan(carry.mean, obs.to(self.device), noise, explore)
         return action, Carry(mean, carry.seed, carry.step + 1)
+
+    def kept(self, carry: Carry) -> None:
+        """Nothing: TD-MPC2 has no recurrent state."""
+        return None
 
     @torch.no_grad()
     def plan(self, previous: Tensor, obs: Obs, noise: PlanNoise, explore: bool) -> tuple[Tensor, Tensor]:
@@ -221,25 +229,16 @@ class TDMPC2:
         model = {k: v for k, v in self.model.state_dict().items() if k in learnt or not k.startswith(TAIL)}
         optimizers = {"optimizer": self.optimizer, "policy_optimizer": self.policy_optimizer}
         groups = {"model": model, **{k: o.state_dict() for k, o in optimizers.items()}}
-        flat = {f"{group}.{name}": value.detach() for group, found in groups.items() for name, value in found.items()}
-        return flat | {"scale": self.scale, "updates": torch.tensor(self.updates)}
+        found = {f"{group}.{name}": value.detach() for group, named in groups.items() for name, value in named.items()}
+        return found | {"scale": self.scale, "updates": torch.tensor(self.updates)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Copies on the CPU of model.*, optimizer.*, policy_optimizer.*, scale and updates."""
-        return {name: value.detach().cpu().clone() for name, value in self._tensors().items()}
+        return flat.copies(self._tensors())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore `state_dict`; ValueError names what is missing, unknown or misshapen, before anything changes."""
         mine = self._tensors()
-        missing, unknown = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
-        if missing or unknown:
-            raise ValueError(f"agent state lacks {missing[:5]} and holds unknown {unknown[:5]}")
-        for name, value in mine.items():
-            if value.shape != state[name].shape or value.dtype != state[name].dtype:
-                found, wanted = ((tuple(x.shape), x.dtype) for x in (state[name], value))
-                raise ValueError(f"agent state {name} is {found}, expected {wanted}")
-        with torch.no_grad():
-            for name, value in mine.items():
-                value.copy_(state[name])
+        flat.restore(mine, state)
         self.scale = mine["scale"]
         self.updates = int(state["updates"])

@@ -1,6 +1,7 @@
 """Hyper-parameters of TD-MPC2 (Hansen, Su, Wang 2024, arXiv 2310.16828); the defaults are the official ones."""
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ RISING = (("vmin", "vmax"), ("log_std_min", "log_std_max"), ("num_pi_trajs", "nu
 @dataclass(frozen=True)
 class TDMPC2Config:
     """The agent's settings; widths left at None are what `size` says (`widths` resolves them)."""
+
+    LENGTH: ClassVar[str] = "horizon"  # the field that says how long sequences are
+    carried: ClassVar[int] = 0  # numbers of recurrent state that replay keeps beside each observation
+    CHOICES: ClassVar[bool] = False  # whether it can act where actions are choices
 
     name: str = "tdmpc2"  # the algorithm
 
@@ -153,6 +158,17 @@ class TDMPC2Config:
         table = SIZES[self.size]
         given = {f.name: getattr(self, f.name) for f in fields(Widths)}
         return Widths(**{k: getattr(table, k) if v is None else v for k, v in given.items()})
+
+    @property
+    def sequence_steps(self) -> int:
+        """Observations in a sequence that an update learns from."""
+        return self.horizon + 1
+
+    def smallest(self) -> dict[str, int]:
+        """Sizes at which everything still happens, for trials."""
+        table = {"size": 1, "horizon": 5, "latent_dim": 2 * self.simnorm_dim, "batch_size": 8, "num_q": 2}
+        table |= {"mlp_dim": 32, "enc_dim": 32, "num_enc_layers": 2, "num_channels": 8}
+        return table | {"num_samples": 16, "num_elites": 4, "num_pi_trajs": 4, "iterations": 2}
 
     @property
     def bin_size(self) -> float:

@@ -3,23 +3,17 @@
 So a graph holds no generator, resume needs no generator state, and a test can inject another implementation's draws.
 """
 
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from world_models.seeding import generator
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.tdmpc2.encoder import PAD
 
 DRAW_BITS = 16  # a dropout draw is one integer of so many bits
-
-
-def generator(device: torch.device, seed: int, stream: str, *counters: int) -> Generator:
-    """A generator that is a function of its arguments alone."""
-    words = np.random.SeedSequence((seed, zlib.crc32(stream.encode()), *counters)).generate_state(1, np.uint64)
-    return Generator(device).manual_seed(int(words[0]) >> 1)
 
 
 def two_heads(num_q: int, g: Generator) -> list[int]:

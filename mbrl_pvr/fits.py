@@ -1,0 +1,139 @@
+"""What fits together: tasks, agents, encoders and what is reconstructed; checked before anything is built."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mbrl_pvr.envs.names import DISCRETE, TERMINATING, resolve
+from mbrl_pvr.errors import ConfigError, Unavailable
+from mbrl_pvr.presets import agents
+from mbrl_pvr.settings import WITHOUT_ENCODER, EncoderConfig, RunConfig
+from mbrl_pvr.sinks import check_sinks
+from world_models.dreamerv3.config import DEPTHS, DreamerV3Config
+
+SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
+
+
+def check_names(config: RunConfig) -> RunConfig:
+    """The configuration with aliases of environments resolved; ConfigError where names are unknown or do not fit."""
+    if config.agent_preset not in agents():
+        raise ConfigError(f"unknown agent {config.agent_preset!r}", "agent_preset", f"Agents: {', '.join(agents())}")
+    name = resolve(config.env.name)
+    if name in DISCRETE and not config.agent.CHOICES:
+        raise ConfigError(
+            f"{name} has discrete actions, but agent {config.agent.name} acts in continuous ones",
+            "env, agent",
+            "Train with agent=dreamerv3",
+        )
+    if name != config.env.name:
+        config = replace(config, env=replace(config.env, name=name))
+    if name in TERMINATING and not config.agent.episodic:
+        raise not_episodic(name)
+    check_sinks(config.sinks)
+    _check_encoder(config)
+    if isinstance(config.agent, DreamerV3Config):
+        _check_target(config, config.agent)
+    return config
+
+
+def _check_target(config: RunConfig, agent: DreamerV3Config) -> None:
+    """What is reconstructed must be there, must have a size that can be drawn, and must not move as it is learnt."""
+    side, filters = 2 ** len(DEPTHS), agent.widths.depth * DEPTHS[-1]
+    if config.encoder.name == "scratch" and agent.target != "none" and config.env.size % side:
+        what = f"env.size={config.env.size}: agent=dreamerv3 draws frames whose sides are multiples of {side}"
+        raise ConfigError(
+            what, "env.size", f"Take env.size={config.env.size // side * side or side}, or agent.target=none"
+        )
+    if config.encoder.name == "scratch" and agent.target != "none" and filters % agent.blocks:
+        what = f"agent.depth={agent.widths.depth} gives {filters} filters, not divisible by agent.blocks={agent.blocks}"
+        raise ConfigError(what, "agent.depth")
+    given = {"scratch": ("pixels",), "state": ()}.get(config.encoder.name, ("feature",))
+    if agent.target in ("feature", "pixels") and agent.target not in given:
+        legal = ", ".join(("auto", *given, "none"))
+        what = f"agent.target={agent.target}, but with encoder={config.encoder.name} the agent is not given that"
+        raise ConfigError(what, "agent.target", f"It may be: {legal}")
+    if config.encoder.trainable != 0 and agent.target != "none":
+        what = (
+            f"encoder.trainable={config.encoder.trainable}: a network that reconstructs its own moving output collapses"
+        )
+        raise ConfigError(what, "agent.target", "Train with agent.target=none")
+
+
+def not_episodic(task: str) -> ConfigError:
+    """The error for a task that can terminate under an agent to which no episode ends."""
+    what = f"episodes of {task} terminate, but with agent.episodic=false the agent learns as if they went on"
+    return ConfigError(what, "agent.episodic", "Train with agent.episodic=true")
+
+
+def _check_encoder(config: RunConfig) -> None:
+    choice = config.encoder
+    if choice.name == "scratch" and config.env.size < SMALLEST_PIXELS:
+        raise ConfigError(
+            f"env.size={config.env.size}: encoder=scratch needs frames of at least {SMALLEST_PIXELS} pixels",
+            "env.size",
+            "Its four convolutions leave nothing of smaller ones",
+        )
+    if choice.name in WITHOUT_ENCODER:
+        given = [
+            k
+            for k in ("truncate", "feature", "norm", "input_size", "seed", "weights")
+            if getattr(choice, k) is not None
+        ] + ["trainable"] * (choice.trainable != 0)
+        if given:
+            raise ConfigError(f"encoder={choice.name} has no encoder, so encoder.{given[0]} means nothing", "encoder")
+        return
+    spec = encoder_spec(choice)
+    if choice.trainable != 0:
+        with _as_config_error():
+            spec.check_trainable(choice.trainable)
+    if config.env.size < spec.render_size:
+        step = max(spec.input_multiple, 1)
+        fits = config.env.size * spec.input_size // spec.render_size // step * step
+        smaller = f", or ask for a smaller input: encoder.input_size={fits}" * (spec.input_multiple > 0 and fits >= 32)
+        raise ConfigError(
+            f"env.size={config.env.size}: encoder {choice.name!r} would enlarge it to {spec.render_size} pixels",
+            "env.size",
+            f"Leave env.size out{smaller}",
+        )
+
+
+def encoder_spec(choice: EncoderConfig) -> Any:
+    """The `EncoderSpec` of a choice, nothing built; raises ConfigError, Unavailable, ZooError for damaged files."""
+    import pvr_zoo
+
+    if is_path(choice.name) and not Path(choice.name).is_file():
+        raise Unavailable(f"no encoder file {choice.name!r}", "encoder", "List names: mbrl-pvr encoders list")
+    if choice.weights is not None and not Path(choice.weights).is_file():
+        raise Unavailable(
+            f"no weights file {choice.weights!r}", "encoder.weights", "Give a file's path, or leave it out"
+        )
+    with _as_config_error():
+        spec = pvr_zoo.spec(choice.name, **choice.request)
+    if choice.weights is not None:
+        if is_path(choice.name):
+            raise ConfigError(f"{choice.name} holds its own weights", "encoder.weights", "Leave encoder.weights out")
+        with _as_config_error("encoder.weights"):
+            spec.check_takes_weights()
+    return spec
+
+
+@contextmanager
+def _as_config_error(where: str = "encoder") -> Iterator[None]:
+    """A request that an encoder does not offer is a mistake in the configuration; other errors pass."""
+    from pvr_zoo.errors import ZooError
+
+    try:
+        yield
+    except ZooError as error:
+        if error.exit_code == ConfigError.exit_code:
+            raise ConfigError(error.what, error.where or where, error.hint) from error
+        raise
+
+
+def is_path(name: str) -> bool:
+    """Whether an encoder's name means a file."""
+    from pvr_zoo.registry import is_file_name
+
+    return is_file_name(name)

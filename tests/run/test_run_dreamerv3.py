@@ -1,0 +1,80 @@
+"""DreamerV3 through the same run: killed and resumed bitwise, its recurrent states in replay, choices as actions."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mbrl_pvr import checkpoint
+from mbrl_pvr.config import RunConfig, load_config, shrink, to_yaml
+from mbrl_pvr.fingerprint import fingerprint
+from mbrl_pvr.runfolder import read_status
+from mbrl_pvr.trainer import train
+
+COMMON = [
+    "agent=dreamerv3_tiny",
+    "threads=1",
+    "sinks=[]",
+    "eval.video=false",
+    "random_steps=60",
+    "agent.batch_length=16",
+    "steps=110",
+]
+
+
+def make(encoder: Path | str, *overrides: str) -> RunConfig:
+    return shrink(load_config([*COMMON, f"encoder={encoder}", *overrides]))
+
+
+def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
+    file = path.with_suffix(".yaml")
+    file.write_text(to_yaml(config))
+    code = "import sys; from mbrl_pvr.config import read_config; from mbrl_pvr.trainer import train;"
+    return subprocess.Popen([sys.executable, "-c", f"{code} train(read_config(sys.argv[1]), sys.argv[2])", file, path])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("task", ["counting/default", "counting/discrete"])
+def test_a_killed_run_resumes_bitwise(task: str, encoder_file: Path, tmp_path: Path) -> None:
+    """States that updates have refreshed are restored as well, or the second run would differ."""
+    config = make(encoder_file, f"env={task}", "env.num=2")
+    train(config, tmp_path / "a")
+    child = in_a_process(config, tmp_path / "b")
+    while child.poll() is None and not _has_checkpoint(tmp_path / "b"):
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    train(config, tmp_path / "b")
+    one, two = (fingerprint(tmp_path / name) for name in "ab")
+    for part in one.keys() - {"manifest.json"}:
+        assert one[part] == two[part], f"{part} differs"
+
+
+def _has_checkpoint(path: Path) -> bool:
+    return path.exists() and read_status(path)["checkpoint"] is not None
+
+
+def test_replay_keeps_states_that_updates_refresh(encoder_file: Path, tmp_path: Path) -> None:
+    config = make(encoder_file, "env=counting/default")
+    train(config, tmp_path / "run")
+    saved = checkpoint.latest(tmp_path / "run")
+    assert saved is not None
+    states = saved.tensors("replay_states")["states"].numpy()
+    assert states.shape[1] == config.agent.carried and np.isfinite(states).all()
+    assert (states[: config.random_steps] != 0).any()  # not acted on by the agent, so an update wrote them
+    without = make(encoder_file, "env=counting/default", "agent.context=zero")
+    train(without, tmp_path / "zero")
+    plain: Any = checkpoint.latest(tmp_path / "zero")
+    assert "replay_states.safetensors" not in plain.manifest["files"]
+
+
+@pytest.mark.parametrize("encoder", ["state", "scratch"])
+def test_it_trains_without_a_frozen_encoder(encoder: str, tmp_path: Path) -> None:
+    config = make(encoder, "env=counting/default")
+    assert train(config, tmp_path / "run").steps == config.steps

@@ -1,0 +1,203 @@
+"""DreamerV3 keeps the agent contract, for every kind of observation and of action."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from world_models.dreamerv3.actor import Actor
+from world_models.dreamerv3.behaviour import Critic
+from world_models.dreamerv3.config import SIZES, DreamerV3Config
+from world_models.dreamerv3.model import LAYERS, WorldModel
+from world_models.dreamerv3.noise import ActNoise
+from world_models.dreamerv3.rssm import State
+from world_models.seeding import generator
+from world_models.types import ActionSpec, ObsShapes
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def act(agent, obs, n, *, seed=7, explore=True):
+    return agent.act(agent.initial(n, seed), obs, explore)[0]
+
+
+# Acting
+
+
+def test_actions_lie_in_the_box_and_depend_on_the_observation(dream_any):
+    agent = dream_any.agent()
+    for explore in (True, False):
+        one, other = (
+            agent.act(agent.initial(64, 7), dream_any.obs(64, seed=s, first=True), explore)[0] for s in (0, 1)
+        )
+        assert one.shape == (64, dream_any.actions.dim) and float(one.abs().max()) <= 1
+        assert not torch.equal(one, other)
+        if dream_any.actions.discrete:
+            assert torch.equal(one.sort(-1).values, torch.tensor([0.0, 0.0, 1.0]).expand(64, 3))
+
+
+def test_acting_equals_observing_step_by_step(dream_any):
+    """With episodes that begin inside: the states of `act`, one by one, are those of the closed loop over all steps."""
+    agent, n, steps = dream_any.agent(), 2, 5
+    first = torch.tensor([[True, True], [False, False], [False, True], [False, False], [True, False]])
+    frames = [replace(dream_any.obs(n, seed=t), is_first=first[t]) for t in range(steps)]
+    carry, carries, led = agent.initial(n, 7), [], []
+    for obs in frames:
+        led.append(carry.action)
+        _, carry = agent.act(carry, obs, True)
+        carries.append(carry)
+    model = agent.model
+    with torch.no_grad():
+        embed = torch.stack([model.embedding(model.embedding.parts(obs)) for obs in frames])
+        draws = [ActNoise.draw(agent.config, n, agent.actions, 7, t, "cpu").posterior for t in range(steps)]
+        start = model.rssm.initial(n, embed)
+        states, _ = model.rssm.observe(start, embed, torch.stack(led), first, torch.stack(draws))
+    for t, one in enumerate(carries):
+        torch.testing.assert_close(one.deter, states.deter[t], atol=1e-5, rtol=1e-5)
+        assert torch.equal(one.stoch, states.stoch[t])
+
+
+def test_only_rows_that_begin_forget_their_state(dream):
+    agent = dream.agent()
+    _, carry = agent.act(agent.initial(2, 7), dream.obs(2, first=True), True)
+    obs = dream.obs(2, seed=9)
+    flagged = replace(obs, is_first=torch.tensor([True, False]))
+    fresh = replace(agent.initial(2, 7), step=1)
+    kept, forgot, mixed = (agent.act(*x, True)[1] for x in ((carry, obs), (fresh, obs), (carry, flagged)))
+    assert torch.equal(mixed.deter[0], forgot.deter[0]) and torch.equal(mixed.deter[1], kept.deter[1])
+    assert not torch.equal(kept.deter[0], forgot.deter[0])
+
+
+def test_one_environment_alone_equals_its_row_among_others(dream_any):
+    agent = dream_any.agent()
+    carry, carry_1 = agent.initial(3, 7), agent.initial(1, 7)
+    for step in range(3):
+        obs = dream_any.obs(3, seed=step, first=step == 0)
+        many, carry = agent.act(carry, obs, True)
+        alone, carry_1 = agent.act(carry_1, obs[:1], True)
+        torch.testing.assert_close(many[:1], alone, atol=1e-4, rtol=0)
+
+
+def test_noise_of_acting_is_a_function_of_the_carry(dream):
+    agent, obs = dream.agent(), dream.obs(2, first=True)
+    carry = agent.initial(2, 7)
+    one, later = agent.act(carry, obs, True)
+    assert torch.equal(one, agent.act(carry, obs, True)[0])
+    assert not torch.equal(one, agent.act(replace(carry, step=later.step), obs, True)[0])
+    assert not torch.equal(one, act(agent, obs, 2, seed=8))
+    rows = act(agent, obs.map(lambda x: x[:1].expand_as(x).contiguous()), 2)
+    assert not torch.equal(rows[0], rows[1]), "environments have noise of their own"
+
+
+# Study
+
+
+def test_report_is_aligned_with_the_batch(dream_any):
+    agent, context = dream_any.agent(), 3
+    batch = dream_any.batch(b=2, t=7)
+    batch = replace(batch, obs=replace(batch.obs, is_first=torch.zeros(2, 7, dtype=torch.bool)))
+    found = agent.report(batch, context=context)
+    model, width, latents = agent.model, agent.config.widths.deter, agent.config.latents
+    for name in ("posterior", "prior", "open_loop"):
+        assert found[name].shape == (2, 7, latents * agent.config.widths.classes)
+    assert torch.equal(found["open_loop"][:, :context], found["posterior"][:, :context])
+    assert torch.equal(found["latent_open_loop"][:, :context], found["latent"][:, :context])
+    assert not torch.allclose(found["latent_open_loop"][:, context:], found["latent"][:, context:])
+
+    uniform = torch.rand(2, 7, 2, latents, generator=generator(agent.device, agent.seed, "report"))
+    with torch.no_grad():
+        deter, stoch = found["latent"][:, context - 1].tensor_split([width], -1)
+        step = model.rssm.sequence.laid_out()
+        state = State(deter, stoch)
+        for t in range(context, 7):
+            state = model.rssm.step(step, state, batch.action[:, t], uniform[1, t])
+            torch.testing.assert_close(found["latent_open_loop"][:, t], state.features())
+            torch.testing.assert_close(found["open_loop"][:, t], model.rssm.prior(state.deter))
+            torch.testing.assert_close(found["reward_open_loop"][:, t], model.predicted_reward(state.features()))
+            torch.testing.assert_close(
+                found["value_open_loop"][:, t], agent.critic.value(agent.critic.head(state.features()))
+            )
+        torch.testing.assert_close(found["prior"], model.rssm.prior(found["latent"][..., :width]))
+        torch.testing.assert_close(found["continue_pred"], model.predicted_continue(found["latent"]))
+    for name in ("reward_pred", "reward_open_loop"):
+        assert found[name][:, 0].isnan().all() and found[name][:, 1:].isfinite().all()
+    again = agent.report(batch, context=context)
+    assert all(torch.equal(again[k].nan_to_num(), v.nan_to_num()) for k, v in found.items())
+    whole = agent.report(batch, context=7)
+    assert torch.equal(whole["open_loop"], whole["posterior"])
+    with pytest.raises(ValueError, match="context=8"):
+        agent.report(batch, context=8)
+
+
+# State
+
+
+def test_saved_loaded_and_continued_equals_never_stopped(dream_any):
+    straight = dream_any.agent(warmup=3)
+    for i in range(2):
+        straight.update(dream_any.batch(seed=i))
+    resumed = dream_any.agent(seed=0, warmup=3)
+    resumed.load_state_dict(straight.state_dict())
+    assert same(straight.state_dict(), resumed.state_dict())
+    for i in range(2, 5):
+        assert same(*(a.update(dream_any.batch(seed=i)) for a in (straight, resumed)))
+    assert same(straight.state_dict(), resumed.state_dict())
+    obs = dream_any.obs(2, first=True)
+    assert torch.equal(act(straight, obs, 2), act(resumed, obs, 2))
+
+
+def test_state_is_flat_and_detached_from_training(dream):
+    agent = dream.agent()
+    state = agent.state_dict()
+    assert all(isinstance(v, torch.Tensor) and not v.requires_grad for v in state.values())
+    kept = {k: v.clone() for k, v in state.items()}
+    agent.update(dream.batch())
+    after = agent.state_dict()
+    assert same(state, kept) and not any(torch.equal(after[k], v) for k, v in state.items() if "exp_avg" in k)
+    assert int(after["updates"]) == 1 and not torch.equal(after["percentiles"], state["percentiles"])
+
+
+def test_loading_is_strict_and_changes_nothing_on_failure(dream):
+    agent, other = dream.agent(), dream.agent(seed=1)
+    before, state = agent.state_dict(), other.state_dict()
+    for wrong, said in (
+        ({k: v for k, v in state.items() if k != "percentiles"}, "percentiles"),
+        (state | {"extra": torch.zeros(1)}, "extra"),
+        (state | {"actor.net.out.bias": torch.zeros(3)}, "actor.net.out.bias"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            agent.load_state_dict(wrong)
+    assert same(before, agent.state_dict())
+
+
+# What it is made of
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_have_about_their_parameters(size):
+    shapes, action = ObsShapes(pixels=(64, 64, 3)), ActionSpec(6)
+    with torch.device("meta"):  # shapes alone: the largest would need gigabytes
+        config, g = DreamerV3Config(size=size), torch.Generator("cpu")
+        model = WorldModel(shapes, action, config, g)
+        actor = Actor(model.rssm.features, action, config, LAYERS, g)
+        critic = Critic(model.rssm.features, config, model.bins, g)
+    count = sum(p.numel() for net in (model, actor, critic.head) for p in net.parameters())
+    assert count / 1e6 == pytest.approx(float(size.removesuffix("M")), rel=0.35)
+
+
+def test_wrong_input_is_refused(dream):
+    agent = dream.agent()
+    with pytest.raises(ValueError, match="sequences of 6 steps; batch_length=5"):
+        agent.update(dream.batch(t=6))
+    with pytest.raises(ValueError, match="2 environments"):
+        agent.act(agent.initial(2, 0), dream.obs(3), True)
+    with pytest.raises(ValueError, match="feature of shape"):
+        agent.act(agent.initial(2, 0), replace(dream, shapes=ObsShapes(feature=(7,))).obs(2), True)
+    with pytest.raises(ValueError, match=r"64x40 .* multiples of 16"):
+        replace(dream, shapes=ObsShapes(pixels=(64, 40, 3))).agent()
+    with pytest.raises(ValueError, match=r"12 filters .* blocks=8"):
+        replace(dream, shapes=ObsShapes(pixels=(32, 32, 3))).agent(depth=3)
+    with pytest.raises(ValueError, match="8x64 are too small"):
+        replace(dream, shapes=ObsShapes(pixels=(8, 64, 3))).agent(target="none")

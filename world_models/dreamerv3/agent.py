@@ -1,0 +1,214 @@
+"""DreamerV3 as an agent: acting on a recurrent state, one update, predictions for study, and a flat state."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from world_models import flat
+from world_models.dreamerv3 import behaviour
+from world_models.dreamerv3.actor import Actor
+from world_models.dreamerv3.behaviour import Critic
+from world_models.dreamerv3.config import DreamerV3Config
+from world_models.dreamerv3.model import LAYERS, WorldModel
+from world_models.dreamerv3.noise import ActNoise, UpdateNoise
+from world_models.dreamerv3.rssm import State
+from world_models.optim import LaProp
+from world_models.seeding import generator
+from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec, Tail
+
+TAIL = "model.embedding.tail."  # parameters of a pretrained encoder's trainable part
+REPORT_STEPS = 64  # steps that are embedded at once in `report`
+
+
+@dataclass(frozen=True)
+class Carry:
+    """What N environments take from one act to the next, and what the noise of acting is made of."""
+
+    deter: Tensor  # (N, D)
+    stoch: Tensor  # (N, SK)
+    action: Tensor  # (N, A), the last one
+    seed: int
+    step: int  # acts so far
+
+
+class DreamerV3:
+    """Keeps the contract of `world_models.agent.Agent`."""
+
+    def __init__(
+        self,
+        shapes: ObsShapes,
+        action: ActionSpec,
+        config: DreamerV3Config,
+        *,
+        seed: int,
+        tail: Tail | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.config, self.actions, self.seed, self.shapes = config, action, seed, shapes
+        self.sequence = SequenceSpec(
+            config.batch_size, config.batch_length, stack=1, within_episode=False, carried=config.carried
+        )
+        g = generator(torch.device("cpu"), seed, "weights")
+        self.classes = config.widths.classes
+        model = WorldModel(shapes, action, config, g, tail)
+        actor = Actor(model.rssm.features, action, config, LAYERS, g)
+        critic = Critic(model.rssm.features, config, model.bins, g)
+        self.nets = nn.ModuleDict({"model": model, "actor": actor, "critic": critic}).to(device)
+        self.model, self.actor, self.critic = model, actor, critic
+        self.device = model.bins.device
+        self.percentiles = torch.zeros(2, device=self.device)
+        self.updates = 0
+        learnt = {name: p for name, p in self.nets.named_parameters() if p.requires_grad}
+        self.optimizer = LaProp(learnt, config.lr, clip=config.agc, warmup=config.warmup)
+        self.loss_weights = model.weights() | {"policy": 1.0, "value": 1.0, "replay_value": config.replay_value}
+
+    # Acting
+
+    def initial(self, n: int, seed: int) -> Carry:
+        """The carry of `n` environments before their first observation."""
+        state = self.model.rssm.initial(n, self.percentiles)
+        return Carry(*state, torch.zeros(n, self.actions.dim, device=self.device), seed, 0)
+
+    @torch.no_grad()
+    def act(self, carry: Carry, obs: Obs, explore: bool) -> tuple[Tensor, Carry]:
+        """Actions (N, A): drawn from the policy, or without `explore` its likeliest ones."""
+        n = obs.is_first.shape[0]
+        if len(carry.deter) != n:
+            raise ValueError(f"a carry of {len(carry.deter)} environments met observations of {n}")
+        noise = ActNoise.draw(self.config, n, self.actions, carry.seed, carry.step, self.device)
+        obs = obs.to(self.device)
+        embed = self.model.embedding(self.model.embedding.parts(obs))
+        before = State(carry.deter, carry.stoch)
+        one = (x.unsqueeze(0) for x in (embed, carry.action, obs.is_first, noise.posterior))
+        states, _ = self.model.rssm.observe(before, *one)
+        state = states.flat()
+        params = self.actor(state.features())
+        action = self.actor.sample(params, noise.action) if explore else self.actor.mode(params)
+        action = action.clamp(-1, 1)
+        return action, Carry(*state, action, carry.seed, carry.step + 1)
+
+    def kept(self, carry: Carry) -> Tensor | None:
+        """What replay keeps of a carry: (N, D + S) float16, None with context=zero."""
+        if self.config.context == "zero":
+            return None
+        return self.model.rssm.pack(State(carry.deter, carry.stoch))
+
+    # Learning
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step on world model, actor and critic."""
+        noise = UpdateNoise.draw(self.config, batch.reward.shape[0], self.actions, self.seed, self.updates, self.device)
+        metrics = self.learn(batch.to(self.device), noise)
+        self.updates += 1
+        return metrics
+
+    def learn(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
+        """The update with given noise."""
+        found, metrics = self.losses(batch, noise)
+        assert found.keys() == self.loss_weights.keys(), (sorted(found), sorted(self.loss_weights))
+        means = {name: loss.mean() for name, loss in found.items()}
+        total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
+        metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(total, list(self.optimizer.parameters.values())))
+        self.critic.move_slow(self.config.slow_rate)
+        return metrics | {f"{name}_loss": mean.detach() for name, mean in means.items()}
+
+    def losses(self, batch: Batch, noise: UpdateNoise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Every loss, unreduced, and metrics; moves the running percentiles of returns."""
+        model, config = self.model, self.config
+        if batch.reward.shape[1] != config.batch_length:
+            raise ValueError(f"sequences of {batch.reward.shape[1]} steps; batch_length={config.batch_length}")
+        obs = batch.obs.map(lambda x: x.transpose(0, 1))
+        action, reward = batch.action.transpose(0, 1), batch.reward.t().contiguous()
+        last, terminal = batch.is_last.t().float(), batch.is_terminal.t().float()
+        parts = model.embedding.parts(obs)
+        embed = model.embedding(parts)  # (T, B, E)
+        start = model.rssm.initial(reward.shape[1], embed)
+        if batch.carried is not None:
+            start = model.rssm.unpack(batch.carried[:, 0])
+        state, posterior = model.rssm.observe(start, embed, action, obs.is_first, noise.posterior)
+        if batch.carried is not None:
+            batch.carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
+        found = model.losses(parts, embed, state, posterior, reward, terminal)
+
+        imagined = behaviour.imagine(model, self.actor, state.flat().detach(), noise)
+        learnt, returns, self.percentiles, metrics = behaviour.losses(
+            model, self.actor, self.critic, imagined, self.percentiles, config
+        )
+        boot = returns[0].view_as(reward)
+        found |= learnt | {
+            "replay_value": behaviour.replay_value_loss(
+                self.critic, state.features(), boot, reward, last, terminal, config
+            )
+        }
+        return found, metrics
+
+    # Study
+
+    @torch.no_grad()
+    def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
+        """Predictions on recorded sequences (B, T): see `Agent.report`.
+
+        posterior, prior and open_loop are logits (B, T, SK), of q and p in the closed loop and of p in the open one;
+        latent and latent_open_loop (B, T, D + SK) are what the heads read. Rewards, continue flags and values come in
+        both forms. Latents are drawn with the same noise on every call.
+        """
+        model, steps = self.model, batch.reward.shape[1]
+        if not 1 <= context <= steps:
+            raise ValueError(f"context={context} must lie in 1..{steps}, the sequence length")
+        batch = batch.to(self.device)
+        obs = batch.obs.map(lambda x: x.transpose(0, 1))
+        action = batch.action.transpose(0, 1)  # (T, B, A)
+        g = generator(self.device, self.seed, "report")
+        uniform = torch.rand(2, *action.shape[:2], self.config.latents, generator=g, device=self.device)
+        embed = self._embed_rows(obs)
+        start = model.rssm.initial(action.shape[1], embed)
+        closed, posterior = model.rssm.observe(start, embed, action, obs.is_first, uniform[0])
+        prior = model.rssm.prior(closed.deter)
+        opened, predicted = closed.at(slice(context)), [posterior[:context]]
+        state, step = closed.at(context - 1), model.rssm.sequence.laid_out()
+        later = []
+        for t in range(context, steps):
+            state = model.rssm.step(step, state, action[t], uniform[1, t])
+            later.append(state)
+        if later:
+            followed = State(*(torch.stack(parts) for parts in zip(*later, strict=True)))
+            predicted.append(model.rssm.prior(followed.deter))
+            opened = State(*(torch.cat(parts) for parts in zip(opened, followed, strict=True)))
+        found = {"posterior": posterior, "prior": prior, "open_loop": torch.cat(predicted)}
+        for name, latent in (("", closed.features()), ("_open_loop", opened.features())):
+            found[f"latent{name}"] = latent
+            found["reward_open_loop" if name else "reward_pred"] = self._no_first(model.predicted_reward(latent))
+            found[f"continue{name or '_pred'}"] = model.predicted_continue(latent)
+            found[f"value{name}"] = self.critic.value(self.critic.head(latent))
+        return {name: value.transpose(0, 1) for name, value in found.items()}
+
+    def _embed_rows(self, obs: Obs) -> Tensor:
+        """Embeddings (T, B, E), some steps at a time, since a recorded episode may be long."""
+        rows = [obs[i : i + REPORT_STEPS] for i in range(0, len(obs.is_first), REPORT_STEPS)]
+        return torch.cat([self.model.embedding(self.model.embedding.parts(part)) for part in rows])
+
+    @staticmethod
+    def _no_first(reward: Tensor) -> Tensor:
+        """(T, B), NaN at the first step, with which no reward arrives."""
+        return torch.cat([torch.full_like(reward[:1], torch.nan), reward[1:]])
+
+    # State
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the state under its name, not copied."""
+        learnt = {k for k, p in self.nets.named_parameters() if p.requires_grad}
+        nets = {k: v for k, v in self.nets.state_dict().items() if k in learnt or not k.startswith(TAIL)}
+        optimizer = {f"optimizer.{k}": v for k, v in self.optimizer.state_dict().items()}
+        return nets | optimizer | {"percentiles": self.percentiles, "updates": torch.tensor(self.updates)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies on the CPU of model.*, actor.*, critic.*, optimizer.*, percentiles and updates."""
+        return flat.copies(self._tensors())
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore `state_dict`; ValueError names what is missing, unknown or misshapen, before anything changes."""
+        mine = self._tensors()
+        flat.restore(mine, state)
+        self.percentiles = mine["percentiles"]
+        self.updates = int(state["updates"])

@@ -1,0 +1,222 @@
+"""The world model: embedding, recurrent state-space model, decoders, reward and continue heads; and its losses.
+
+| given | embedding | reconstruction loss |
+|---|---|---|
+| features | normalisation, symlog, `patches`, one linear layer or three normed ones | squared error of symlog, summed |
+| pixels | four convolutions | squared error from 0 to 1, summed |
+| proprioception | symlog, three normed layers | squared error of symlog, summed |
+
+`target` says which of features and pixels are reconstructed; with "none" nothing is, and the latent is kept from
+collapsing by redundancy reduction against the embedding (R2-Dreamer, arXiv 2603.18202).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from world_models import patches
+from world_models.distributions import symexp_bins, symexp_loss, symexp_mean, symlog
+from world_models.dreamerv3.config import DEPTHS, DreamerV3Config
+from world_models.dreamerv3.nets import MLP, ConvDecoder, ConvEncoder, Linear
+from world_models.dreamerv3.rssm import RSSM, State
+from world_models.feature_norm import FeatureNorm
+from world_models.types import ActionSpec, Obs, ObsShapes, Tail
+
+LAYERS = 3  # of state encoders, decoders, actor and critic
+BARLOW_OFF_DIAGONAL = 5e-4  # weight of what the dimensions of a latent share, beside that of what each should say
+
+
+class Embedding(nn.Module):
+    """What an observation says, (*, E): its parts one after the other."""
+
+    def __init__(self, shapes: ObsShapes, config: DreamerV3Config, generator: Generator, tail: Tail | None):
+        super().__init__()
+        w = config.widths
+        self.shapes, self.tail, self.symlog = shapes, tail, config.symlog
+        self.outputs = 0
+        shape = shapes.feature if tail is None else tail.feature_shape
+        if shape is not None:
+            self.feature_norm = FeatureNorm(shape[-1], config.feature_norm)
+            self.patches = patches.front(config.patches, shape, config.patch_dim, generator)
+            inputs = self.patches.outputs
+            linear = config.front_end == "linear"
+            self.feature = Linear(inputs, w.units, generator) if linear else MLP(inputs, w.units, LAYERS, generator)
+            self.outputs += w.units
+        if shapes.pixels is not None and tail is None:
+            depths = tuple(w.depth * multiple for multiple in DEPTHS)
+            self.pixels = ConvEncoder(shapes.pixels, depths, generator)
+            self.outputs += self.pixels.outputs
+        if shapes.proprio is not None:
+            self.proprio = MLP(shapes.proprio, w.units, LAYERS, generator)
+            self.outputs += w.units
+
+    def parts(self, obs: Obs) -> dict[str, Tensor]:
+        """What is read of `obs`, shapes checked: feature (*, *feature), normalised, pixels (*, H, W, 3), proprio."""
+        lead = obs.is_first.shape
+        found: dict[str, Tensor] = {}
+        for name in ("feature", "pixels", "proprio"):
+            shape = getattr(self.shapes, name)
+            if shape is None:
+                continue
+            wanted = (*lead, *((shape,) if name == "proprio" else (1, *shape)))
+            value = getattr(obs, name)
+            if value is None or value.shape != wanted:
+                raise ValueError(f"{name} of shape {None if value is None else tuple(value.shape)}, expected {wanted}")
+            found[name] = value if name == "proprio" else value.squeeze(len(lead))
+        if self.tail is not None:
+            held = found.pop("feature" if self.shapes.feature else "pixels")
+            found["feature"] = self.tail(held.flatten(0, len(lead) - 1)).unflatten(0, lead)
+        if "feature" in found:
+            found["feature"] = self.feature_norm(found["feature"])
+        return found
+
+    def forward(self, parts: dict[str, Tensor]) -> Tensor:
+        """(*, E) of parts (*, ...)."""
+        embedded = []
+        if "feature" in parts:
+            embedded.append(self.feature(self.patches(self.squash(parts["feature"]))))
+        if "pixels" in parts:
+            pixels = parts["pixels"]
+            embedded.append(self.pixels(pixels.flatten(0, -4)).unflatten(0, pixels.shape[:-3]))
+        if "proprio" in parts:
+            embedded.append(self.proprio(self.squash(parts["proprio"])))
+        return torch.cat(embedded, -1)
+
+    def squash(self, x: Tensor) -> Tensor:
+        """symlog(x), or x where symlog is switched off."""
+        return symlog(x.float()) if self.symlog else x.float()
+
+
+class PatchDecoder(nn.Module):
+    """Latents (N, L) to a feature of patches (N, P, F): what all share, a word for each place, one layer, one map."""
+
+    def __init__(self, inputs: int, shape: tuple[int, ...], units: int, generator: Generator):
+        super().__init__()
+        count, numbers = shape
+        self.shared = MLP(inputs, units, LAYERS - 1, generator, out=units)
+        self.places = nn.Parameter(torch.empty(count, units).normal_(0, 0.02, generator=generator))
+        self.each = MLP(units, units, 1, generator, out=numbers)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.each(self.shared(latent).unsqueeze(-2) + self.places)
+
+
+class WorldModel(nn.Module):
+    """Everything that learns from replayed sequences; actor and critic stand beside it."""
+
+    bins: Tensor
+
+    def __init__(
+        self,
+        shapes: ObsShapes,
+        action: ActionSpec,
+        config: DreamerV3Config,
+        generator: Generator,
+        tail: Tail | None = None,
+    ):
+        super().__init__()
+        w = config.widths
+        self.config = config
+        self.embedding = Embedding(shapes, config, generator, tail)
+        sizes = {"deter": w.deter, "hidden": w.hidden, "latents": config.latents, "classes": w.classes}
+        self.rssm = RSSM(
+            self.embedding.outputs,
+            action.dim,
+            **sizes,
+            blocks=config.blocks,
+            unimix=config.unimix,
+            generator=generator,
+        )
+        latent = self.rssm.features
+        self.reward = MLP(latent, w.units, 1, generator, out=config.bins, scale=0.0)
+        self.cont = MLP(latent, w.units, 1, generator, out=1)
+        self.decoders = self._decoders(shapes, generator)
+        self.projection = None
+        if config.target == "none":
+            self.projection = Linear(latent, self.embedding.outputs, generator)
+        self.register_buffer("bins", symexp_bins(config.bins), persistent=False)
+
+    def _decoders(self, shapes: ObsShapes, generator: Generator) -> nn.ModuleDict:
+        config, w, latent = self.config, self.config.widths, self.rssm.features
+        found: dict[str, nn.Module] = {}
+        if shapes.feature is not None and config.target in ("auto", "feature"):
+            flat = len(shapes.feature) == 1
+            found["feature"] = (
+                MLP(latent, w.units, LAYERS, generator, out=shapes.feature[0])
+                if flat
+                else PatchDecoder(latent, shapes.feature, w.units, generator)
+            )
+        if shapes.pixels is not None and config.target in ("auto", "pixels"):
+            depths = tuple(w.depth * multiple for multiple in DEPTHS)
+            stoch = config.latents * w.classes
+            found["pixels"] = ConvDecoder(shapes.pixels, w.deter, stoch, w.units, config.blocks, depths, generator)
+        if shapes.proprio is not None and config.target != "none":
+            found["proprio"] = MLP(latent, w.units, LAYERS, generator, out=shapes.proprio)
+        return nn.ModuleDict(found)
+
+    def decode(self, state: State) -> dict[str, Tensor]:
+        """Reconstructions (N, ...) of states (N, ...): pixels from 0 to 1, the rest as `squash` gives it."""
+        latent = state.features()
+        return {
+            name: decoder(*state) if name == "pixels" else decoder(latent) for name, decoder in self.decoders.items()
+        }
+
+    def kl(self, left: Tensor, right: Tensor) -> Tensor:
+        """KL(left ‖ right) (*,) of logits (*, SK), unimix in both, summed over latents."""
+        p, q = self.rssm.log_probs(left), self.rssm.log_probs(right)
+        return (p.exp() * (p - q)).sum((-1, -2))
+
+    def losses(
+        self,
+        parts: dict[str, Tensor],
+        embed: Tensor,
+        state: State,
+        posterior: Tensor,
+        reward: Tensor,
+        terminal: Tensor,
+    ) -> dict[str, Tensor]:
+        """Every loss as (T, B); equations 4 and 5 of arXiv 2301.04104v2."""
+        free = self.config.free_bits
+        lead = reward.shape
+        prior = self.rssm.prior(state.deter)  # (T, B, SK)
+        found = {
+            "dynamics": self.kl(posterior.detach(), prior).clamp(min=free),
+            "representation": self.kl(posterior, prior.detach()).clamp(min=free),
+        }
+        for name, output in self.decode(state.flat()).items():
+            wanted = parts[name].flatten(0, 1)
+            wanted = wanted.float().div(255) if name == "pixels" else self.embedding.squash(wanted)
+            found[name] = (output - wanted).square().flatten(1).sum(-1).view(lead)
+        latent = state.features()
+        if self.projection is not None:
+            found["barlow"] = barlow_twins(self.projection(latent).flatten(0, 1), embed.detach().flatten(0, 1)).expand(
+                lead
+            )
+        found["reward"] = symexp_loss(self.reward(latent), reward, self.bins)
+        cont = self.cont(latent).squeeze(-1)
+        found["continue"] = F.binary_cross_entropy_with_logits(cont, 1 - terminal, reduction="none")
+        return found
+
+    def weights(self) -> dict[str, float]:
+        """The weight of each of `losses`."""
+        config = self.config
+        found = {"dynamics": config.dynamics, "representation": config.representation, "reward": 1.0, "continue": 1.0}
+        found |= dict.fromkeys(self.decoders.keys(), config.reconstruction)
+        return found | ({"barlow": config.barlow} if self.projection is not None else {})
+
+    def predicted_reward(self, latent: Tensor) -> Tensor:
+        """(*, D + SK) to (*,)."""
+        return symexp_mean(self.reward(latent), self.bins)
+
+    def predicted_continue(self, latent: Tensor) -> Tensor:
+        """The probability (*,) that the episode goes on."""
+        return torch.sigmoid(self.cont(latent).squeeze(-1))
+
+
+def barlow_twins(latent: Tensor, target: Tensor) -> Tensor:
+    """Redundancy reduction (Zbontar et al. 2021, arXiv 2103.03230) between two views (N, E) of the same moments."""
+    one, two = ((x - x.mean(0)) / (x.std(0) + 1e-8) for x in (latent, target))
+    correlation = one.t() @ two / len(one)
+    diagonal = correlation.diagonal()
+    apart = correlation.square().sum() - diagonal.square().sum()
+    return (diagonal - 1).square().sum() + BARLOW_OFF_DIAGONAL * apart
