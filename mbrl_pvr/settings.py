@@ -239,6 +239,7 @@ def shrink(config: RunConfig) -> RunConfig:
         checkpoint_every=min(config.checkpoint_every, 50),
         log_every=min(config.log_every, 50),
         compile="off",
+        encoder=replace(config.encoder, compile="off"),
         agent=replace(agent, **{name: min(sizes[name], high) for name, high in agent.smallest().items()}),
         env=replace(env, max_steps=min(env.max_steps or 20, 20), num=min(env.num, 2)),
         replay=replace(config.replay, capacity=min(config.replay.capacity, 1000)),

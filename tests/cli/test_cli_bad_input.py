@@ -46,7 +46,7 @@ def yaml(name: str, text: str | bytes, *words: str, status: int = CONFIG) -> Cas
 
 CASES = [
     # names
-    override("agent=dreamer3", "unknown agent 'dreamer3'", "tdmpc2"),
+    override("agent=dreamer3", "unknown agent 'dreamer3'", "dreamerv3"),
     override("agent=tdmpc", "'tdmpc2'"),
     override("encoder=resnet18_in2k", "resnet18_in1k"),
     override("encoder=dinov2_vits16", "dinov2_vits14"),

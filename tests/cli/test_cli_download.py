@@ -165,7 +165,7 @@ def test_a_run_and_embed_say_what_they_fetch_and_how_far_it_is(
     config = load_config(["encoder=lab_good", "env=dmc/walker-walk"])
 
     def told() -> list[str]:
-        encoder, _ = build.build_encoder(config, torch.device("cpu"))
+        encoder, *_ = build.build_encoder(config, torch.device("cpu"))
         assert encoder is not None and encoder.identity["name"] == "lab_good"
         return capsys.readouterr().err.splitlines()
 
