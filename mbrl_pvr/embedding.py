@@ -27,7 +27,7 @@ from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError, Unavailab
 if TYPE_CHECKING:
     import torch
 
-    from pvr_zoo import Encoder
+    import pvr_zoo
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".gif")
@@ -171,7 +171,7 @@ def _count(path: Path) -> int:
 
 def create(
     name: str | Path, asked: dict[str, Any], *, weights: str | Path | None, licence: str | None, device: str
-) -> "Encoder":
+) -> "pvr_zoo.Encoder":
     """The encoder, used as `asked`, on `device`: auto, cpu, cuda or cuda:N.
 
     Raises as `pvr_zoo.create` does, SpecError where it is not of the `licence` wanted, and Unavailable.
@@ -195,7 +195,7 @@ def create(
 
 
 def embed(
-    source: Source, encoder: "Encoder", out: Path | None, *, batch_size: int, dtype: str, progress: Progress
+    source: Source, encoder: "pvr_zoo.Encoder", out: Path | None, *, batch_size: int, dtype: str, progress: Progress
 ) -> Embedding:
     """Features of every picture: in memory, or written to `out`, whole or not at all.
 
@@ -227,7 +227,7 @@ def _about(source: Source, keys: list[str | float]) -> dict[str, Any]:
 
 
 def _rows(
-    source: Source, encoder: "Encoder", keys: list[str | float], size: int, dtype: str, progress: Progress
+    source: Source, encoder: "pvr_zoo.Encoder", keys: list[str | float], size: int, dtype: str, progress: Progress
 ) -> Iterator[np.ndarray]:
     """Features batch by batch; what they are of is added to `keys`."""
     for batch, inputs in _batches(source.items, encoder, size):
@@ -237,7 +237,7 @@ def _rows(
 
 
 def _batches(
-    items: Iterable[tuple[str | float, np.ndarray]], encoder: "Encoder", size: int
+    items: Iterable[tuple[str | float, np.ndarray]], encoder: "pvr_zoo.Encoder", size: int
 ) -> Iterator[tuple[list[str | float], "torch.Tensor"]]:
     """Names or times, and the network's inputs (N, 3, S, S): of the pictures themselves one at a time is held."""
     import torch
@@ -255,7 +255,7 @@ def _batches(
         yield [key for key, _ in batch], torch.cat([pixels for _, pixels in batch])
 
 
-def _features(encoder: "Encoder", inputs: "torch.Tensor", keys: list[str | float], dtype: str) -> np.ndarray:
+def _features(encoder: "pvr_zoo.Encoder", inputs: "torch.Tensor", keys: list[str | float], dtype: str) -> np.ndarray:
     import torch
 
     try:
