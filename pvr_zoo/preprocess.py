@@ -93,9 +93,7 @@ class Preprocess(nn.Module):
         return images[..., top : top + crop, left : left + crop].permute(0, 2, 3, 1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixel values (N, S, S, 3) of 0..255, as `crop` gives them, to what the network was trained on, (N, 3, S, S).
-
-        Where the values are floats already, they are overwritten.
-        """
+        """Pixel values (N, S, S, 3) of 0..255, as `crop` gives them, to what the network was trained on, (N, 3, S, S)."""
         rows = pixels.flatten(2).to(self.scale.dtype)  # (N, S, 3S)
-        return torch.addcmul(self.shift, rows, self.scale, out=rows).view(pixels.shape).permute(0, 3, 1, 2)
+        own = None if pixels.is_floating_point() else rows  # the caller's numbers stay what they are
+        return torch.addcmul(self.shift, rows, self.scale, out=own).view(pixels.shape).permute(0, 3, 1, 2)

@@ -9,17 +9,24 @@ from torch import Generator, Tensor, nn
 from world_models.nets import Linear
 
 HEADS = 4
+WIDE = 2048  # numbers beyond which a flat feature is scaled down
 
 
 class Flatten(nn.Module):
-    """All numbers side by side: (*, P, F) to (*, PF); a pooled feature (*, F) stays as it is."""
+    """All numbers side by side: (*, P, F) to (*, PF), scaled down where they are many; a pooled feature stays as it is.
+
+    The layer behind starts, and is moved by Adam, as if all inputs were few hundreds or thousands: a hundred thousand of
+    them would drive it into saturation within a few updates, where an agent sees nothing any more.
+    """
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
         self.dims, self.outputs = len(shape), prod(shape)
+        self.scale = min(1.0, WIDE / self.outputs)
 
     def forward(self, feature: Tensor) -> Tensor:
-        return feature.flatten(-self.dims)
+        flat = feature.flatten(-self.dims)
+        return flat if self.scale == 1.0 else flat * self.scale
 
 
 class Each(nn.Module):
