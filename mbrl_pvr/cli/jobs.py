@@ -149,7 +149,8 @@ def analyze(
         for note in report["notes"][name]:
             say(f"  {note}")
     for lack in report["missing"]:
-        say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}. Make it: {lack['command']}")
+        how = f". Make it: {lack['command']}" if lack["command"] else ""
+        say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}{how}")
     for run in report["unfinished"]:
         say(f"{run['run']} left out, it is {run['state']}. Finish it: {run['command']}, or give --unfinished")
 

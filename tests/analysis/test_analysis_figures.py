@@ -1,5 +1,6 @@
 """Figures from tables: the numbers in them, how they look where a program can tell, and the files."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -192,6 +193,29 @@ def test_latents_leave_out_padding_first_steps_and_nan(synthetic, no_umap):
         "mine: 1 of 67 latents are not finite and are left out",
         "mine: 50 of 66 latents, drawn at random",
     ]
+
+
+def test_constant_latents_are_called_so_and_not_drawn(synthetic, monkeypatch):
+    """Beside others: rounding errors alone would make a round cloud."""
+    fitted = []
+
+    def umap(points, seed, neighbours):
+        fitted.append(points)
+        return latents.pca(points)[0]
+
+    monkeypatch.setattr(latents, "umap", umap)
+    good, dead = clouds(synthetic, 2, episodes=3, steps=40)
+    noise = np.random.default_rng(0).normal(0, 1e-8, dead.points.shape)
+    drawn = latents_figure.draw([good, dataclasses.replace(dead, points=0.1 + noise)])
+    assert len(fitted) == 1 and drawn.notes == [
+        "encoder_1, seed 1: the latents are constant, so there is no picture of them"
+    ]
+    upper_good, upper_dead, _, lower_dead = drawn.figure.subfigs[0].axes[:4]
+    assert len(upper_good.collections) == 1 and not upper_dead.collections and not lower_dead.collections
+    assert [text.get_text() for text in upper_dead.texts] == ["constant latents"] and crowded(drawn.figure) == []
+    numbers = drawn.numbers.set_index("series")
+    assert numbers.loc[dead.name, ["umap_1", "pc_1", "trustworthiness_umap", "purity"]].isna().all(axis=None)
+    assert numbers.loc[good.name, ["umap_1", "purity"]].notna().all(axis=None)
 
 
 def test_latents_print_their_numbers(synthetic, no_umap):

@@ -184,14 +184,15 @@ def test_analyze_names_files_and_what_is_lacking(
     report = {
         "figures": {"returns": [Path("o/r.pdf"), Path("o/r.png")]},
         "notes": {"returns": ["one seed"]},
-        "missing": [lack],
+        "missing": [lack, {**lack, "reason": "constant latents", "command": ""}],
         "unfinished": [waiting],
     }
     monkeypatch.setattr(api, "analyze", lambda *_, **__: report)
     assert main(["analyze", "r", "q", "--out", "o"]) == 0
-    figure, note, missing, unfinished = capsys.readouterr().out.splitlines()
+    figure, note, missing, helpless, unfinished = capsys.readouterr().out.splitlines()
     assert (figure, note) == ("returns: o/r.pdf, o/r.png", "  one seed")
     assert "no latents.npz" in missing and missing.endswith("mbrl-pvr record r")
+    assert helpless == "latents not drawn for r: constant latents"
     assert "mbrl-pvr resume q" in unfinished and "--unfinished" in unfinished
 
 
