@@ -167,12 +167,14 @@ def pretrain(
     *,
     steps: int = 8000,
     frames: int | Sequence[str | Path] = 3000,
+    replace: bool = False,
     debug: bool = False,
 ) -> Path:
     """Train the study's autoencoder on frames of `env=…` and write an encoder file for `encoder=PATH`.
 
     `env=A,B` names several tasks; `frames` is how many to render of each under random actions, or the run folders that
     kept pixels to take them from. Of the configuration only `PRETRAIN_KEYS` mean something, with runs `env` and `seed`.
+    An encoder file that exists is refused unless `replace`: runs trained on it could not go on without it.
     """
     from mbrl_pvr.config import from_dict
     from mbrl_pvr.names import safe_name
@@ -196,6 +198,7 @@ def pretrain(
         frames=frames,
         steps=steps,
         seed=chosen[0].seed,
+        replace=replace,
         progress=pretraining.plain_progress(),
     )
 

@@ -166,6 +166,9 @@ def autoencoder(
         Path | None, typer.Option("--out", help="Encoder file [default: autoencoder-<task>.safetensors].")
     ] = None,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 8000,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an encoder file; runs trained on it cannot go on.")
+    ] = False,
     debug: Debug = False,
     as_json: Json = False,
 ) -> None:
@@ -173,7 +176,7 @@ def autoencoder(
     given = [text for text in overrides or [] if text.startswith("frames=")]
     rest = [text for text in overrides or [] if text not in given]
     chosen = {"frames": _frames(given[-1].removeprefix("frames="))} if given else {}
-    path = api.pretrain(rest, out, steps=steps, debug=debug, **chosen)
+    path = api.pretrain(rest, out, steps=steps, replace=replace, debug=debug, **chosen)
     say_json({"path": path}) if as_json else say(f"{path}\nUse it: mbrl-pvr train encoder={path}")
 
 

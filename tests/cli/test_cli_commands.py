@@ -124,17 +124,20 @@ def test_dry_run_touches_nothing(
         (
             ["pretrain", "autoencoder", "env=dmc/finger-spin", "frames=r1,r2", "--steps", "5", "--out", "x"],
             "pretrain",
-            ((["env=dmc/finger-spin"], Path("x")), {"steps": 5, "debug": False, "frames": [Path("r1"), Path("r2")]}),
+            (
+                (["env=dmc/finger-spin"], Path("x")),
+                {"steps": 5, "replace": False, "debug": False, "frames": [Path("r1"), Path("r2")]},
+            ),
         ),
         (
-            ["pretrain", "autoencoder", "frames=1_000"],
+            ["pretrain", "autoencoder", "frames=1_000", "--replace"],
             "pretrain",
-            (([], None), {"steps": 8000, "debug": False, "frames": 1000}),
+            (([], None), {"steps": 8000, "replace": True, "debug": False, "frames": 1000}),
         ),
         (
             ["pretrain", "autoencoder", "frames=1e3"],
             "pretrain",
-            (([], None), {"steps": 8000, "debug": False, "frames": 1000}),
+            (([], None), {"steps": 8000, "replace": False, "debug": False, "frames": 1000}),
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

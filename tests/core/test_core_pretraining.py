@@ -84,11 +84,24 @@ def test_what_is_no_encoder_file_is_not_replaced(untouched: None, tmp_path: Path
     assert (tmp_path / name).lstat() == before and os.listdir(tmp_path) == [name]
 
 
-def test_an_encoder_file_is_replaced_but_no_folder_beside_it(drawn: None, tmp_path: Path) -> None:
+def test_an_encoder_file_stays_unless_replace_is_given(
+    untouched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = save_encoder(tmp_path / "x.safetensors", ConvAutoencoder(), {})
+    before = out.read_bytes()
+    refused(out, ConfigError, r"this encoder file exists.*\n.*--replace")
+    with pytest.raises(ConfigError, match="this encoder file exists"):
+        api.pretrain(["env=counting/default"], out)
+    assert out.read_bytes() == before and os.listdir(tmp_path) == [out.name]
+    with pytest.raises(AssertionError, match="work was done"):  # past the check
+        api.pretrain(["env=counting/default"], out, replace=True)
+
+
+def test_an_encoder_file_is_replaced_where_asked_but_no_folder_beside_it(drawn: None, tmp_path: Path) -> None:
     out = save_encoder(tmp_path / "x.safetensors", ConvAutoencoder(), {})
     (tmp_path / "x_loss.png").write_text("of the one before")
     before = out.read_bytes()
-    pretraining.autoencoder([TASK], out, frames=5, steps=2, seed=1)
+    pretraining.autoencoder([TASK], out, frames=5, steps=2, seed=1, replace=True)
     assert out.read_bytes() != before and pvr_zoo.spec(out).name == "x"
     (tmp_path / "x_loss.png").unlink()
     (tmp_path / "x_loss.png").mkdir()
