@@ -61,8 +61,8 @@ def autoencoder(
     """Train on `frames` frames of each task, or on all frames of the run folders `frames`, for `steps` batches of 64.
 
     Returns the encoder file. Raises ConfigError where `out` exists, unless it is an encoder file and `replace`, or a
-    run kept no frames, and StorageError where nothing can be written there, before any work; IntegrityError where training
-    diverges.
+    run kept no frames, and StorageError where nothing can be written there, before any work; IntegrityError where
+    training diverges.
     """
     out = Path(out)
     loss, reconstruction = (out.parent / f"{out.stem}_{what}.png" for what in ("loss", "reconstruction"))

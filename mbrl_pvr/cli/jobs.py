@@ -30,7 +30,9 @@ def add_to(app: typer.Typer) -> None:
         app.command(name)(command)
     app.command("analyze")(analyze)
     pretraining = typer.Typer(
-        help="Train an encoder on a task's own frames.", no_args_is_help=True, rich_markup_mode=None
+        help="Train an encoder on a task's own frames, or on those that runs with encoder=scratch kept.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
     )
     pretraining.callback()(_group)
     pretraining.command("autoencoder")(autoencoder)
@@ -159,7 +161,8 @@ def autoencoder(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="env=NAME[,NAME] seed=1 env.shifts=… frames=3000, or frames=RUN,RUN"
+            metavar="[KEY=VALUE]...",
+            help="env=NAME[,NAME] seed=1 env.shifts=… frames=3000, or frames=RUN,RUN (encoder=scratch)",
         ),
     ] = None,
     out: Annotated[
@@ -172,7 +175,10 @@ def autoencoder(
     debug: Debug = False,
     as_json: Json = False,
 ) -> None:
-    """Train the study's autoencoder and write a file for encoder=PATH."""
+    """Train the study's autoencoder and write a file for encoder=PATH.
+
+    frames=RUN wants runs with encoder=scratch, which keep frames; env= is then theirs.
+    """
     given = [text for text in overrides or [] if text.startswith("frames=")]
     rest = [text for text in overrides or [] if text not in given]
     chosen = {"frames": _frames(given[-1].removeprefix("frames="))} if given else {}

@@ -12,6 +12,12 @@ from pvr_zoo import ConvAutoencoder, save_encoder
 CONFIG, STORAGE = 2, 5
 
 
+def test_help_says_which_runs_have_frames(capsys: pytest.CaptureFixture) -> None:
+    for command in (["pretrain"], ["pretrain", "autoencoder"]):
+        assert main([*command, "--help"]) == 0
+        assert "runs with encoder=scratch" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("out", "status", "words"),
     [

@@ -214,13 +214,16 @@ def test_frames_of_runs_name_the_file_after_the_task_of_the_run(
     calls = []
     monkeypatch.setattr(pretraining, "autoencoder", lambda *given, **named: calls.append(given[1]))
     api.pretrain(frames=[run])
-    api.pretrain(["env=dmc/walker-walk"], frames=[run])
+    api.pretrain(["env=counting/default"], frames=[run])
     api.pretrain([], tmp_path / "mine.safetensors", frames=[run])
     assert [path.name for path in calls] == [
         "autoencoder-counting-default.safetensors",
-        "autoencoder-dmc-walker-walk.safetensors",
+        "autoencoder-counting-default.safetensors",
         "mine.safetensors",
     ]
+    for other in ("dmc/walker-walk", "counting/default,dmc/walker-walk"):
+        with pytest.raises(ConfigError, match=f"env={other}, but frames come from runs on counting/default"):
+            api.pretrain([f"env={other}"], frames=[run])
     with pytest.raises(ConfigError, match=r"'env\.render' means nothing here"):
         api.pretrain(["env.render=fast"], frames=[run])
     with pytest.raises(StorageError, match="no run here"):
