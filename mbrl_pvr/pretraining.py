@@ -20,6 +20,7 @@ from PIL import Image
 
 import pvr_zoo
 from mbrl_pvr import checkpoint, envs
+from mbrl_pvr.display import PLAIN_EVERY
 from mbrl_pvr.envs import EnvConfig
 from mbrl_pvr.errors import ConfigError, IntegrityError
 from mbrl_pvr.seeding import derive, rng
@@ -119,14 +120,18 @@ def _is_encoder(path: Path) -> bool:
     return True
 
 
-def plain_progress(every: float = 1.0) -> Progress:
-    """Progress as lines on standard error, at most one in `every` seconds."""
+def plain_progress() -> Progress:
+    """Progress as lines on standard error: at once and at the end, and between them one in a second in a terminal, and
+    elsewhere as rarely as in training.
+    """
+    every = 1.0 if sys.stderr.isatty() else PLAIN_EVERY
     printed = -math.inf
 
     def show(done: int, total: int, what: str) -> None:
         nonlocal printed
-        if time.monotonic() - printed >= every:
-            printed = time.monotonic()
+        now = time.monotonic()
+        if now - printed >= every or done >= total:
+            printed = now
             print(f"{done:,}/{total:,} {what}", file=sys.stderr, flush=True)
 
     return show

@@ -1,6 +1,7 @@
 """Pretraining of the autoencoder: requests that cannot be met leave nothing, small ones work, and progress is told."""
 
 import errno
+import itertools
 import json
 import os
 from pathlib import Path
@@ -243,10 +244,18 @@ def test_the_command_says_how_far_it_is_on_standard_error(
     assert shown.err.startswith("1/2 autoencoder, loss ")
 
 
-def test_progress_is_one_line_in_a_while(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    now = iter([0.0, 0.0, 0.5, 0.9, 1.0, 1.0, 1.5])
+@pytest.mark.parametrize(
+    ("terminal", "shown"),
+    [(False, ["1/100 frames", "31/100 frames", "61/100 frames", "91/100 frames", "100/100 frames"]), (True, None)],
+)
+def test_progress_is_one_line_in_a_while(
+    terminal: bool, shown: list[str] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call each second: all in a terminal; one in 30, as in training, and the last one elsewhere."""
+    now = itertools.count(0.0)
     monkeypatch.setattr("mbrl_pvr.pretraining.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     show = pretraining.plain_progress()
-    for done in range(1, 6):
-        show(done, 5000, "frames")
-    assert capsys.readouterr().err == "1/5,000 frames\n4/5,000 frames\n"
+    for done in range(1, 101):
+        show(done, 100, "frames")
+    assert capsys.readouterr().err.splitlines() == (shown or [f"{done}/100 frames" for done in range(1, 101)])
