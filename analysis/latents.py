@@ -11,6 +11,7 @@ from analysis.errors import AnalysisError
 
 UMAP_INPUT_DIMS = 50  # larger latents are reduced by PCA first
 MIN_POINTS = 10
+CONSTANT = 1e-10  # variance of a latent entry below which it is rounding: that of float32 is near 1e-14
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,19 @@ def select(points: np.ndarray, reward: np.ndarray, max_points: int, seed: int = 
     if len(finite) > max_points:
         index = np.sort(np.random.default_rng(seed).choice(finite, max_points, replace=False))
     return Selection(index, len(points) - len(finite), len(points))
+
+
+def is_constant(points: np.ndarray) -> bool:
+    """Whether the finite points (N, L) are one or two, or nearly so: the mean variance of an entry is below `CONSTANT`.
+
+    Shares of such a variance, and pictures of such a space, show rounding errors. False where none is finite.
+    """
+    points = points[np.isfinite(points).all(axis=1)]
+    if len(points) == 0:
+        return False
+    unlike_first = points[(points != points[0]).any(axis=1)]
+    few = len(unlike_first) == 0 or bool((unlike_first == unlike_first[0]).all())
+    return few or float(points.var(axis=0, dtype=float).mean()) < CONSTANT
 
 
 def pca(points: np.ndarray, dims: int = 2) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,10 @@ from analysis import groups
 from analysis.errors import AnalysisError
 from analysis.runs import Run, load_runs, read_latents
 
+CATEGORICAL = "the latents are categorical, and this figure knows deterministic ones alone"
+CONSTANT = "its latents are constant, so relative errors mean nothing"
+BEYOND_COMMANDS = (CATEGORICAL, CONSTANT)  # what a run lacks that no command makes
+
 
 @dataclass(frozen=True)
 class Options:
@@ -44,8 +48,8 @@ class FigureKind:
 
 
 class Report(TypedDict):
-    """What `analyze` made and what it could not make. Entries of `missing` have the keys figure, run, reason, command,
-    those of `unfinished` run, state, command; a run is named by its folder.
+    """What `analyze` made and what it could not make. Entries of `missing` have the keys figure, run, reason, command
+    ("" where none helps), those of `unfinished` run, state, command; a run is named by its folder.
     """
 
     out: Path
@@ -117,8 +121,8 @@ def _lacks_latents(run: Run) -> str:
 
 def _lacks_rollouts(run: Run) -> str:
     if run.latents_kind == "categorical":
-        return "the latents are categorical, and this figure knows deterministic ones alone"
-    return _lacks_latents(run)
+        return CATEGORICAL
+    return CONSTANT if run.latents_constant else _lacks_latents(run)
 
 
 def _lacks_episodes(run: Run) -> str:
@@ -228,7 +232,9 @@ def _known(name: str) -> str:
 
 def _missing(name: str, run: Run) -> dict[str, str]:
     kind = FIGURES[name]
-    return {"figure": name, "run": str(run.path), "reason": kind.lacks(run), "command": _for(run, kind.command)}
+    reason = kind.lacks(run)
+    command = "" if reason in BEYOND_COMMANDS else _for(run, kind.command)
+    return {"figure": name, "run": str(run.path), "reason": reason, "command": command}
 
 
 def _for(run: Run, command: str) -> str:
@@ -236,4 +242,6 @@ def _for(run: Run, command: str) -> str:
 
 
 def _hint(kind: FigureKind, runs: Sequence[Run]) -> str:
+    if kind.lacks(runs[0]) in BEYOND_COMMANDS:
+        return ""
     return f"Make its inputs with: {_for(runs[0], kind.command)}" + (" (and the other runs)" if len(runs) > 1 else "")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import files
+from analysis import files, latents
 from analysis.errors import DAMAGED, AnalysisError, damaged
 from analysis.files import INTEGER, NUMBER, OPTIONAL, TEXT
 
@@ -117,6 +117,14 @@ class Run:
         """The recorded rollouts, or None where none were recorded; raises AnalysisError where the file is damaged."""
         return read_latents(self.path) if self.latents_kind else None
 
+    @cached_property
+    def latents_constant(self) -> bool:
+        """Whether recorded latents are (nearly) constant; they are not kept in memory for it."""
+        if not self.latents_kind:
+            return False
+        recorded = read_latents(self.path)
+        return latents.is_constant(recorded.posterior[recorded.valid])
+
 
 def load_runs(paths: Iterable[str | Path]) -> list[Run]:
     """Read run folders, in the order given. Unfinished runs are among them (`run.finished`).
@@ -154,7 +162,7 @@ def load_run(folder: str | Path) -> Run:
     state, step = _status(folder / "status.json")
     torn = state == RUNNING
     ood = folder / "ood.parquet"
-    latents = folder / "latents.npz"
+    recorded = folder / "latents.npz"
     return Run(
         path=folder,
         id=manifest[IDENTITY][:12],
@@ -165,8 +173,8 @@ def load_run(folder: str | Path) -> Run:
         metrics=_log(folder / "metrics.jsonl", METRIC_COLUMNS, torn),
         episodes=_log(folder / "episodes.jsonl", EPISODE_COLUMNS, torn),
         ood=_rows_or_none(files.read_parquet(ood), OOD_COLUMNS, ood) if ood.exists() else None,
-        latents_kind=check_latents(latents) if latents.exists() else None,
-        latents_step=_latents_step(latents) if latents.exists() else None,
+        latents_kind=check_latents(recorded) if recorded.exists() else None,
+        latents_step=_latents_step(recorded) if recorded.exists() else None,
     )
 
 

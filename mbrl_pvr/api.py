@@ -167,12 +167,15 @@ def pretrain(
     *,
     steps: int = 8000,
     frames: int | Sequence[str | Path] = 3000,
+    replace: bool = False,
     debug: bool = False,
 ) -> Path:
     """Train the study's autoencoder on frames of `env=…` and write an encoder file for `encoder=PATH`.
 
     `env=A,B` names several tasks; `frames` is how many to render of each under random actions, or the run folders that
-    kept pixels to take them from. Of the configuration only `PRETRAIN_KEYS` mean something, with runs `env` and `seed`.
+    kept pixels to take them from. Of the configuration only `PRETRAIN_KEYS` mean something, with runs
+    `seed`, and `env` where it is their task.
+    An encoder file that exists is refused unless `replace`: runs trained on it could not go on without it.
     """
     from mbrl_pvr.config import from_dict
     from mbrl_pvr.names import safe_name
@@ -185,7 +188,8 @@ def pretrain(
     shared = [text for text in overrides if not text.startswith("env=")]
     chosen = [configure([*shared, f"env={name}"], debug=debug) for name in names] or [configure(shared, debug=debug)]
     seen = [from_dict(read_run(run)[0]).env.name for run in runs]
-    task = chosen[0].env.name if names or not seen else seen[0]
+    _check_tasks([config.env.name for config in chosen] if names else [], seen)
+    task = seen[0] if seen else chosen[0].env.name
     if debug:
         steps, frames = min(steps, 20), min(frames, 64) if isinstance(frames, int) else frames
     from mbrl_pvr import pretraining
@@ -196,6 +200,7 @@ def pretrain(
         frames=frames,
         steps=steps,
         seed=chosen[0].seed,
+        replace=replace,
         progress=pretraining.plain_progress(),
     )
 
@@ -210,6 +215,15 @@ def _check_pretrain_keys(overrides: Sequence[str], accepted: Sequence[str]) -> N
             option = "Give --steps N. " if key.strip() == "steps" else ""
             what = f"{key.strip()!r} means nothing here"
             raise ConfigError(what, f"override {text!r}", f"{option}Accepted: {', '.join(f'{k}=' for k in accepted)}")
+
+
+def _check_tasks(typed: Sequence[str], seen: Sequence[str]) -> None:
+    """ConfigError where tasks are typed beside runs and are not those of the runs."""
+    from mbrl_pvr.errors import ConfigError
+
+    if typed and seen and set(typed) != set(seen):
+        what = f"env={','.join(typed)}, but frames come from runs on {', '.join(sorted(set(seen)))}"
+        raise ConfigError(what, "override 'env'", "Leave env= out, or give frames=NUMBER to render it")
 
 
 def embed(

@@ -4,12 +4,13 @@ Frames come from held random actions, or from run folders that kept pixels (enco
 most states unseen. Beside the file stand its loss curve and a picture of reconstructions.
 """
 
+import dataclasses
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from PIL import Image
 
 import pvr_zoo
 from mbrl_pvr import checkpoint, envs
+from mbrl_pvr.display import PLAIN_EVERY
 from mbrl_pvr.envs import EnvConfig
 from mbrl_pvr.errors import ConfigError, IntegrityError
 from mbrl_pvr.seeding import derive, rng
@@ -54,17 +56,18 @@ def autoencoder(
     steps: int,
     seed: int,
     feature_dim: int = 256,
+    replace: bool = False,
     progress: Progress = lambda done, total, what: None,
 ) -> Path:
     """Train on `frames` frames of each task, or on all frames of the run folders `frames`, for `steps` batches of 64.
 
-    Returns the encoder file. Raises ConfigError where `out` would replace anything but an encoder file or a run kept
-    no frames, and StorageError where nothing can be written there, before any work; IntegrityError where training
-    diverges.
+    Returns the encoder file. Raises ConfigError where `out` exists, unless it is an encoder file and `replace`, or a
+    run kept no frames, and StorageError where nothing can be written there, before any work; IntegrityError where
+    training diverges.
     """
     out = Path(out)
     loss, reconstruction = (out.parent / f"{out.stem}_{what}.png" for what in ("loss", "reconstruction"))
-    _require_place(out, (loss, reconstruction), feature_dim)
+    _require_place(out, (loss, reconstruction), feature_dim, replace)
     if isinstance(frames, int):
         data = _joined([random_frames(task, frames, seed, progress) for task in tasks])
         sources = [
@@ -92,14 +95,17 @@ def autoencoder(
     return out
 
 
-def _require_place(out: Path, pictures: Sequence[Path], feature_dim: int) -> None:
-    """ConfigError unless `out` is the name of a new encoder file or of one to replace, StorageError unless it fits."""
+def _require_place(out: Path, pictures: Sequence[Path], feature_dim: int, replace: bool) -> None:
+    """ConfigError unless `out` names a new encoder file or one to `replace`, StorageError unless it fits."""
     if out.suffix != ".safetensors":
         raise ConfigError("the name of an encoder file ends in .safetensors", str(out), "Give --out NAME.safetensors.")
     again = out.is_file() and _is_encoder(out)
     for path in (out, *pictures):
         if os.path.lexists(path) and not (again and path.is_file()):
             raise ConfigError("this would be replaced, and is no encoder file", str(path), "Give another --out.")
+    if again and not replace:
+        what = "this encoder file exists, and runs trained on it need it"
+        raise ConfigError(what, str(out), "Give another --out, or --replace (Python: replace=True).")
     require_writable(out.absolute().parent)
     with torch.device("meta"):
         weights = sum(parameter.numel() for parameter in ConvEncoder(feature_dim).parameters())
@@ -114,14 +120,18 @@ def _is_encoder(path: Path) -> bool:
     return True
 
 
-def plain_progress(every: float = 1.0) -> Progress:
-    """Progress as lines on standard error, at most one in `every` seconds."""
+def plain_progress() -> Progress:
+    """Progress as lines on standard error: at once and at the end, and between them one in a second in a terminal, and
+    elsewhere as rarely as in training.
+    """
+    every = 1.0 if sys.stderr.isatty() else PLAIN_EVERY
     printed = -math.inf
 
     def show(done: int, total: int, what: str) -> None:
         nonlocal printed
-        if time.monotonic() - printed >= every:
-            printed = time.monotonic()
+        now = time.monotonic()
+        if now - printed >= every or done >= total:
+            printed = now
             print(f"{done:,}/{total:,} {what}", file=sys.stderr, flush=True)
 
     return show
@@ -129,7 +139,7 @@ def plain_progress(every: float = 1.0) -> Progress:
 
 def random_frames(config: EnvConfig, count: int, seed: int, progress: Progress) -> Frames:
     """`count` frames of one task under held random actions and the training looks of its shift; an episode a group."""
-    capped = replace(config, size=SIZE, max_steps=EPISODE_CAP, pixels=True, num=1)
+    capped = dataclasses.replace(config, size=SIZE, max_steps=EPISODE_CAP, pixels=True, num=1)
     frames: list[np.ndarray] = []
     group: list[int] = []
     held = since_reset = 0

@@ -38,7 +38,9 @@ def main() -> None:
     def progress(done: int, total: int, what: str) -> None:
         print(f"{done}/{total} {what}", flush=True)
 
-    path = autoencoder(tasks, args.out, frames=args.frames, steps=args.steps, seed=args.seed, progress=progress)
+    path = autoencoder(
+        tasks, args.out, frames=args.frames, steps=args.steps, seed=args.seed, replace=True, progress=progress
+    )
     print(path)
 
 

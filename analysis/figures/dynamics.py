@@ -60,6 +60,7 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
     """
     errors = _first_steps(style.prepare(errors, COLUMNS))
     titles, lines = style.panel_names(errors), style.line_styles(errors)
+    looks = style.looks(errors["encoder"])
     numbers = []
     with style.paper():
         figure = style.new_figure(style.PAGE, 1.95 * len(titles) + 0.35)
@@ -68,7 +69,7 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
             rows = errors[(errors["task"] == task) & (errors["agent"] == agent)]
             for name, encoder in style.series_of(rows).itertuples(index=False):
                 mine = rows[rows["series"] == name]
-                look = (style.look(encoder).colour, lines[name])
+                look = (looks[encoder].colour, lines[name])
                 bands = [
                     _line(left, mine, *DRAWN[:2], *look),
                     _line(right, mine, *DRAWN[2:], *look),
@@ -78,7 +79,7 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
             right.set(ylabel="reward error |r − r̂|\n(mean of steps 1 to k)", title=f"{title}: reward")
             for axis in (left, right):
                 _axes(axis, int(rows["k"].max()))
-        _legend(figure, errors, lines)
+        _legend(figure, errors, lines, looks)
     table = pd.concat(numbers, ignore_index=True)
     front = ["task", "agent", "series", "k"]
     return style.Drawn(figure, table[front + [c for c in table if c not in front]], _caption(errors), _notes(errors))
@@ -144,11 +145,11 @@ def _axes(axis: Axes, last: int) -> None:
     axis.grid(axis="y")
 
 
-def _legend(figure: Figure, errors: pd.DataFrame, lines: dict[str, tuple]) -> None:
+def _legend(figure: Figure, errors: pd.DataFrame, lines: dict[str, tuple], looks: dict[str, style.Look]) -> None:
     entries, counts = [], style.seed_counts(errors)
     for name, encoder in style.series_of(errors).itertuples(index=False):
         label = style.with_seeds(name, counts[name])
-        entries.append(Line2D([], [], color=style.look(encoder).colour, ls=lines[name], label=label))
+        entries.append(Line2D([], [], color=looks[encoder].colour, ls=lines[name], label=label))
     label = "baseline: last latent kept (left), mean reward (right)"
     entries.append(Line2D([], [], color=style.GREY, ls=DASHED, lw=0.8, label=label))
     figure.legend(handles=entries, loc="outside lower center", ncols=4)

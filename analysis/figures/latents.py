@@ -63,7 +63,7 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0) -> s
                 reward = one.reward[picked.index]
                 _panels(upper, lower, textwrap.fill(one.name, 28), colours.to_rgba(reward), numbers)
                 rows.append(_points_table(one, picked.index, numbers))
-                notes += _notes(one.name, picked, numbers["purity"])
+                notes += _notes(one.name, picked, numbers)
             if len({one.task for one in clouds}) > 1:
                 part.suptitle(band[0].task.rpartition("/")[2], size=7.5)
             part.colorbar(
@@ -86,6 +86,12 @@ def _height(across: int) -> float:
 
 
 def _panels(upper: Axes, lower: Axes, name: str, colours: np.ndarray, numbers: dict) -> None:
+    if numbers["constant"]:
+        for axis, text in ((upper, "constant latents"), (lower, "")):
+            axis.set(xticks=[], yticks=[])
+            axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
+        upper.set_title(name, size=6.5)
+        return
     share = 100 * numbers["pca_variance"]
     _scatter(upper, numbers["umap"], colours)
     _scatter(lower, numbers["pca"], colours)
@@ -109,11 +115,20 @@ def _purity_text(purity: space.Purity) -> str:
 
 def _measure(one: Cloud, index: np.ndarray, seed: int) -> dict:
     points, reward, episode = one.points[index].astype(float), one.reward[index].astype(float), one.episode[index]
+    if space.is_constant(points):  # UMAP would blow rounding errors up to a round cloud
+        nowhere, unknown = np.full((len(points), 2), np.nan), space.Purity(np.nan, np.nan, 1)
+        return {
+            "constant": True,
+            **dict.fromkeys(("umap", "pca"), nowhere),
+            **dict.fromkeys(("trust_umap", "trust_pca"), np.nan),
+            **dict.fromkeys(("purity", "purity_other_episodes"), unknown),
+        }
     embedding = space.umap(points, seed, NEIGHBOURS)
     scores, share = space.pca(points)
     if scores.shape[1] == 1:
         scores, share = np.hstack([scores, np.zeros_like(scores)]), np.append(share, 0.0)
     return {
+        "constant": False,
         "umap": embedding,
         "pca": scores,
         "pca_variance": share,
@@ -165,12 +180,14 @@ def _caption() -> str:
     )
 
 
-def _notes(name: str, chosen: space.Selection, purity: space.Purity) -> list[str]:
+def _notes(name: str, chosen: space.Selection, numbers: dict) -> list[str]:
     notes = []
     if chosen.dropped:
         notes.append(f"{name}: {chosen.dropped} of {chosen.total} latents are not finite and are left out")
     if len(chosen.index) < chosen.total - chosen.dropped:
         notes.append(f"{name}: {len(chosen.index)} of {chosen.total - chosen.dropped} latents, drawn at random")
-    if np.isnan(purity.value):
+    if numbers["constant"]:
+        notes.append(f"{name}: the latents are constant, so there is no picture of them")
+    elif np.isnan(numbers["purity"].value):
         notes.append(f"{name}: the reward is constant, so there is no purity")
     return notes

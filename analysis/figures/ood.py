@@ -26,7 +26,7 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
     titles = style.panel_names(episodes)
     conditions = sorted(episodes["condition"].unique(), key=lambda name: (name != IN, name))
     numbers = summarise(episodes)
-    names = list(style.series_of(episodes)["series"])
+    names, looks = list(style.series_of(episodes)["series"]), style.looks(episodes["encoder"])
     with style.paper():
         height = 0.5 + len(names) * (0.1 + 0.11 * len(conditions))
         figure, grid = style.panels(len(titles), height)
@@ -35,7 +35,7 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
             axis = panel.axis
             mine = (numbers["task"] == task) & (numbers["agent"] == agent)
             rows = episodes[(episodes["task"] == task) & (episodes["agent"] == agent)]
-            _panel(axis, numbers[mine], rows, names, conditions)
+            _panel(axis, numbers[mine], rows, names, conditions, looks)
             if random_scores and task in random_scores:
                 axis.axvline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
             axis.set(xlabel="episode return" if panel.bottom else "", title=title)
@@ -78,12 +78,19 @@ def summarise(episodes: pd.DataFrame) -> pd.DataFrame:
     return table.assign(retained=np.divide(table["mean"], base, out=np.full(len(table), np.nan), where=base != 0))
 
 
-def _panel(axis: Axes, numbers: pd.DataFrame, episodes: pd.DataFrame, names: list[str], conditions: list[str]) -> None:
+def _panel(
+    axis: Axes,
+    numbers: pd.DataFrame,
+    episodes: pd.DataFrame,
+    names: list[str],
+    conditions: list[str],
+    looks: dict[str, style.Look],
+) -> None:
     step = 0.72 / max(len(conditions), 1)
     for row in numbers.itertuples():
         place = conditions.index(row.condition)
         y = names.index(row.series) + (place - (len(conditions) - 1) / 2) * step
-        colour = style.look(row.encoder).colour
+        colour = looks[row.encoder].colour
         mine = episodes[(episodes["series"] == row.series) & (episodes["condition"] == row.condition)]
         points = mine["return"] if row.seeds == 1 else mine.groupby("seed")["return"].mean()
         axis.plot(points, np.full(len(points), y), "|", color=colour, alpha=0.35, ms=4, mew=0.7, zorder=2)

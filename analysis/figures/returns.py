@@ -25,32 +25,31 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
     """
     episodes = style.prepare(episodes, COLUMNS)
     titles = style.panel_names(episodes)
-    lines = style.line_styles(episodes)
+    lines, looks = style.line_styles(episodes), style.looks(episodes["encoder"])
     numbers = []
     with style.paper():
         figure, grid = style.panels(len(titles), 2.0)
         for panel, ((task, agent), title) in zip(grid, titles.items(), strict=True):
             axis = panel.axis
             rows = episodes[(episodes["task"] == task) & (episodes["agent"] == agent)]
-            _train(axis, rows[rows["kind"] == "train"])
+            _train(axis, rows[rows["kind"] == "train"], looks)
             for name, encoder in style.series_of(rows).itertuples(index=False):
                 mine = rows[rows["series"] == name]
-                numbers.append(
-                    _evaluation(axis, mine[mine["kind"] == "eval"], encoder, lines[name], (task, agent, name))
-                )
+                evaluated = mine[mine["kind"] == "eval"]
+                numbers.append(_evaluation(axis, evaluated, looks[encoder], lines[name], (task, agent, name)))
             if random_scores and task in random_scores:
                 axis.axhline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
             _axes(panel, rows, title)
-        _legend(figure, episodes, lines, bool(random_scores))
+        _legend(figure, episodes, lines, looks, bool(random_scores))
     return style.Drawn(figure, pd.concat(numbers, ignore_index=True), _caption(episodes), _notes(episodes))
 
 
-def _train(axis: Axes, rows: pd.DataFrame) -> None:
+def _train(axis: Axes, rows: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     parts = []
     for (_, _, encoder), one in rows.groupby(["series", "seed", "encoder"]):
         one = one.sort_values("step")
         bins = np.arange(len(one)) * min(TRAIN_POINTS, len(one)) // len(one)
-        parts.append((one.groupby(bins)[["step", "return"]].mean(), style.look(encoder).colour))
+        parts.append((one.groupby(bins)[["step", "return"]].mean(), looks[encoder].colour))
     many = sum(len(dots) for dots, _ in parts) > MANY_DOTS
     size, alpha = (2.2, 0.18) if many else (4.0, 0.45)
     for dots, colour in parts:
@@ -59,11 +58,12 @@ def _train(axis: Axes, rows: pd.DataFrame) -> None:
         )
 
 
-def _evaluation(axis: Axes, rows: pd.DataFrame, encoder: str, line: tuple, key: tuple[str, str, str]) -> pd.DataFrame:
+def _evaluation(
+    axis: Axes, rows: pd.DataFrame, look: style.Look, line: tuple, key: tuple[str, str, str]
+) -> pd.DataFrame:
     columns = ["task", "agent", "series", "step", "mean", "low", "high", "seeds"]
     if len(rows) == 0:
         return pd.DataFrame(columns=columns)
-    look = style.look(encoder)
     curves = [(c.index.to_numpy(float), c.to_numpy(float)) for c in _curves(rows)]
     band = stats.band(*stats.align(curves))
     marker = look.marker if len(band.x) <= 12 else ""
@@ -103,10 +103,12 @@ def _frames_per_step(rows: pd.DataFrame) -> int:
     return int(np.round((moved["frame"] / moved["step"]).median())) if len(moved) else 1
 
 
-def _legend(figure, episodes: pd.DataFrame, lines: dict[str, tuple], random: bool) -> None:
+def _legend(
+    figure, episodes: pd.DataFrame, lines: dict[str, tuple], looks: dict[str, style.Look], random: bool
+) -> None:
     entries, counts = [], style.seed_counts(episodes)
     for name, encoder in style.series_of(episodes).itertuples(index=False):
-        look, label = style.look(encoder), style.with_seeds(name, counts[name])
+        look, label = looks[encoder], style.with_seeds(name, counts[name])
         entries.append(Line2D([], [], color=look.colour, marker=look.marker, ls=lines[name], label=label))
     if (episodes["kind"] == "train").any():
         entries.append(

@@ -1,7 +1,8 @@
 """The look of every figure, its colours, and how it is written: picture, numbers, and where they come from.
 
 Widths are a column (3.3 in) and a page (6.9 in) of two-column papers; text is 7 pt in print. One encoder has one colour
-and one marker in every figure, whatever else is drawn. To give a new encoder a colour of its own, add it to `ENCODERS`.
+and one marker in every figure where no other encoder has that colour. To give a new encoder a colour of its own, add it
+to `ENCODERS`.
 """
 
 import io
@@ -37,7 +38,7 @@ PAPER: dict[Any, Any] = {
     "ytick.labelsize": 6.5,
     "legend.fontsize": 6.5,
     "legend.frameon": False,
-    "legend.handlelength": 1.6,
+    "legend.handlelength": 2.6,  # two periods of the dashes with a dot
     "legend.columnspacing": 1.2,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -99,11 +100,42 @@ LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)), (0, (6, 2)))
 
 
 def look(encoder: str) -> Look:
-    """The encoder's colour and marker; one that is not in `ENCODERS` gets them from its name, the same ones always."""
+    """The encoder's own colour and marker: of `ENCODERS`, or from its name, the same ones always."""
     if encoder in ENCODERS:
         return ENCODERS[encoder]
     number = zlib.crc32(encoder.encode())
     return Look(COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)])
+
+
+def looks(encoders: Iterable[str]) -> dict[str, Look]:
+    """Encoder to look, for the encoders of one figure: its own, unless another one there has the colour.
+
+    Of those that share a colour one keeps it, an encoder of `ENCODERS` first and then by name; the others get the next
+    free colour, and where colours run out, the next free pair of marker and colour.
+    """
+    names = sorted(set(encoders), key=lambda name: (name not in ENCODERS, name))
+    owner: dict[str, str] = {}  # of a colour
+    for name in names:
+        owner.setdefault(look(name).colour, name)
+    chosen = {name: look(name) for name in owner.values()}
+    for name in names:
+        if name not in chosen:
+            chosen[name] = _free(look(name), set(chosen.values()))
+    return chosen
+
+
+def _free(own: Look, taken: set[Look]) -> Look:
+    """The look nearest to `own` that is not taken; `own` itself where all are."""
+    colours, used = _from(COLOURS, own.colour), {one.colour for one in taken}
+    looks = [Look(colour, own.marker) for colour in colours if colour not in used]
+    looks += [Look(colour, marker) for marker in _from(MARKERS, own.marker) for colour in colours]
+    return next((one for one in looks if one not in taken), own)
+
+
+def _from(values: Sequence[str], first: str) -> list[str]:
+    """The values in their order, from `first` on and round."""
+    place = values.index(first)
+    return [*values[place:], *values[:place]]
 
 
 def line_styles(table: pd.DataFrame) -> dict[str, tuple]:

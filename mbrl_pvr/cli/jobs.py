@@ -30,7 +30,9 @@ def add_to(app: typer.Typer) -> None:
         app.command(name)(command)
     app.command("analyze")(analyze)
     pretraining = typer.Typer(
-        help="Train an encoder on a task's own frames.", no_args_is_help=True, rich_markup_mode=None
+        help="Train an encoder on a task's own frames, or on those that runs with encoder=scratch kept.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
     )
     pretraining.callback()(_group)
     pretraining.command("autoencoder")(autoencoder)
@@ -149,7 +151,8 @@ def analyze(
         for note in report["notes"][name]:
             say(f"  {note}")
     for lack in report["missing"]:
-        say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}. Make it: {lack['command']}")
+        how = f". Make it: {lack['command']}" if lack["command"] else ""
+        say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}{how}")
     for run in report["unfinished"]:
         say(f"{run['run']} left out, it is {run['state']}. Finish it: {run['command']}, or give --unfinished")
 
@@ -158,21 +161,28 @@ def autoencoder(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...", help="env=NAME[,NAME] seed=1 env.shifts=… frames=3000, or frames=RUN,RUN"
+            metavar="[KEY=VALUE]...",
+            help="env=NAME[,NAME] seed=1 env.shifts=… frames=3000, or frames=RUN,RUN (encoder=scratch)",
         ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Encoder file [default: autoencoder-<task>.safetensors].")
     ] = None,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 8000,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace an encoder file; runs trained on it cannot go on.")
+    ] = False,
     debug: Debug = False,
     as_json: Json = False,
 ) -> None:
-    """Train the study's autoencoder and write a file for encoder=PATH."""
+    """Train the study's autoencoder and write a file for encoder=PATH.
+
+    frames=RUN wants runs with encoder=scratch, which keep frames; env= is then theirs.
+    """
     given = [text for text in overrides or [] if text.startswith("frames=")]
     rest = [text for text in overrides or [] if text not in given]
     chosen = {"frames": _frames(given[-1].removeprefix("frames="))} if given else {}
-    path = api.pretrain(rest, out, steps=steps, debug=debug, **chosen)
+    path = api.pretrain(rest, out, steps=steps, replace=replace, debug=debug, **chosen)
     say_json({"path": path}) if as_json else say(f"{path}\nUse it: mbrl-pvr train encoder={path}")
 
 

@@ -1,5 +1,6 @@
 """Figures from tables: the numbers in them, how they look where a program can tell, and the files."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -194,6 +195,29 @@ def test_latents_leave_out_padding_first_steps_and_nan(synthetic, no_umap):
     ]
 
 
+def test_constant_latents_are_called_so_and_not_drawn(synthetic, monkeypatch):
+    """Beside others: rounding errors alone would make a round cloud."""
+    fitted = []
+
+    def umap(points, seed, neighbours):
+        fitted.append(points)
+        return latents.pca(points)[0]
+
+    monkeypatch.setattr(latents, "umap", umap)
+    good, dead = clouds(synthetic, 2, episodes=3, steps=40)
+    noise = np.random.default_rng(0).normal(0, 1e-8, dead.points.shape)
+    drawn = latents_figure.draw([good, dataclasses.replace(dead, points=0.1 + noise)])
+    assert len(fitted) == 1 and drawn.notes == [
+        "encoder_1, seed 1: the latents are constant, so there is no picture of them"
+    ]
+    upper_good, upper_dead, _, lower_dead = drawn.figure.subfigs[0].axes[:4]
+    assert len(upper_good.collections) == 1 and not upper_dead.collections and not lower_dead.collections
+    assert [text.get_text() for text in upper_dead.texts] == ["constant latents"] and crowded(drawn.figure) == []
+    numbers = drawn.numbers.set_index("series")
+    assert numbers.loc[dead.name, ["umap_1", "pc_1", "trustworthiness_umap", "purity"]].isna().all(axis=None)
+    assert numbers.loc[good.name, ["umap_1", "purity"]].notna().all(axis=None)
+
+
 def test_latents_print_their_numbers(synthetic, no_umap):
     drawn = latents_figure.draw(clouds(synthetic, 1, episodes=3, steps=40))
     upper, lower = (axis.get_title() for axis in drawn.figure.subfigs[0].axes[:2])
@@ -319,6 +343,43 @@ def test_an_encoder_has_one_look_whatever_else_is_drawn():
         pd.DataFrame({"series": ["vc1 (truncate 3)", "vc1 (truncate 6)", "r3m"], "encoder": ["vc1", "vc1", "r3m"]})
     )
     assert lines["vc1 (truncate 3)"] != lines["vc1 (truncate 6)"] and lines["r3m"] == "-"
+
+
+def test_encoders_of_one_figure_never_share_a_colour_while_there_are_any():
+    clashing = [name for name in map("enc_{}".format, range(400)) if style.look(name) == style.look("enc_0")][:4]
+    assert len(clashing) == 4
+    looks = style.looks(clashing[::-1])
+    assert looks == style.looks(clashing) and looks["enc_0"] == style.look("enc_0")  # the first by name keeps its own
+    assert len({look.colour for look in looks.values()}) == 4
+    near_embedded = next(n for n in map("enc_{}".format, range(400)) if style.look(n).colour == "#0072B2")
+    known = style.looks([near_embedded, "embedded"])
+    assert known["embedded"] == style.ENCODERS["embedded"] and known[near_embedded].colour != "#0072B2"
+    assert style.looks(["enc_1", "scratch"])["enc_1"] == style.look("enc_1")  # nothing moves where nothing clashes
+    assert len(set(style.looks(map("enc_{}".format, range(70))).values())) == 70
+    both = style.looks(["resnet50_in1k", "resnet18_in1k"])  # of the table: one colour, two markers
+    assert both["resnet18_in1k"] == style.ENCODERS["resnet18_in1k"]
+    assert both["resnet50_in1k"].marker == "X" and both["resnet50_in1k"].colour != both["resnet18_in1k"].colour
+    next_door = style.looks([*both, "r3m_resnet50", "dinov2_vits14"])  # those that clash leave the others' colours
+    assert all(next_door[name] == style.ENCODERS[name] for name in ("r3m_resnet50", "dinov2_vits14"))
+
+
+@pytest.mark.parametrize("figure", ["returns", "dynamics", "ood"])
+def test_clashing_encoders_are_apart_in_figures_and_dashes_show(figure, synthetic):
+    one, other = [n for n in map("enc_{}".format, range(400)) if style.look(n) == style.look("enc_0")][:2]
+    if figure == "ood":
+        drawn = ood.draw(ood_rows(tasks=TASKS[:1]).replace({"scratch": one, "vc1": other}))
+        means = [line for line in drawn.figure.axes[0].lines if line.get_marker() == "o"]
+        assert len(means) == 2 == len({line.get_color() for line in means})
+        return
+    if figure == "returns":
+        drawn = returns.draw(return_rows(encoders=(one, other), tasks=TASKS[:1]))
+    else:
+        drawn = dynamics.draw(error_rows(synthetic).replace({"embedded": one, "vc1": other}))
+    colours = [line.get_color() for line in drawn.figure.legends[0].legend_handles[:2]]
+    assert len(set(colours)) == 2 and set(colours) <= {line.get_color() for line in drawn.figure.axes[0].lines}
+    points = drawn.figure.legends[0].handlelength * style.PAPER["legend.fontsize"]
+    longest = max(sum(dashes[1]) for dashes in style.LINES if not isinstance(dashes, str))
+    assert points > 1.5 * longest * style.PAPER["lines.linewidth"]  # a whole period and half of the next
 
 
 def test_colours_stay_apart_for_colour_blind_readers():

@@ -65,6 +65,18 @@ def test_pca_by_hand():
     assert latents.pca(np.ones((5, 3)))[1].tolist() == [0, 0]
 
 
+def test_constant_latents_are_known_also_behind_rounding():
+    rng = np.random.default_rng(0)
+    one = np.full((300, 8), 0.3, np.float32)
+    rounded = one + rng.normal(0, 3e-8, one.shape)
+    assert latents.is_constant(one) and latents.is_constant(rounded)
+    two = np.where(np.arange(300)[:, None] % 2 == 0, one, 5.0)
+    assert latents.is_constant(two) and not latents.is_constant(np.concatenate([two, one[:1] + 1]))
+    assert not latents.is_constant(one + rng.normal(0, 1e-4, one.shape))
+    one[0] = np.nan  # does not count
+    assert latents.is_constant(one) and not latents.is_constant(one * np.nan)
+
+
 def test_selection_drops_what_is_not_finite_and_thins_at_random():
     points, reward = np.random.default_rng(0).normal(size=(100, 3)), np.zeros(100)
     points[3, 1], reward[5] = np.nan, np.inf

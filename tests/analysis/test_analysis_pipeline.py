@@ -119,7 +119,26 @@ def test_categorical_latents_have_a_picture_and_no_mse(make_run, tmp_path, no_um
         np.savez(folder / "latents.npz", **{**arrays, "kind": np.array("categorical")})
     report = analysis.analyze([folder], tmp_path / "out")
     assert "latents" in report["figures"] and "dynamics" not in report["figures"]
-    assert "categorical" in report["missing"][0]["reason"]
+    assert "categorical" in report["missing"][0]["reason"] and report["missing"][0]["command"] == ""
+
+
+def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path, no_umap):
+    good, dead = make_run("good"), make_run("dead", "resnet18_in1k")
+    with np.load(dead / "latents.npz") as file:
+        arrays = dict(file)
+    arrays["posterior"][:] = 0.25 + np.random.default_rng(0).normal(0, 1e-8, arrays["posterior"].shape)
+    np.savez(dead / "latents.npz", **arrays)
+    report = analysis.analyze([good, dead], tmp_path / "out")
+    reason = "its latents are constant, so relative errors mean nothing"
+    assert report["missing"] == [{"figure": "dynamics", "run": str(dead), "reason": reason, "command": ""}]
+    assert set(pd.read_csv(tmp_path / "out" / "dynamics.csv")["series"]) == {"embedded"}
+    assert (
+        "resnet18_in1k, seed 1: the latents are constant, so there is no picture of them" in report["notes"]["latents"]
+    )
+    assert "dynamics" not in analysis.analyze([dead], tmp_path / "alone")["figures"]
+    with pytest.raises(AnalysisError, match="figure 'dynamics' cannot be made: its latents are constant") as caught:
+        analysis.analyze([dead], tmp_path / "alone", ["dynamics"])
+    assert len(str(caught.value).splitlines()) == 1  # no command helps
 
 
 def test_mixed_protocols_stop_before_anything_is_written(make_run, tmp_path):

@@ -124,17 +124,20 @@ def test_dry_run_touches_nothing(
         (
             ["pretrain", "autoencoder", "env=dmc/finger-spin", "frames=r1,r2", "--steps", "5", "--out", "x"],
             "pretrain",
-            ((["env=dmc/finger-spin"], Path("x")), {"steps": 5, "debug": False, "frames": [Path("r1"), Path("r2")]}),
+            (
+                (["env=dmc/finger-spin"], Path("x")),
+                {"steps": 5, "replace": False, "debug": False, "frames": [Path("r1"), Path("r2")]},
+            ),
         ),
         (
-            ["pretrain", "autoencoder", "frames=1_000"],
+            ["pretrain", "autoencoder", "frames=1_000", "--replace"],
             "pretrain",
-            (([], None), {"steps": 8000, "debug": False, "frames": 1000}),
+            (([], None), {"steps": 8000, "replace": True, "debug": False, "frames": 1000}),
         ),
         (
             ["pretrain", "autoencoder", "frames=1e3"],
             "pretrain",
-            (([], None), {"steps": 8000, "debug": False, "frames": 1000}),
+            (([], None), {"steps": 8000, "replace": False, "debug": False, "frames": 1000}),
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -184,14 +187,15 @@ def test_analyze_names_files_and_what_is_lacking(
     report = {
         "figures": {"returns": [Path("o/r.pdf"), Path("o/r.png")]},
         "notes": {"returns": ["one seed"]},
-        "missing": [lack],
+        "missing": [lack, {**lack, "reason": "constant latents", "command": ""}],
         "unfinished": [waiting],
     }
     monkeypatch.setattr(api, "analyze", lambda *_, **__: report)
     assert main(["analyze", "r", "q", "--out", "o"]) == 0
-    figure, note, missing, unfinished = capsys.readouterr().out.splitlines()
+    figure, note, missing, helpless, unfinished = capsys.readouterr().out.splitlines()
     assert (figure, note) == ("returns: o/r.pdf, o/r.png", "  one seed")
     assert "no latents.npz" in missing and missing.endswith("mbrl-pvr record r")
+    assert helpless == "latents not drawn for r: constant latents"
     assert "mbrl-pvr resume q" in unfinished and "--unfinished" in unfinished
 
 

@@ -7,8 +7,15 @@ import pytest
 
 from mbrl_pvr import pretraining
 from mbrl_pvr.cli.main import main
+from pvr_zoo import ConvAutoencoder, save_encoder
 
 CONFIG, STORAGE = 2, 5
+
+
+def test_help_says_which_runs_have_frames(capsys: pytest.CaptureFixture) -> None:
+    for command in (["pretrain"], ["pretrain", "autoencoder"]):
+        assert main([*command, "--help"]) == 0
+        assert "runs with encoder=scratch" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -17,6 +24,7 @@ CONFIG, STORAGE = 2, 5
         ("notes.txt", CONFIG, "ends in .safetensors"),
         ("mine.safetensors", CONFIG, "is no encoder file"),
         ("pipe.safetensors", CONFIG, "is no encoder file"),
+        ("encoder.safetensors", CONFIG, "--replace"),
         ("/proc/nope/x.safetensors", STORAGE, "(/proc)"),
     ],
 )
@@ -30,8 +38,11 @@ def test_out_is_checked_first(
     monkeypatch.chdir(tmp_path)
     Path("mine.safetensors").write_text("weights of another kind")
     os.mkfifo("pipe.safetensors")
+    save_encoder(Path("encoder.safetensors"), ConvAutoencoder(), {})
+    encoder = Path("encoder.safetensors").read_bytes()
     assert main(["pretrain", "autoencoder", "env=counting/default", "frames=5", "--steps", "2", "--out", out]) == status
     shown = capsys.readouterr()
     assert shown.out == "" and words in shown.err and len(shown.err.splitlines()) == 2
-    assert sorted(os.listdir()) == ["mine.safetensors", "pipe.safetensors"]
+    assert Path("encoder.safetensors").read_bytes() == encoder
+    assert sorted(os.listdir()) == ["encoder.safetensors", "mine.safetensors", "pipe.safetensors"]
     assert Path("mine.safetensors").read_text() == "weights of another kind" and Path("pipe.safetensors").is_fifo()

@@ -1,6 +1,7 @@
 """Pretraining of the autoencoder: requests that cannot be met leave nothing, small ones work, and progress is told."""
 
 import errno
+import itertools
 import json
 import os
 from pathlib import Path
@@ -84,11 +85,24 @@ def test_what_is_no_encoder_file_is_not_replaced(untouched: None, tmp_path: Path
     assert (tmp_path / name).lstat() == before and os.listdir(tmp_path) == [name]
 
 
-def test_an_encoder_file_is_replaced_but_no_folder_beside_it(drawn: None, tmp_path: Path) -> None:
+def test_an_encoder_file_stays_unless_replace_is_given(
+    untouched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = save_encoder(tmp_path / "x.safetensors", ConvAutoencoder(), {})
+    before = out.read_bytes()
+    refused(out, ConfigError, r"this encoder file exists.*\n.*--replace")
+    with pytest.raises(ConfigError, match="this encoder file exists"):
+        api.pretrain(["env=counting/default"], out)
+    assert out.read_bytes() == before and os.listdir(tmp_path) == [out.name]
+    with pytest.raises(AssertionError, match="work was done"):  # past the check
+        api.pretrain(["env=counting/default"], out, replace=True)
+
+
+def test_an_encoder_file_is_replaced_where_asked_but_no_folder_beside_it(drawn: None, tmp_path: Path) -> None:
     out = save_encoder(tmp_path / "x.safetensors", ConvAutoencoder(), {})
     (tmp_path / "x_loss.png").write_text("of the one before")
     before = out.read_bytes()
-    pretraining.autoencoder([TASK], out, frames=5, steps=2, seed=1)
+    pretraining.autoencoder([TASK], out, frames=5, steps=2, seed=1, replace=True)
     assert out.read_bytes() != before and pvr_zoo.spec(out).name == "x"
     (tmp_path / "x_loss.png").unlink()
     (tmp_path / "x_loss.png").mkdir()
@@ -201,13 +215,16 @@ def test_frames_of_runs_name_the_file_after_the_task_of_the_run(
     calls = []
     monkeypatch.setattr(pretraining, "autoencoder", lambda *given, **named: calls.append(given[1]))
     api.pretrain(frames=[run])
-    api.pretrain(["env=dmc/walker-walk"], frames=[run])
+    api.pretrain(["env=counting/default"], frames=[run])
     api.pretrain([], tmp_path / "mine.safetensors", frames=[run])
     assert [path.name for path in calls] == [
         "autoencoder-counting-default.safetensors",
-        "autoencoder-dmc-walker-walk.safetensors",
+        "autoencoder-counting-default.safetensors",
         "mine.safetensors",
     ]
+    for other in ("dmc/walker-walk", "counting/default,dmc/walker-walk"):
+        with pytest.raises(ConfigError, match=f"env={other}, but frames come from runs on counting/default"):
+            api.pretrain([f"env={other}"], frames=[run])
     with pytest.raises(ConfigError, match=r"'env\.render' means nothing here"):
         api.pretrain(["env.render=fast"], frames=[run])
     with pytest.raises(StorageError, match="no run here"):
@@ -227,10 +244,18 @@ def test_the_command_says_how_far_it_is_on_standard_error(
     assert shown.err.startswith("1/2 autoencoder, loss ")
 
 
-def test_progress_is_one_line_in_a_while(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    now = iter([0.0, 0.0, 0.5, 0.9, 1.0, 1.0, 1.5])
+@pytest.mark.parametrize(
+    ("terminal", "shown"),
+    [(False, ["1/100 frames", "31/100 frames", "61/100 frames", "91/100 frames", "100/100 frames"]), (True, None)],
+)
+def test_progress_is_one_line_in_a_while(
+    terminal: bool, shown: list[str] | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A call each second: all in a terminal; one in 30, as in training, and the last one elsewhere."""
+    now = itertools.count(0.0)
     monkeypatch.setattr("mbrl_pvr.pretraining.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
     show = pretraining.plain_progress()
-    for done in range(1, 6):
-        show(done, 5000, "frames")
-    assert capsys.readouterr().err == "1/5,000 frames\n4/5,000 frames\n"
+    for done in range(1, 101):
+        show(done, 100, "frames")
+    assert capsys.readouterr().err.splitlines() == (shown or [f"{done}/100 frames" for done in range(1, 101)])
