@@ -1,6 +1,7 @@
 """Cards: what a researcher wants to know of an encoder before choosing it. Plain data, no torch.
 
-Parameters and FLOPs stand in data/costs.json (tools/make_costs.py; a test counts again). The study's property groups
+Parameters and FLOPs stand in data/costs.json (tools/make_costs.py; a test counts again); `info` counts the parameters
+of other encoders, which alone imports torch. The study's property groups
 are the `Groups` of each row; `$MBRL_PVR_GROUPS` may name a YAML file {encoder: {group: true or false}} that says
 otherwise, since the study's Table 3 can be read in more than one way.
 """
@@ -66,7 +67,7 @@ def _costs() -> dict[str, dict[str, int]]:
 
 def card(row: EncoderSpec) -> dict[str, Any]:
     """Everything about an encoder as it would be used, as JSON values."""
-    cost = _costs().get(row.name, {})
+    cost = _costs().get(row.name.removeprefix("random:"), {})  # a control has the cost of what it controls for
     package = "" if row.weights is None else row.weights.package
     own = read_card(Path(__file__).parent / package) if package else {}
     return {
@@ -77,7 +78,8 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "architecture": row.architecture,
         "groups": [name for name, member in groups(row).items() if member],
         "parameters": cost.get("parameters"),
-        "flops": cost.get("flops"),  # of one frame at the published size, all levels
+        "flops": cost.get("flops"),  # of one frame
+        "parameters_and_flops_of": "the whole network at its published input size",  # whatever is asked for
         "depth": f"{row.depth} {row.unit}s",
         "truncate": row.truncate if len(row.layers) == 1 else list(row.layers),
         "input": f"{row.input_size}×{row.input_size}",
@@ -94,6 +96,24 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "weights": ", ".join(source.address for source in row.sources),
         "sha256": ", ".join(dict.fromkeys(map(_checksum, row.sources))),
     }
+
+
+def info(row: EncoderSpec, **request: Any) -> dict[str, Any]:
+    """The card of a row used as `EncoderSpec.request` says; parameters that are not stored are counted.
+
+    Raises SpecError. FLOPs that are not stored stay None.
+    """
+    facts = card(row.request(**request))
+    if facts["parameters"] is None:
+        facts["parameters"] = count_parameters(row)
+    return facts
+
+
+def count_parameters(row: EncoderSpec) -> int:
+    """Parameters of the network, which is built on the meta device: no memory, no weights."""
+    from pvr_zoo.network import build
+
+    return sum(parameter.numel() for parameter in build(row, None).parameters())
 
 
 def _checksum(source: WeightsSource) -> str:

@@ -72,13 +72,15 @@ def info(
     import pvr_zoo
     from pvr_zoo import catalogue
 
-    spec = pvr_zoo.spec(name, truncate=truncate or None, feature=feature)
-    catalogue.require_licence(spec, licence)
-    facts = catalogue.card(spec)
+    row = pvr_zoo.spec(name)
+    catalogue.require_licence(row, licence)
+    facts = catalogue.info(row, truncate=truncate or None, feature=feature)
     if as_json:
         say_json(facts)
         return
     for key, value in facts.items():
+        if key == "flops" and value is None:
+            value = "not counted"
         if isinstance(value, dict):
             value = [f"{name}: {known}" for name, known in value.items()]
         text = ", ".join(map(str, value)) if isinstance(value, list) else value

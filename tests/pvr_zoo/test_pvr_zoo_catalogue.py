@@ -47,6 +47,34 @@ def test_known_costs() -> None:
     assert card["flops"] / 2e9 == pytest.approx(4.09, rel=0.01)
 
 
+def test_a_control_has_the_cost_of_what_it_controls_for() -> None:
+    own, control = (catalogue.card(pvr_zoo.spec(name)) for name in ("dinov2_vits14", "random:dinov2_vits14"))
+    assert control["parameters"] == own["parameters"] and control["flops"] == own["flops"] is not None
+
+
+def test_parameters_that_are_not_stored_are_counted_whole() -> None:
+    """The same network under the zoo's name and under another library's."""
+    stored = catalogue.info(pvr_zoo.spec("resnet18_in1k"))["parameters"]
+    for name in ("timm:resnet18.tv_in1k", "random:timm:resnet18.tv_in1k"):
+        facts = catalogue.info(pvr_zoo.spec(name), truncate=2)
+        assert (facts["parameters"], facts["flops"]) == (stored, None)
+        assert "whole network" in facts["parameters_and_flops_of"] and facts["truncate"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("openclip:ViT-B-32/laion2b_s34b_b79k", "openclip_vitb32"),
+        ("openclip:RN50/openai", "clip_rn50"),
+    ],
+)
+def test_open_clips_names_of_the_zoos_rows_agree_with_them(name: str, own: str) -> None:
+    row, registered = pvr_zoo.spec(name), pvr_zoo.spec(own)
+    for part in ("licence", "groups", "citation"):
+        assert getattr(row, part) == getattr(registered, part)
+    assert catalogue.info(row)["parameters"] == catalogue.card(registered)["parameters"]
+
+
 def test_groups_and_licences_filter() -> None:
     names = {row.name for row in catalogue.choose(licence="permissive")}
     assert "resnet18_in1k" in names and "mae_vitb16" not in names
