@@ -21,14 +21,16 @@ from pvr_zoo.specs import EncoderSpec, WeightsSource
 COSTS = Path(__file__).parent / "data" / "costs.json"
 GROUPS = ("language", "sequential", "diverse", "vit")
 PERMISSIVE = ("MIT", "Apache-2.0", "BSD-3-Clause", "BSD-2-Clause", "CC-BY-4.0", "CC0-1.0")
-LICENCES = ("permissive", "non-commercial", "other")
+COMMERCIAL_USE = {"permissive": "allowed", "non-commercial": "not allowed", "other": "read the terms"}
+LICENCES = tuple(COMMERCIAL_USE)
 
 
 def licence_class(licence: str) -> str:
     """ "permissive", "non-commercial", or "other": custom terms or none stated, which somebody must read."""
     if licence in PERMISSIVE:
         return "permissive"
-    return "non-commercial" if "-NC" in licence or "non-commercial" in licence.lower() else "other"
+    forbidding = ("-nc-", "non-commercial", "noncommercial")
+    return "non-commercial" if any(word in licence.lower() for word in forbidding) else "other"
 
 
 def groups(row: EncoderSpec) -> dict[str, bool]:
@@ -91,6 +93,7 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "when_truncated": row.when_truncated,
         "licence": row.licence,
         "licence_class": licence_class(row.licence),
+        "commercial_use": COMMERCIAL_USE[licence_class(row.licence)],
         "citation": row.citation,
         "made": {key: value for key, value in own.items() if isinstance(value, str | int | float)},
         "weights": ", ".join(source.address for source in row.sources),

@@ -53,10 +53,12 @@ def list_(
             card["input"],
             "×".join(map(str, card["feature_shape"])),
             card["licence"],
+            card["commercial_use"],
         )
         for card in cards
     ]
-    say(table(rows, ("name", "objective", "data", "backbone", "parameters", "input", "feature", "licence")))
+    head = ("name", "objective", "data", "backbone", "parameters", "input", "feature", "licence", "commercial use")
+    say(table(rows, head))
     say("\nencoder= also takes timm:NAME, openclip:ARCH/TAG, hf:ORG/NAME, random:NAME, the path of an encoder file,")
     say("scratch (pixels, trained along) and state (no pictures)")
 

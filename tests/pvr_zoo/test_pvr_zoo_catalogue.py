@@ -88,6 +88,21 @@ def test_groups_and_licences_filter() -> None:
     catalogue.require_licence(pvr_zoo.spec("resnet18_in1k"), "permissive")
 
 
+@pytest.mark.parametrize(
+    ("name", "licence", "use"),
+    [
+        ("resnet18_in1k", "BSD-3-Clause", "allowed"),
+        ("mae_vitb16", "CC-BY-NC-4.0", "not allowed"),
+        ("theia_tiny", "LicenseRef-AI-Institute-non-commercial", "not allowed"),
+        ("dinov3_vitb16", "LicenseRef-DINOv3", "read the terms"),
+        ("cradio_v3_vitb16", "LicenseRef-NVIDIA-Open-Model", "read the terms"),
+    ],
+)
+def test_cards_say_whether_commercial_use_is_allowed(name: str, licence: str, use: str) -> None:
+    card = catalogue.card(pvr_zoo.spec(name))
+    assert (card["licence"], card["commercial_use"]) == (licence, use)
+
+
 def test_groups_are_editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "groups.yaml"
     monkeypatch.setenv("MBRL_PVR_GROUPS", str(path))
