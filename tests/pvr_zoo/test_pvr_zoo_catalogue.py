@@ -103,6 +103,14 @@ def test_cards_say_whether_commercial_use_is_allowed(name: str, licence: str, us
     assert (card["licence"], card["commercial_use"]) == (licence, use)
 
 
+def test_a_summary_that_is_not_offered_is_told() -> None:
+    rows = [pvr_zoo.spec(name) for name in pvr_zoo.list_encoders("cradio_v*")]
+    assert len(rows) == 6
+    for row in rows:
+        told = catalogue.card(row)["output"]
+        assert ("is not offered" in told) is (row.name.startswith("cradio_v3") and "output" not in row.features), told
+
+
 def test_groups_are_editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "groups.yaml"
     monkeypatch.setenv("MBRL_PVR_GROUPS", str(path))
