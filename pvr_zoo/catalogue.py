@@ -17,9 +17,11 @@ from pvr_zoo.cards import read_card
 from pvr_zoo.errors import SpecError
 from pvr_zoo.registry import list_encoders, spec
 from pvr_zoo.specs import EncoderSpec, WeightsSource
+from pvr_zoo.study import name_in_study
 
 COSTS = Path(__file__).parent / "data" / "costs.json"
 GROUPS = ("language", "sequential", "diverse", "vit")
+STUDY = "study"  # the group of what the study compared
 PERMISSIVE = ("MIT", "Apache-2.0", "BSD-3-Clause", "BSD-2-Clause", "CC-BY-4.0", "CC0-1.0")
 COMMERCIAL_USE = {"permissive": "allowed", "non-commercial": "not allowed", "other": "read the terms"}
 LICENCES = tuple(COMMERCIAL_USE)
@@ -74,6 +76,7 @@ def card(row: EncoderSpec) -> dict[str, Any]:
     own = read_card(Path(__file__).parent / package) if package else {}
     return {
         "name": row.name,
+        "name_in_study": name_in_study(row.name),
         "objective": row.groups.objective,
         "data": row.groups.data,
         "backbone": row.groups.backbone,
@@ -127,11 +130,16 @@ def _checksum(source: WeightsSource) -> str:
 
 
 def choose(pattern: str = "*", group: str | None = None, licence: str | None = None) -> list[EncoderSpec]:
-    """The rows whose name matches, that belong to a group and have a licence of that class; raises SpecError."""
-    _check_one_of("group", group, GROUPS)
+    """The rows whose name matches, that belong to a group and have a licence of that class; raises SpecError.
+
+    A group is one of the study's properties, or "study": the encoders that it compared.
+    """
+    _check_one_of("group", group, (*GROUPS, STUDY))
     _check_one_of("licence", licence, LICENCES)
     rows: Iterable[EncoderSpec] = (spec(name) for name in list_encoders(pattern))
-    if group is not None:
+    if group == STUDY:
+        rows = (row for row in rows if name_in_study(row.name))
+    elif group is not None:
         rows = (row for row in rows if groups(row)[group])
     return [row for row in rows if licence in (None, licence_class(row.licence))]
 

@@ -31,7 +31,8 @@ def add_to(app: typer.Typer) -> None:
 def list_(
     pattern: Pattern = "*",
     group: Annotated[
-        str | None, typer.Option(help="The study's property: language, sequential, diverse or vit.")
+        str | None,
+        typer.Option(help="The study's property: language, sequential, diverse or vit; or study, its encoders."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="permissive, non-commercial or other.")] = None,
     as_json: Json = False,
@@ -39,6 +40,7 @@ def list_(
     """List encoders as the study does: objective, data, backbone; with size, feature and licence."""
     import pvr_zoo
     from pvr_zoo import catalogue
+    from pvr_zoo import study as published
 
     cards = [catalogue.card(row) for row in catalogue.choose(pattern, group, licence)]
     if as_json:
@@ -46,7 +48,7 @@ def list_(
         return
     if not cards:
         nothing_matches(pattern, pvr_zoo.list_encoders())
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             *(card[key] for key in ("name", "objective", "data", "backbone")),
             "" if card["parameters"] is None else f"{card['parameters'] / 1e6:.1f} M",
@@ -57,8 +59,26 @@ def list_(
         )
         for card in cards
     ]
-    head = ("name", "objective", "data", "backbone", "parameters", "input", "feature", "licence", "commercial use")
+    head: tuple[str, ...] = (
+        "name",
+        "objective",
+        "data",
+        "backbone",
+        "parameters",
+        "input",
+        "feature",
+        "licence",
+        "commercial use",
+    )
+    of_study = group == catalogue.STUDY
+    if of_study:
+        head = ("in the study", *head)
+        rows = [(card["name_in_study"], *row) for card, row in zip(cards, rows, strict=True)]
     say(table(rows, head))
+    if of_study:
+        say("\nThe study's other two are not in the zoo's table:")
+        for name, what in published.OTHERS.items():
+            say(f"{name}: {what}")
     say("\nencoder= also takes timm:NAME, openclip:ARCH/TAG, hf:ORG/NAME, random:NAME, the path of an encoder file,")
     say("scratch (pixels, trained along) and state (no pictures)")
 

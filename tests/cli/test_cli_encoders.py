@@ -50,6 +50,17 @@ def test_a_damaged_file_of_such_a_row_fails(plugin: pvr_zoo.EncoderSpec, capsys:
     assert "hashes to" in real["note"]
 
 
+def test_the_studys_encoders_are_listed_under_its_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "list", "--group", "study"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("in the study")
+    for theirs, ours in (("OpenCLIP", "imagebind_vith14"), ("Z-Depth (TKY)", "taskonomy_depth_zbuffer")):
+        assert any(line.startswith(theirs) and ours in line.split() for line in lines)
+    assert (
+        any(line.startswith("Autoencoder: encoder=PATH") for line in lines) and "From Scratch: encoder=scratch" in lines
+    )
+
+
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [

@@ -9,7 +9,7 @@ import pytest
 from make_costs import cost
 
 import pvr_zoo
-from pvr_zoo import SpecError, catalogue, profile
+from pvr_zoo import SpecError, catalogue, profile, study
 
 
 def test_cards_need_no_torch_and_are_json() -> None:
@@ -109,6 +109,18 @@ def test_a_summary_that_is_not_offered_is_told() -> None:
     for row in rows:
         told = catalogue.card(row)["output"]
         assert ("is not offered" in told) is (row.name.startswith("cradio_v3") and "output" not in row.features), told
+
+
+def test_the_group_study_has_its_fourteen_encoders() -> None:
+    cards = [catalogue.card(row) for row in catalogue.choose(group="study")]
+    assert {card["name_in_study"]: card["name"] for card in cards} == study.ENCODERS
+    assert len(study.ENCODERS) + len(study.OTHERS) == 14
+    sizes = {card["name"]: card["feature_shape"] for card in cards}  # of the embeddings: facts of the public code
+    assert sizes["clip_rn50x64"] == sizes["imagebind_vith14"] == sizes["vc1_vitl"] == [1024]
+    assert sizes["dinov2_vitg14"] == [1536] and sizes["r3m_resnet50"] == sizes["taskonomy_keypoints3d"] == [2048]
+    assert sizes["r2d2"] == sizes["vip_resnet50"] == [1024] and sizes["clip_vitl14"] == [768]
+    assert catalogue.card(pvr_zoo.spec("openclip_vith14"))["name_in_study"] == ""
+    assert {row.name for row in catalogue.choose("*clip*", group="study")} == {"clip_rn50x64", "clip_vitl14"}
 
 
 def test_groups_are_editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
