@@ -219,6 +219,7 @@ def embed(
     *,
     truncate: int | Sequence[int] | None = None,
     feature: str | None = None,
+    norm: str | None = None,
     weights: str | Path | None = None,
     input_size: int | None = None,
     batch_size: int = 32,
@@ -244,7 +245,7 @@ def embed(
     if path is not None and path.suffix != ".npz":
         raise ConfigError("the file to write must end in .npz", str(path))
     found = embedding.find(Path(source).expanduser())
-    asked = {"truncate": truncate, "feature": feature, "input_size": input_size}
+    asked = {"truncate": truncate, "feature": feature, "norm": norm, "input_size": input_size}
     used, chosen = embedding.create(
         encoder, asked, weights=weights, licence=licence, device=device, precision=precision, batch=batch_size
     )

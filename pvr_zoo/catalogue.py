@@ -89,6 +89,7 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "truncate": row.truncate if len(row.layers) == 1 else list(row.layers),
         "input": f"{row.input_size}×{row.input_size}",
         "transform": row.transform.describe(),
+        "norm": row.norm,
         "feature": row.feature,
         "feature_shape": list(row.feature_shape),
         "features": list(row.features),

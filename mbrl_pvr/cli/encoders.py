@@ -17,6 +17,8 @@ Pattern = Annotated[str, typer.Argument(help="Shell pattern, such as '*resnet*'.
 Licence = Annotated[
     str | None, typer.Option(help="permissive, non-commercial or other; encoders of another licence are refused.")
 ]
+Norm = Annotated[str | None, typer.Option(help="A ViT's final norm: keep or none.")]
+InputSize = Annotated[int | None, typer.Option(help="Side of the network's input [default: as published].")]
 Truncate = Annotated[list[int] | None, typer.Option(help="Levels kept; give it again to concatenate.")]
 
 
@@ -87,6 +89,8 @@ def info(
     name: Annotated[str, typer.Argument(help="An encoder's name or file.")],
     truncate: Truncate = None,
     feature: Annotated[str | None, typer.Option(help="cls, mean, patches, keypoints or output.")] = None,
+    norm: Norm = None,
+    input_size: InputSize = None,
     licence: Licence = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +100,7 @@ def info(
 
     row = pvr_zoo.spec(name)
     catalogue.require_licence(row, licence)
-    facts = catalogue.info(row, truncate=truncate or None, feature=feature)
+    facts = catalogue.info(row, truncate=truncate or None, feature=feature, norm=norm, input_size=input_size)
     if as_json:
         say_json(facts)
         return

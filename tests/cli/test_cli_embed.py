@@ -118,6 +118,16 @@ def test_overrides_reach_the_encoder(folder: Path, tmp_path: Path, capsys: pytes
     assert np.load(out)["features"].shape == (3, 64 + 128)
 
 
+def test_the_final_norm_can_be_left_out(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["embed", str(folder), "--encoder", "random_vits16", "--truncate", "1", "--input-size", "32", "--json"]
+    features = {}
+    for norm in ("keep", "none"):
+        assert main([*args, "--norm", norm, "--out", str(tmp_path / f"{norm}.npz")]) == 0
+        assert json.loads(capsys.readouterr().out)["identity"]["norm"] == norm
+        features[norm] = np.load(tmp_path / f"{norm}.npz")["features"]
+    assert not np.allclose(features["keep"], features["none"], atol=1e-2)
+
+
 def test_weights_of_ones_own(folder: Path) -> None:
     own = Path(pvr_zoo.__file__).parent / "data" / "embedded.safetensors"
     got = mbrl_pvr.embed(folder, "embedded", weights=own)
