@@ -102,7 +102,15 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "made": {key: value for key, value in own.items() if isinstance(value, str | int | float)},
         "weights": ", ".join(source.address for source in row.sources),
         "sha256": ", ".join(dict.fromkeys(map(_checksum, row.sources))),
+        "prefix": _of_files(row, "prefix"),  # of the keys in the weights files
+        "dropped": _of_files(row, "drop"),  # what of the files is left out, by the start of its key
     }
+
+
+def _of_files(row: EncoderSpec, part: str) -> list[str]:
+    """A part of the layout of the row's weights files, those of a fused encoder taken together."""
+    layouts = [one.layout for one in row.parts or (row,) if one.weights is not None]
+    return list(dict.fromkeys(text for layout in layouts for text in getattr(layout, part)))
 
 
 def info(row: EncoderSpec, **request: Any) -> dict[str, Any]:

@@ -62,10 +62,26 @@ def test_the_studys_encoders_are_listed_under_its_names(capsys: pytest.CaptureFi
 
 
 def test_info_of_another_norm_and_input_size(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("encoders info dinov2_vits14 --norm none --input-size 112 --feature patches --json".split()) == 0
+    assert (
+        main(
+            [
+                "encoders",
+                "info",
+                "dinov2_vits14",
+                "--norm",
+                "none",
+                "--input-size",
+                "112",
+                "--feature",
+                "patches",
+                "--json",
+            ]
+        )
+        == 0
+    )
     facts = json.loads(capsys.readouterr().out)
     assert (facts["norm"], facts["input"], facts["feature_shape"]) == ("none", "112×112", [64, 384])
-    assert main("encoders info resnet18_in1k --norm keep".split()) == 2
+    assert main(["encoders", "info", "resnet18_in1k", "--norm", "keep"]) == 2
     assert "no norm='keep'" in capsys.readouterr().err
 
 

@@ -123,6 +123,17 @@ def test_the_group_study_has_its_fourteen_encoders() -> None:
     assert {row.name for row in catalogue.choose("*clip*", group="study")} == {"clip_rn50x64", "clip_vitl14"}
 
 
+def test_cards_say_what_of_a_file_is_left_out() -> None:
+    card = catalogue.card(pvr_zoo.spec("cradio_v3_vitb16"))
+    assert card["prefix"] == ["radio_model.model."]
+    assert card["dropped"] == ["radio_model.input_conditioner.", "radio_model.summary_idxs"]
+    fused = pvr_zoo.spec("moco_aug_uber_345")
+    dropped = catalogue.card(fused)["dropped"]
+    assert dropped and set(dropped) == {text for part in fused.parts for text in part.layout.drop}
+    control = catalogue.card(pvr_zoo.spec("random:cradio_v3_vitb16"))
+    assert control["prefix"] == control["dropped"] == [], "it has no file"
+
+
 def test_groups_are_editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "groups.yaml"
     monkeypatch.setenv("MBRL_PVR_GROUPS", str(path))
