@@ -31,6 +31,7 @@ def embed(
     precision: Annotated[str, typer.Option(help="Of the network: float32, bfloat16 or auto.")] = "float32",
     dtype: Annotated[str, typer.Option(help="Of the stored features: float32 or float16.")] = "float32",
     licence: Licence = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Store the features of your own pictures, or of a video's frames."""
@@ -51,6 +52,7 @@ def embed(
             precision=precision,
             dtype=dtype,
             licence=licence,
+            replace=replace,
             progress=display.progress,
         )
     count, *shape = embedding.features.shape

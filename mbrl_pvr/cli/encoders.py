@@ -19,6 +19,10 @@ Licence = Annotated[
 ]
 Norm = Annotated[str | None, typer.Option(help="A ViT's final norm: keep or none.")]
 InputSize = Annotated[int | None, typer.Option(help="Side of the network's input [default: as published].")]
+NO_ENCODER = {  # what `encoder=` takes beside encoders, as `encoders info` tells it
+    "scratch": "no pretrained encoder: the agent gets pixels, and its own convolutions are trained along with it",
+    "state": "no pictures: the agent gets the simulator's state",
+}
 Truncate = Annotated[list[int] | None, typer.Option(help="Levels kept; give it again to concatenate.")]
 
 
@@ -98,9 +102,19 @@ def info(
     import pvr_zoo
     from pvr_zoo import catalogue
 
+    request = {"truncate": truncate or None, "feature": feature, "norm": norm, "input_size": input_size}
+    if name in NO_ENCODER:
+        asked = [key for key, value in {**request, "licence": licence}.items() if value is not None]
+        if asked:
+            raise ConfigError(f"{name} is no encoder of the zoo, so that {asked[0]} means nothing")
+        _show({"name": name, "what": NO_ENCODER[name]}, as_json)
+        return
     row = pvr_zoo.spec(name)
     catalogue.require_licence(row, licence)
-    facts = catalogue.info(row, truncate=truncate or None, feature=feature, norm=norm, input_size=input_size)
+    _show(catalogue.info(row, **request), as_json)
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(facts)
         return

@@ -99,7 +99,9 @@ def test_the_command_writes_what_the_call_returns(folder: Path, capsys: pytest.C
     assert isinstance(loaded.features, np.memmap) and loaded.names == wanted.names
     np.testing.assert_array_equal(loaded.features, np.load(out)["features"])
     assert [path.name for path in out.parent.iterdir()] == ["features.npz"]
-    assert main([*args, "--dtype", "float16"]) == 0
+    assert main([*args, "--dtype", "float16"]) == 2
+    assert "there already" in capsys.readouterr().err and np.load(out)["features"].dtype == np.float32
+    assert main([*args, "--dtype", "float16", "--replace"]) == 0
     assert np.load(out)["features"].dtype == np.float16
     assert "3 features of 256, float16, from embedded" in capsys.readouterr().out
 
@@ -277,7 +279,7 @@ def test_an_interruption_leaves_what_was_there(folder: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mbrl_pvr.embed(folder, "embedded", out, batch_size=1, progress=stop)
+        mbrl_pvr.embed(folder, "embedded", out, batch_size=1, replace=True, progress=stop)
     assert out.read_bytes() == b"the file of before"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["in", "o.npz"]
 

@@ -85,6 +85,24 @@ def test_info_of_another_norm_and_input_size(capsys: pytest.CaptureFixture[str])
     assert "no norm='keep'" in capsys.readouterr().err
 
 
+def test_info_of_what_is_no_encoder(capsys: pytest.CaptureFixture[str]) -> None:
+    """`encoder=` takes these two as well."""
+    for name, words in (("scratch", "trained along with it"), ("state", "simulator's state")):
+        assert main(["encoders", "info", name]) == 0
+        assert words in capsys.readouterr().out
+        assert main(["encoders", "info", name, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["name"] == name and words in told["what"]
+    assert main(["encoders", "info", "scratch", "--feature", "mean"]) == 2
+    assert "scratch is no encoder of the zoo" in capsys.readouterr().err
+
+
+def test_info_says_which_sizes_are_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "info", "random:timm:resnet18.tv_in1k", "--truncate", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "parameters: 11,176,512" in told and "flops: not counted" in told and "of: the whole network" in told
+
+
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
