@@ -233,6 +233,7 @@ def embed(
     *,
     truncate: int | Sequence[int] | None = None,
     feature: str | None = None,
+    norm: str | None = None,
     weights: str | Path | None = None,
     input_size: int | None = None,
     batch_size: int = 32,
@@ -240,11 +241,13 @@ def embed(
     precision: str = "float32",
     dtype: str = "float32",
     licence: str | None = None,
+    replace: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> "Embedding":
     """Features of the pictures in a folder, of one picture, or of a video's frames, by any encoder of the zoo.
 
-    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory. `precision` is
+    With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory. ConfigError
+    where such a file is there already, unless it may be replaced (`replace`). `precision` is
     float32, bfloat16 or auto, in which the encoder computes; `dtype` is float32 or float16, in which features are kept.
     `licence`, here and below, refuses encoders whose licence is of another class: permissive, non-commercial or other.
     """
@@ -257,8 +260,10 @@ def embed(
     path = None if out is None else Path(out).expanduser()
     if path is not None and path.suffix != ".npz":
         raise ConfigError("the file to write must end in .npz", str(path))
+    if path is not None and path.exists() and not replace:
+        raise ConfigError("this file is there already", str(path), "Give another name, or --replace (replace=True)")
     found = embedding.find(Path(source).expanduser())
-    asked = {"truncate": truncate, "feature": feature, "input_size": input_size}
+    asked = {"truncate": truncate, "feature": feature, "norm": norm, "input_size": input_size}
     used, chosen = embedding.create(
         encoder, asked, weights=weights, licence=licence, device=device, precision=precision, batch=batch_size
     )

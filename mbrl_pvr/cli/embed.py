@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mbrl_pvr import api
-from mbrl_pvr.cli.encoders import Json, Licence
+from mbrl_pvr.cli.encoders import InputSize, Json, Licence, Norm
 from mbrl_pvr.cli.output import say, say_json
 
 
@@ -24,12 +24,14 @@ def embed(
     ] = None,
     feature: Annotated[str | None, typer.Option(help="cls, mean, patches, keypoints or output.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A file in the place of the published weights.")] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of the network's input [default: as published].")] = None,
+    norm: Norm = None,
+    input_size: InputSize = None,
     batch_size: Annotated[int, typer.Option(help="Pictures at once.")] = 32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the network: float32, bfloat16 or auto.")] = "float32",
     dtype: Annotated[str, typer.Option(help="Of the stored features: float32 or float16.")] = "float32",
     licence: Licence = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Store the features of your own pictures, or of a video's frames."""
@@ -42,6 +44,7 @@ def embed(
             out,
             truncate=truncate or None,
             feature=feature,
+            norm=norm,
             weights=weights,
             input_size=input_size,
             batch_size=batch_size,
@@ -49,6 +52,7 @@ def embed(
             precision=precision,
             dtype=dtype,
             licence=licence,
+            replace=replace,
             progress=display.progress,
         )
     count, *shape = embedding.features.shape

@@ -17,6 +17,12 @@ Pattern = Annotated[str, typer.Argument(help="Shell pattern, such as '*resnet*'.
 Licence = Annotated[
     str | None, typer.Option(help="permissive, non-commercial or other; encoders of another licence are refused.")
 ]
+Norm = Annotated[str | None, typer.Option(help="A ViT's final norm: keep or none.")]
+InputSize = Annotated[int | None, typer.Option(help="Side of the network's input [default: as published].")]
+NO_ENCODER = {  # what `encoder=` takes beside encoders, as `encoders info` tells it
+    "scratch": "no pretrained encoder: the agent gets pixels, and its own convolutions are trained along with it",
+    "state": "no pictures: the agent gets the simulator's state",
+}
 Truncate = Annotated[list[int] | None, typer.Option(help="Levels kept; give it again to concatenate.")]
 
 
@@ -31,7 +37,8 @@ def add_to(app: typer.Typer) -> None:
 def list_(
     pattern: Pattern = "*",
     group: Annotated[
-        str | None, typer.Option(help="The study's property: language, sequential, diverse or vit.")
+        str | None,
+        typer.Option(help="The study's property: language, sequential, diverse or vit; or study, its encoders."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="permissive, non-commercial or other.")] = None,
     as_json: Json = False,
@@ -39,6 +46,7 @@ def list_(
     """List encoders as the study does: objective, data, backbone; with size, feature and licence."""
     import pvr_zoo
     from pvr_zoo import catalogue
+    from pvr_zoo import study as published
 
     cards = [catalogue.card(row) for row in catalogue.choose(pattern, group, licence)]
     if as_json:
@@ -46,17 +54,37 @@ def list_(
         return
     if not cards:
         nothing_matches(pattern, pvr_zoo.list_encoders())
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             *(card[key] for key in ("name", "objective", "data", "backbone")),
             "" if card["parameters"] is None else f"{card['parameters'] / 1e6:.1f} M",
             card["input"],
             "×".join(map(str, card["feature_shape"])),
             card["licence"],
+            card["commercial_use"],
         )
         for card in cards
     ]
-    say(table(rows, ("name", "objective", "data", "backbone", "parameters", "input", "feature", "licence")))
+    head: tuple[str, ...] = (
+        "name",
+        "objective",
+        "data",
+        "backbone",
+        "parameters",
+        "input",
+        "feature",
+        "licence",
+        "commercial use",
+    )
+    of_study = group == catalogue.STUDY
+    if of_study:
+        head = ("in the study", *head)
+        rows = [(card["name_in_study"], *row) for card, row in zip(cards, rows, strict=True)]
+    say(table(rows, head))
+    if of_study:
+        say("\nThe study's other two are not in the zoo's table:")
+        for name, what in published.OTHERS.items():
+            say(f"{name}: {what}")
     say("\nencoder= also takes timm:NAME, openclip:ARCH/TAG, hf:ORG/NAME, random:NAME, the path of an encoder file,")
     say("scratch (pixels, trained along) and state (no pictures)")
 
@@ -65,6 +93,8 @@ def info(
     name: Annotated[str, typer.Argument(help="An encoder's name or file.")],
     truncate: Truncate = None,
     feature: Annotated[str | None, typer.Option(help="cls, mean, patches, keypoints or output.")] = None,
+    norm: Norm = None,
+    input_size: InputSize = None,
     licence: Licence = None,
     as_json: Json = False,
 ) -> None:
@@ -72,13 +102,25 @@ def info(
     import pvr_zoo
     from pvr_zoo import catalogue
 
-    spec = pvr_zoo.spec(name, truncate=truncate or None, feature=feature)
-    catalogue.require_licence(spec, licence)
-    facts = catalogue.card(spec)
+    request = {"truncate": truncate or None, "feature": feature, "norm": norm, "input_size": input_size}
+    if name in NO_ENCODER:
+        asked = [key for key, value in {**request, "licence": licence}.items() if value is not None]
+        if asked:
+            raise ConfigError(f"{name} is no encoder of the zoo, so that {asked[0]} means nothing")
+        _show({"name": name, "what": NO_ENCODER[name]}, as_json)
+        return
+    row = pvr_zoo.spec(name)
+    catalogue.require_licence(row, licence)
+    _show(catalogue.info(row, **request), as_json)
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         say_json(facts)
         return
     for key, value in facts.items():
+        if key == "flops" and value is None:
+            value = "not counted"
         if isinstance(value, dict):
             value = [f"{name}: {known}" for name, known in value.items()]
         text = ", ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,12 +1,14 @@
 """`openclip:ARCH/TAG`: a spec for any of open_clip's CLIPs whose image tower is a plain ViT or a ModifiedResNet.
 
 The tower is described by open_clip's own model and weights tables, so the activation, mean, std and resizing are those
-that the weights were trained with, also where the architecture's name says otherwise.
+that the weights were trained with, also where the architecture's name says otherwise. Licence, groups and citation of
+weights that the zoo has a row for are that row's.
 """
 
 import difflib
 from typing import Any
 
+from pvr_zoo import registry
 from pvr_zoo.errors import SpecError, UnknownEncoder
 from pvr_zoo.rows.clip import clip_resnet, clip_vit
 from pvr_zoo.specs import EncoderSpec, Groups, Transform, WeightsSource
@@ -40,16 +42,21 @@ def spec_of(name: str) -> EncoderSpec:
     if special or trained["resize_mode"] not in ("shortest", "squash"):
         what = ", ".join(special) or f"resize_mode={trained['resize_mode']}"
         raise SpecError(f"the image tower of {name} is of a kind that the zoo does not build: {what}")
+    weights = _source(trained)
     fields = {
         "architecture": arch,
         "transform": _transform(vision["image_size"], trained),
         "groups": Groups("image-text contrast", data=tag, backbone="vit", language=True),
         "licence": "MIT" if tag == "openai" else "unknown: see the model card of the weights",
         "citation": "open_clip, https://github.com/mlfoundations/open_clip",
-        "weights": _source(trained),
+        "weights": weights,
     }
-    if isinstance(vision["layers"], list):
+    resnet = isinstance(vision["layers"], list)
+    if resnet:
         fields["groups"] = Groups("image-text contrast", data=tag, backbone="resnet", language=True)
+    if (row := _row_of(weights)) is not None:
+        fields |= {"groups": row.groups, "licence": row.licence, "citation": row.citation}
+    if resnet:
         fields["output"] = (model["embed_dim"],)
         return clip_resnet(name, vision["width"], tuple(vision["layers"]), vision["image_size"], **fields)
     quick = model.get("quick_gelu", False) or trained.get("quick_gelu", False)
@@ -63,6 +70,14 @@ def spec_of(name: str) -> EncoderSpec:
     }
     shape = (vision["width"], vision["layers"], model["embed_dim"])
     return clip_vit(name, "", vision["patch_size"], shape, **fields)
+
+
+def _row_of(weights: WeightsSource) -> EncoderSpec | None:
+    """The zoo's own row for these weights; a hub repository holds the same ones in several forms."""
+    for row in map(registry.spec, registry.list_encoders()):
+        if row.family == "clip" and row.weights and (row.weights.url, row.weights.hub) == (weights.url, weights.hub):
+            return row
+    return None
 
 
 def _unknown(what: str, wanted: str, known: list[str]) -> UnknownEncoder:

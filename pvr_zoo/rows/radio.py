@@ -7,6 +7,11 @@ _V3 = "Heinrich et al. 2024, RADIOv2.5: Improved Baselines for Agglomerative Vis
 _V4 = "Ranzinger et al. 2026, C-RADIOv4 (Tech Report), arXiv:2601.17237"
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
+_NO_SUMMARY = (
+    "the published summary is not offered: which class tokens it is made of stands in the configuration beside the"
+    " weights, which was not at hand"
+)
+
 
 def _radio(version: int, size: str, word: str, width: int, depth: int, hub: str, corners: bool = False) -> EncoderSpec:
     """The files' own code matches the corners of the position grids for v3-B and -H only (timm 1.0.31 found this).
@@ -26,7 +31,7 @@ def _radio(version: int, size: str, word: str, width: int, depth: int, hub: str,
         strides=(16,) * depth,
         features=("output", *kinds) if summary else kinds,
         output=summary,
-        output_is="the summary: the class tokens of the first two teachers" if summary else "",
+        output_is="the summary: the class tokens of the first two teachers" if summary else _NO_SUMMARY,
         groups=Groups(
             objective="distillation from several teachers",
             data="commercially usable pictures",

@@ -99,7 +99,9 @@ def test_the_command_writes_what_the_call_returns(folder: Path, capsys: pytest.C
     assert isinstance(loaded.features, np.memmap) and loaded.names == wanted.names
     np.testing.assert_array_equal(loaded.features, np.load(out)["features"])
     assert [path.name for path in out.parent.iterdir()] == ["features.npz"]
-    assert main([*args, "--dtype", "float16"]) == 0
+    assert main([*args, "--dtype", "float16"]) == 2
+    assert "there already" in capsys.readouterr().err and np.load(out)["features"].dtype == np.float32
+    assert main([*args, "--dtype", "float16", "--replace"]) == 0
     assert np.load(out)["features"].dtype == np.float16
     assert "3 features of 256, float16, from embedded" in capsys.readouterr().out
 
@@ -116,6 +118,16 @@ def test_overrides_reach_the_encoder(folder: Path, tmp_path: Path, capsys: pytes
         "input_size": 32,
     }
     assert np.load(out)["features"].shape == (3, 64 + 128)
+
+
+def test_the_final_norm_can_be_left_out(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["embed", str(folder), "--encoder", "random_vits16", "--truncate", "1", "--input-size", "32", "--json"]
+    features = {}
+    for norm in ("keep", "none"):
+        assert main([*args, "--norm", norm, "--out", str(tmp_path / f"{norm}.npz")]) == 0
+        assert json.loads(capsys.readouterr().out)["identity"]["norm"] == norm
+        features[norm] = np.load(tmp_path / f"{norm}.npz")["features"]
+    assert not np.allclose(features["keep"], features["none"], atol=1e-2)
 
 
 def test_weights_of_ones_own(folder: Path) -> None:
@@ -267,7 +279,7 @@ def test_an_interruption_leaves_what_was_there(folder: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mbrl_pvr.embed(folder, "embedded", out, batch_size=1, progress=stop)
+        mbrl_pvr.embed(folder, "embedded", out, batch_size=1, replace=True, progress=stop)
     assert out.read_bytes() == b"the file of before"
     assert sorted(path.name for path in folder.parent.iterdir()) == ["in", "o.npz"]
 

@@ -50,6 +50,59 @@ def test_a_damaged_file_of_such_a_row_fails(plugin: pvr_zoo.EncoderSpec, capsys:
     assert "hashes to" in real["note"]
 
 
+def test_the_studys_encoders_are_listed_under_its_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "list", "--group", "study"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("in the study")
+    for theirs, ours in (("OpenCLIP", "imagebind_vith14"), ("Z-Depth (TKY)", "taskonomy_depth_zbuffer")):
+        assert any(line.startswith(theirs) and ours in line.split() for line in lines)
+    assert (
+        any(line.startswith("Autoencoder: encoder=PATH") for line in lines) and "From Scratch: encoder=scratch" in lines
+    )
+
+
+def test_info_of_another_norm_and_input_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(
+            [
+                "encoders",
+                "info",
+                "dinov2_vits14",
+                "--norm",
+                "none",
+                "--input-size",
+                "112",
+                "--feature",
+                "patches",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["norm"], facts["input"], facts["feature_shape"]) == ("none", "112×112", [64, 384])
+    assert main(["encoders", "info", "resnet18_in1k", "--norm", "keep"]) == 2
+    assert "no norm='keep'" in capsys.readouterr().err
+
+
+def test_info_of_what_is_no_encoder(capsys: pytest.CaptureFixture[str]) -> None:
+    """`encoder=` takes these two as well."""
+    for name, words in (("scratch", "trained along with it"), ("state", "simulator's state")):
+        assert main(["encoders", "info", name]) == 0
+        assert words in capsys.readouterr().out
+        assert main(["encoders", "info", name, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["name"] == name and words in told["what"]
+    assert main(["encoders", "info", "scratch", "--feature", "mean"]) == 2
+    assert "scratch is no encoder of the zoo" in capsys.readouterr().err
+
+
+def test_info_says_which_sizes_are_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encoders", "info", "random:timm:resnet18.tv_in1k", "--truncate", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "parameters: 11,176,512" in told and "flops: not counted" in told and "of: the whole network" in told
+
+
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [

@@ -9,7 +9,7 @@ import pytest
 from make_costs import cost
 
 import pvr_zoo
-from pvr_zoo import SpecError, catalogue, profile
+from pvr_zoo import SpecError, catalogue, profile, study
 
 
 def test_cards_need_no_torch_and_are_json() -> None:
@@ -47,6 +47,34 @@ def test_known_costs() -> None:
     assert card["flops"] / 2e9 == pytest.approx(4.09, rel=0.01)
 
 
+def test_a_control_has_the_cost_of_what_it_controls_for() -> None:
+    own, control = (catalogue.card(pvr_zoo.spec(name)) for name in ("dinov2_vits14", "random:dinov2_vits14"))
+    assert control["parameters"] == own["parameters"] and control["flops"] == own["flops"] is not None
+
+
+def test_parameters_that_are_not_stored_are_counted_whole() -> None:
+    """The same network under the zoo's name and under another library's."""
+    stored = catalogue.info(pvr_zoo.spec("resnet18_in1k"))["parameters"]
+    for name in ("timm:resnet18.tv_in1k", "random:timm:resnet18.tv_in1k"):
+        facts = catalogue.info(pvr_zoo.spec(name), truncate=2)
+        assert (facts["parameters"], facts["flops"]) == (stored, None)
+        assert "whole network" in facts["parameters_and_flops_of"] and facts["truncate"] == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("openclip:ViT-B-32/laion2b_s34b_b79k", "openclip_vitb32"),
+        ("openclip:RN50/openai", "clip_rn50"),
+    ],
+)
+def test_open_clips_names_of_the_zoos_rows_agree_with_them(name: str, own: str) -> None:
+    row, registered = pvr_zoo.spec(name), pvr_zoo.spec(own)
+    for part in ("licence", "groups", "citation"):
+        assert getattr(row, part) == getattr(registered, part)
+    assert catalogue.info(row)["parameters"] == catalogue.card(registered)["parameters"]
+
+
 def test_groups_and_licences_filter() -> None:
     names = {row.name for row in catalogue.choose(licence="permissive")}
     assert "resnet18_in1k" in names and "mae_vitb16" not in names
@@ -58,6 +86,52 @@ def test_groups_and_licences_filter() -> None:
     with pytest.raises(SpecError, match=r"mae_vitb16 is CC-BY-NC-4.0, which is not permissive"):
         catalogue.require_licence(pvr_zoo.spec("mae_vitb16"), "permissive")
     catalogue.require_licence(pvr_zoo.spec("resnet18_in1k"), "permissive")
+
+
+@pytest.mark.parametrize(
+    ("name", "licence", "use"),
+    [
+        ("resnet18_in1k", "BSD-3-Clause", "allowed"),
+        ("mae_vitb16", "CC-BY-NC-4.0", "not allowed"),
+        ("theia_tiny", "LicenseRef-AI-Institute-non-commercial", "not allowed"),
+        ("dinov3_vitb16", "LicenseRef-DINOv3", "read the terms"),
+        ("cradio_v3_vitb16", "LicenseRef-NVIDIA-Open-Model", "read the terms"),
+    ],
+)
+def test_cards_say_whether_commercial_use_is_allowed(name: str, licence: str, use: str) -> None:
+    card = catalogue.card(pvr_zoo.spec(name))
+    assert (card["licence"], card["commercial_use"]) == (licence, use)
+
+
+def test_a_summary_that_is_not_offered_is_told() -> None:
+    rows = [pvr_zoo.spec(name) for name in pvr_zoo.list_encoders("cradio_v*")]
+    assert len(rows) == 6
+    for row in rows:
+        told = catalogue.card(row)["output"]
+        assert ("is not offered" in told) is (row.name.startswith("cradio_v3") and "output" not in row.features), told
+
+
+def test_the_group_study_has_its_fourteen_encoders() -> None:
+    cards = [catalogue.card(row) for row in catalogue.choose(group="study")]
+    assert {card["name_in_study"]: card["name"] for card in cards} == study.ENCODERS
+    assert len(study.ENCODERS) + len(study.OTHERS) == 14
+    sizes = {card["name"]: card["feature_shape"] for card in cards}  # of the embeddings: facts of the public code
+    assert sizes["clip_rn50x64"] == sizes["imagebind_vith14"] == sizes["vc1_vitl"] == [1024]
+    assert sizes["dinov2_vitg14"] == [1536] and sizes["r3m_resnet50"] == sizes["taskonomy_keypoints3d"] == [2048]
+    assert sizes["r2d2"] == sizes["vip_resnet50"] == [1024] and sizes["clip_vitl14"] == [768]
+    assert catalogue.card(pvr_zoo.spec("openclip_vith14"))["name_in_study"] == ""
+    assert {row.name for row in catalogue.choose("*clip*", group="study")} == {"clip_rn50x64", "clip_vitl14"}
+
+
+def test_cards_say_what_of_a_file_is_left_out() -> None:
+    card = catalogue.card(pvr_zoo.spec("cradio_v3_vitb16"))
+    assert card["prefix"] == ["radio_model.model."]
+    assert card["dropped"] == ["radio_model.input_conditioner.", "radio_model.summary_idxs"]
+    fused = pvr_zoo.spec("moco_aug_uber_345")
+    dropped = catalogue.card(fused)["dropped"]
+    assert dropped and set(dropped) == {text for part in fused.parts for text in part.layout.drop}
+    control = catalogue.card(pvr_zoo.spec("random:cradio_v3_vitb16"))
+    assert control["prefix"] == control["dropped"] == [], "it has no file"
 
 
 def test_groups_are_editable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
