@@ -13,10 +13,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch._inductor.config as settings
 from torch import Tensor, nn
 
 from mbrl_pvr.process import keep_freed_memory, set_threads
-from pvr_zoo import Encoder, create
+from pvr_zoo import Encoder, create, fast
 from pvr_zoo.profile import against
 from pvr_zoo.specs import Transform
 from pvr_zoo.torchvision_guard import ensure_torchvision
@@ -69,43 +70,31 @@ def folded(network: nn.Module) -> nn.Module:
     return fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def compiled(network: nn.Module, images: Tensor, freezing: bool) -> nn.Module:
-    """A compiled copy; with `freezing` weights are constants to the compiler, which folds and rearranges them."""
-    import torch._inductor.config as settings
-
-    settings.freezing = freezing
-    torch.compiler.reset()
-    copied = copy.deepcopy(network)
-    copied.compile(dynamic=False)
-    copied(images)
-    return copied
-
-
 @torch.inference_mode()
 def attempts(encoder: Encoder, batch: int) -> list[str]:
     """Cells of one row: speed of each variant of the network over the plain one's, and how far its features are."""
     images = encoder.images(frames_of(batch, *2 * (encoder.spec.render_size,)))
-    half = encoder.cast(torch.bfloat16)
-    variants: dict[str, tuple[nn.Module, Tensor]] = {
-        "bfloat16": (half.network, images.bfloat16()),
-        "compiled": (compiled(encoder.network, images, freezing=False), images),
-    }
-    if encoder.spec.unit == "stage":
-        variants["folded"] = (folded(encoder.network), images)
-    # last, since it is a switch of the whole process
-    variants["frozen"] = (compiled(encoder.network, images, freezing=True), images)
-    plain = encoder.network(images)
-    cells = {}
-    for name, (network, given) in variants.items():
+    plain, cells = encoder.network(images), []
+
+    def measure(network: nn.Module, given: Tensor = images) -> None:
         share = against(partial(network, given), partial(encoder.network, images))[1]
         distance = (network(given).float() - plain).square().mean().sqrt() / plain.std()
-        cells[name] = f"{share:.2f} ({distance:.0e})"
-    return [cells.get(name, "") for name in ("bfloat16", "compiled", "frozen", "folded")]
+        cells.append(f"{share:.2f} ({distance:.0e})")
+
+    measure(encoder.cast(torch.bfloat16).network, images.bfloat16())
+    measure(fast.compiled(copy.deepcopy(encoder)).network)
+    torch.compiler.reset()  # or the code compiled above would be taken
+    with settings.patch(freezing=True):  # private, of the whole process, and for weights that never change
+        measure(fast.compiled(copy.deepcopy(encoder)).network)
+    if encoder.spec.unit == "stage":
+        measure(folded(encoder.network))
+    return cells
 
 
 def main() -> None:
     """Print the rows of the table as they are measured."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=ENCODERS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fast", action="store_true", help="variants of the network instead")
     options = parser.parse_args()
@@ -113,11 +102,12 @@ def main() -> None:
     keep_freed_memory()  # as in a run
     warnings.filterwarnings("ignore", "`torch.jit.script_method` is deprecated")  # in inductor
     if options.fast:
-        print("| encoder | batch | bfloat16 | compiled | frozen too | batch norms folded |\n|---|---|---|---|---|---|")
+        print("| encoder | batch | bfloat16 | compiled | weights as constants | batch norms folded |")
+        print("|---|---|---|---|---|---|")
     else:
         print("| encoder | batch | a frame | of bare | prepared | of torchvision | 480×640 prepared | of torchvision |")
         print("|---|---|---|---|---|---|---|---|")
-    for name in ENCODERS:
+    for name in options.names:
         encoder = create(name)
         for batch in BATCHES[: 1 if options.fast else None]:
             cells = attempts(encoder, batch) if options.fast else shares(encoder, batch)

@@ -88,9 +88,15 @@ def unwrap(state: Mapping[str, Any], layout: Layout, path: Path) -> dict[str, Te
             what = f"the weights file holds {key!r} of type {type(value).__name__} where tensors are expected"
             raise WeightsError(what, where=str(path), hint="It is a checkpoint of another kind.")
     try:
-        return {key: value.load() if isinstance(value, archive.Stored) else value for key, value in kept.items()}
+        return {key: _loaded(value) for key, value in kept.items()}
     except _DAMAGE as error:
         raise _damaged(error, path) from error
+
+
+def _loaded(value: "Tensor | archive.Stored") -> Tensor:
+    """The tensor, of half precision as float32 at once: so both are never there of the whole file."""
+    tensor = value.load() if isinstance(value, archive.Stored) else value
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _damaged(error: Exception, path: Path) -> WeightsError:

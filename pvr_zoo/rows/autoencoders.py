@@ -21,6 +21,7 @@ def autoencoder_row(name: str, width: int, size: int) -> EncoderSpec:
         licence="MIT",
         citation="mbrl_pvr; the study's in-distribution autoencoder, arXiv:2411.10175",
         unit="stage",
+        channels_last=True,
     )
 
 
