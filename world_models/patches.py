@@ -13,16 +13,16 @@ WIDE = 2048  # numbers beyond which a flat feature is scaled down
 
 
 class Flatten(nn.Module):
-    """All numbers side by side: (*, P, F) to (*, PF), scaled down where they are many; a pooled feature stays as it is.
+    """All numbers side by side: (*, P, F) to (*, PF), scaled down beyond `WIDE`; a pooled feature (*, F) stays.
 
-    The layer behind starts, and is moved by Adam, as if all inputs were few hundreds or thousands: a hundred thousand of
-    them would drive it into saturation within a few updates, where an agent sees nothing any more.
+    The layer behind starts, and is moved by Adam, as if its inputs were a few thousand: a hundred thousand would drive
+    SimNorm into saturation within a few updates, where an agent sees nothing any more.
     """
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
         self.dims, self.outputs = len(shape), prod(shape)
-        self.scale = min(1.0, WIDE / self.outputs)
+        self.scale = min(1.0, WIDE / self.outputs) if self.dims == 2 else 1.0
 
     def forward(self, feature: Tensor) -> Tensor:
         flat = feature.flatten(-self.dims)
