@@ -37,7 +37,7 @@ def configure(
 
     `debug` shrinks it; overrides that are larger are replaced, which a warning says.
     """
-    from mbrl_pvr.config import diff, load_config, shrink, typed_keys
+    from mbrl_pvr.config import load_config, replaced, shrink
     from mbrl_pvr.errors import ConfigError
     from mbrl_pvr.fits import check_names
     from mbrl_pvr.settings import RunConfig
@@ -45,15 +45,11 @@ def configure(
     if isinstance(config, RunConfig):
         if overrides:
             raise ConfigError("overrides change a preset or a file, not a RunConfig", hint="Use dataclasses.replace")
-        chosen = check_names(config)
-    else:
-        chosen = load_config(overrides, config)
-    if not debug:
-        return chosen
-    small, typed = shrink(chosen), typed_keys(overrides, chosen)
-    if replaced := [line for line in diff(chosen, small) if line.partition(":")[0] in typed]:
-        _log.warning("--debug replaces what was asked for: %s", ", ".join(replaced))
-    return small
+        return check_names(shrink(config) if debug else config)
+    chosen = load_config(overrides, config, debug=debug)
+    if debug and (other := replaced(overrides, chosen)):
+        _log.warning("--debug replaces what was asked for: %s", ", ".join(other))
+    return chosen
 
 
 def default_folder(config: "RunConfig") -> Path:

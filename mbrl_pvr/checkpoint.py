@@ -145,9 +145,10 @@ def save(
     return written
 
 
-def latest(path: Path | str, warn: Warn = _log.warning) -> Checkpoint | None:
+def latest(path: Path | str, warn: Warn = _log.warning, *, to_continue: bool = True) -> Checkpoint | None:
     """The newest checkpoint of the run at `path` that is whole, None where none was ever made; changes nothing.
 
+    Not `to_continue`, but only to look at the agent, its replay need not be there.
     Damaged ones are skipped and reported through `warn`. IntegrityError where all are damaged.
     """
     path = Path(path)
@@ -157,7 +158,7 @@ def latest(path: Path | str, warn: Warn = _log.warning) -> Checkpoint | None:
     damage: list[str] = []
     for step, folder in sorted(found.items(), reverse=True):
         try:
-            checkpoint = _verified(folder, path, run_manifest["identity"])
+            checkpoint = _verified(folder, path, run_manifest["identity"], segments=to_continue)
         except _TooNew:
             raise
         except IntegrityError as error:
@@ -169,7 +170,11 @@ def latest(path: Path | str, warn: Warn = _log.warning) -> Checkpoint | None:
             warn(line)
         if damage:
             lost = max([*found, promised or 0]) - step
-            warn(f"continuing from checkpoint {step}; {lost} steps are lost and will be done again")
+            warn(
+                f"continuing from checkpoint {step}; {lost} steps are lost and will be done again"
+                if to_continue
+                else f"taking checkpoint {step} instead, {lost} steps earlier; to repair the run: mbrl-pvr resume RUN"
+            )
         return checkpoint
     if promised is not None and promised not in found:
         damage.insert(0, f"checkpoint {promised} is missing")
@@ -200,7 +205,9 @@ class _TooNew(IntegrityError):
     """Written by a later version of this code."""
 
 
-def _verified(folder: Path, run_path: Path, identity: str, *, old_segments: bool = True) -> Checkpoint:
+def _verified(
+    folder: Path, run_path: Path, identity: str, *, segments: bool = True, old_segments: bool = True
+) -> Checkpoint:
     manifest = read_sealed(folder / MANIFEST)
     try:
         if manifest["format"] > FORMAT:
@@ -211,8 +218,8 @@ def _verified(folder: Path, run_path: Path, identity: str, *, old_segments: bool
             raise IntegrityError("belongs to another run or step", str(folder))
         for name, entry in manifest["files"].items():
             verify_file(folder / Path(name).name, entry)
-        segments = manifest["replay"]["segments"] if manifest["replay"] else []
-        for entry in segments if old_segments else segments[-1:]:
+        stored = manifest["replay"]["segments"] if manifest["replay"] and segments else []
+        for entry in stored if old_segments else stored[-1:]:
             if not _SEGMENT.match(entry["file"]):
                 raise IntegrityError(f"names a strange replay file {entry['file']!r}", str(folder))
             verify_file(run_path / entry["file"], entry)

@@ -69,8 +69,8 @@ class _Overrides:
     hydra: list[str] = field(default_factory=list)
 
 
-def load_config(overrides: Sequence[str] = (), file: str | Path | None = None) -> RunConfig:
-    """The configuration that a preset's name or a YAML file and Hydra overrides describe.
+def load_config(overrides: Sequence[str] = (), file: str | Path | None = None, *, debug: bool = False) -> RunConfig:
+    """The configuration that a preset's name or a YAML file and Hydra overrides describe; shrunk for `debug`.
 
     `file` may be a preset of `configs/` ("demo") or any path, a run's own config.yaml included. Raises ConfigError,
     UnsafeFile, Unavailable.
@@ -88,16 +88,22 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None) -
             tree["encoder"][name] = str(Path(path).expanduser().absolute())  # so that a run resumes from anywhere
     if "env.size" not in typed and "size" not in checked.get("env", {}):
         tree = _fit_frames(tree)
-    config = from_dict(tree)
+    config = from_dict(tree, debug=debug)
     for key, setting in inert(config).items():
         if key in typed:
             raise ConfigError(f"{key} means nothing with {setting}", changes.source[key], "Leave it out")
     return config
 
 
-def typed_keys(overrides: Sequence[str], config: RunConfig) -> set[str]:
-    """The dotted keys of overrides that `config` was made with; raises ConfigError, UnsafeFile."""
-    return set(_parse_overrides(overrides, type(config)).values)
+def replaced(overrides: Sequence[str], config: RunConfig) -> list[str]:
+    """What overrides asked for and `config` has not, as "steps: 5000 -> 200"; raises ConfigError, UnsafeFile."""
+    cls: type = type(config)
+    changes = _parse_overrides(overrides, cls)
+    changes.values.pop("agent", None)
+    asked, has = _check_overrides(changes, cls), dict(flatten(to_dict(config)))
+    same = (*_PATH_KEYS, "env.name")  # made absolute, or resolved from an alias
+    given = {key: value for key, value in asked.items() if key not in same}
+    return [f"{k}: {_plain(v)} -> {_plain(has[k])}" for k, v in given.items() if _json(v) != has[k]]
 
 
 def _run_class(overrides: Sequence[str], layer: dict[str, Any]) -> type[Any]:
@@ -140,14 +146,17 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     return tree
 
 
-def from_dict(tree: dict[str, Any]) -> RunConfig:
-    """The configuration of a nested dictionary, fully checked; absent keys take their defaults. Raises ConfigError."""
+def from_dict(tree: dict[str, Any], *, debug: bool = False) -> RunConfig:
+    """The configuration of a nested dictionary, fully checked; absent keys take their defaults. Raises ConfigError.
+
+    With `debug` it is shrunk before it is asked whether its numbers fit one another.
+    """
     cls = _run_class((), tree)
     checked = check_tree(cls, tree, "")
     if "pixels" in checked.get("env", {}):
         raise unknown_key("env.pixels", _given_keys(cls), "")
-    config = build(cls, checked)
-    return check_names(config)
+    config: RunConfig = build(cls, checked)
+    return check_names(shrink(config) if debug else config)
 
 
 def read_config(path: Path | str) -> RunConfig:
@@ -332,3 +341,7 @@ def _compose(agent: str, family: str, layer: dict[str, Any], overrides: list[str
 
 def _plain(value: Any) -> str:
     return "null" if value is None else str(value)
+
+
+def _json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -31,6 +31,7 @@ def check_names(config: RunConfig) -> RunConfig:
         config = replace(config, env=replace(config.env, name=name))
     if name in TERMINATING and not config.agent.episodic:
         raise not_episodic(name)
+    _check_lengths(config)
     check_sinks(config.sinks)
     _check_encoder(config)
     if isinstance(config.agent, DreamerV3Config):
@@ -59,6 +60,29 @@ def _check_target(config: RunConfig, agent: DreamerV3Config) -> None:
             f"encoder.trainable={config.encoder.trainable}: a network that reconstructs its own moving output collapses"
         )
         raise ConfigError(what, "agent.target", "Train with agent.target=none")
+
+
+def _check_lengths(config: RunConfig) -> None:
+    """Replay and the random steps must hold what the first update wants."""
+    agent, num, capacity = config.agent, config.env.num, config.replay.capacity
+    length = f"agent.{agent.LENGTH}={getattr(agent, agent.LENGTH)}"
+    if agent.sequence_steps > capacity // num:
+        raise ConfigError(
+            f"{length} needs sequences of {agent.sequence_steps} steps, but replay.capacity={capacity} keeps only"
+            f" {capacity // num} of each of {num} environments"
+        )
+    if agent.batch_size > capacity:
+        raise ConfigError(f"agent.batch_size={agent.batch_size} is above replay.capacity={capacity}")
+    if config.random_steps <= (agent.sequence_steps - 1) * num:
+        raise ConfigError(
+            f"random_steps={config.random_steps} must be above {agent.sequence_steps - 1} times env.num={num}:"
+            f" learning begins after them, on sequences of {agent.sequence_steps} steps ({length})"
+        )
+    if config.random_steps + num > config.steps:
+        raise ConfigError(
+            f"random_steps={config.random_steps} must be at most steps={config.steps} less env.num={num}:"
+            " learning begins after them"
+        )
 
 
 def not_episodic(task: str) -> ConfigError:

@@ -266,7 +266,7 @@ def load_trained(directory: Path | str) -> Iterator[Trained]:
     """The newest whole checkpoint of a run, ready to act, its folder locked; IntegrityError where there is none."""
     with RunFolder.attach(directory) as run:
         chosen = config.from_dict(run.config)
-        saved = checkpoint.latest(run.path)
+        saved = checkpoint.latest(run.path, to_continue=False)
         if saved is None:
             raise IntegrityError("this run has no checkpoint yet", str(run.path), "Continue it: mbrl-pvr resume RUN")
         facts = EnvFacts(**run.manifest["env"])
@@ -297,8 +297,12 @@ def _refuse_other_encoder(run: RunFolder, features: Features) -> None:
     """IntegrityError where the encoder's weights are not those that the run began with."""
     now = None if features.encoder is None else plain(features.encoder.identity)
     if run.manifest["encoder"] != now:
+        then = run.manifest["encoder"]
+        both = sorted({*(then or {}), *(now or {})})
+        differs = [f"{k}: {(then or {}).get(k)} -> {(now or {}).get(k)}" for k in both]
+        other = [line for line, k in zip(differs, both, strict=True) if (then or {}).get(k) != (now or {}).get(k)]
         raise IntegrityError(
-            f"the encoder is not the one that this run began with: {run.manifest['encoder']} then, {now} now",
+            f"the encoder is not the one that this run began with: {', '.join(other)}",
             str(run.path),
             "Put the old weights back, or start a new run",
         )

@@ -130,34 +130,6 @@ class RunConfig:
         for key, high in _CEILINGS.items():
             if (value := values.get(key)) is not None and value > high:
                 raise ValueError(f"{key}={value} must be at most {high}")
-        self._check_replay()
-        self._check_random_steps()
-
-    def _check_replay(self) -> None:
-        rows, agent = self.replay.capacity // self.env.num, self.agent
-        if agent.sequence_steps > rows:
-            raise ValueError(
-                f"agent.{agent.LENGTH}={getattr(agent, agent.LENGTH)} needs sequences of {agent.sequence_steps} steps,"
-                f" but replay.capacity={self.replay.capacity} keeps only {rows} of each of {self.env.num} environments"
-            )
-        if self.agent.batch_size > self.replay.capacity:
-            raise ValueError(
-                f"agent.batch_size={self.agent.batch_size} is above replay.capacity={self.replay.capacity}"
-            )
-
-    def _check_random_steps(self) -> None:
-        agent = self.agent
-        if self.random_steps < (agent.sequence_steps - 1) * self.env.num + 1:
-            raise ValueError(
-                f"random_steps={self.random_steps} must be above {agent.sequence_steps - 1} times"
-                f" env.num={self.env.num}: learning begins after them, on sequences of {agent.sequence_steps} steps"
-                f" (agent.{agent.LENGTH}={getattr(agent, agent.LENGTH)})"
-            )
-        if self.random_steps + self.env.num > self.steps:
-            raise ValueError(
-                f"random_steps={self.random_steps} must be at most steps={self.steps} less env.num={self.env.num}:"
-                " learning begins after them"
-            )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mbrl_pvr.api import configure
 from mbrl_pvr.config import diff, load_config, read_config, to_yaml
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.schema import field_docs, leaf_keys
@@ -52,3 +53,12 @@ def test_a_runs_own_file_says_which_agent_it_has(tmp_path: Path) -> None:
 def test_what_does_not_fit_dreamerv3_is_refused(overrides: list[str], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         load_config(["agent=dreamerv3", *overrides])
+
+
+@pytest.mark.parametrize("agent", ["tdmpc2", "dreamerv3"])
+def test_debug_shrinks_before_it_asks_what_fits(agent: str) -> None:
+    """Nobody typed `random_steps`, and the debug run has few of them."""
+    small = configure([f"agent={agent}", "steps=100"], debug=True)
+    assert small.steps == 100 and small.random_steps < 100
+    with pytest.raises(ConfigError, match="random_steps=60"):
+        configure([f"agent={agent}", "steps=50"], debug=True)

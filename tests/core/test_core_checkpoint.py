@@ -199,3 +199,13 @@ def test_tensors_come_back_bit_for_bit():
 def test_at_least_two_are_kept(run):
     with RunFolder.attach(run) as opened, pytest.raises(ValueError, match="keep=1"):
         checkpoint.save(opened, 12, {}, {}, replay=None, device="cpu", keep=1)
+
+
+def test_an_agent_is_looked_at_without_its_replay(run):
+    """Who only evaluates needs the weights; who goes on needs all."""
+    newest_segment(run).unlink()
+    assert checkpoint.latest(run, to_continue=False).step == 9
+    (run / NEWEST / "agent.safetensors").unlink()
+    lines = []
+    assert checkpoint.latest(run, lines.append, to_continue=False).step == 6
+    assert "taking checkpoint 6 instead, 3 steps earlier" in lines[1]
