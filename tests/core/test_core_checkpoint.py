@@ -203,7 +203,7 @@ def test_at_least_two_are_kept(run):
 
 def test_an_agent_is_looked_at_without_its_replay(run):
     """Who only evaluates needs the weights; who goes on needs all."""
-    newest_segment(run).unlink()
+    (run / newest_segment(run)).unlink()
     assert checkpoint.latest(run, to_continue=False).step == 9
     (run / NEWEST / "agent.safetensors").unlink()
     lines = []
