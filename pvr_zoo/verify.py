@@ -38,7 +38,7 @@ GOLDEN = Path(__file__).parent / "data" / "golden.json"
 TOLERANCES = {  # relative
     "frames": 1e-2,  # libraries round a few resized pixels apart; a wrong kernel gives 0.1, wrong colours 1
     "network": 1e-4,  # float32 gives 4e-6 at most; tanh-GELU for GELU 2e-4, QuickGELU 1e-2
-    "faint": 1e-4,  # float32 gives 1e-5 at most; another epsilon 3e-4 and more, but in the rows that docs/limits.md names
+    "faint": 1e-4,  # float32 gives 1e-5 at most; another epsilon more than 1e-4, but where docs/limits.md says
 }
 SAMPLE = 128  # numbers stored of an image's feature at most
 
