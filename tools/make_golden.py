@@ -31,6 +31,11 @@ def images(transform: Transform) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
 
 
+def digits(vectors: torch.Tensor) -> list[list[float]]:
+    """Seven of each number, (N, K)."""
+    return [[float(f"{value:.7g}") for value in vector] for vector in vectors.tolist()]
+
+
 def main() -> None:
     """Every row that has weights to load."""
     golden = {}
@@ -40,12 +45,15 @@ def main() -> None:
             continue
         other, shrunk = reference(row.builder), verify.small(row)
         shapes = other.shapes(shrunk)
-        feature = other.feature(shrunk, verify.synthetic(shapes), images(shrunk.transform))
+        state, noise = verify.synthetic(shapes), verify.noise(shrunk)
+        feature = other.feature(shrunk, state, images(shrunk.transform))
         golden[name] = {
             "source": other.SOURCE,
             "keys": published_keys(row)[0],
             "shapes": {} if row.parts else {key: list(shape) for key, shape in shapes.items()},  # the parts have theirs
-            "feature": [[round(v, 6) for v in vector] for vector in feature.flatten(1).tolist()],
+            "frames": [[round(v, 6) for v in vector] for vector in feature.flatten(1).tolist()],
+            "network": digits(verify.sample(other.feature(shrunk, state, noise))),
+            "faint": digits(verify.sample(other.feature(shrunk, verify.faint(state), noise))),
         }
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(golden.items()))
     verify.GOLDEN.write_text("{\n" + lines + "\n}\n")

@@ -128,17 +128,23 @@ def _show(facts: dict[str, Any], as_json: bool) -> None:
             say(f"{key.replace('_', ' ')}: {text:,}" if isinstance(text, int) else f"{key.replace('_', ' ')}: {text}")
 
 
-def verify(pattern: Pattern = "*", as_json: Json = False) -> None:
+def verify(
+    pattern: Pattern = "*",
+    weights: Annotated[
+        Path | None, typer.Option(help="A weights file for the encoder named; it alone is loaded and tried.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Compare encoders with vectors that independent code computed; real weights are loaded where they are at hand."""
     from pvr_zoo import verify as checks
 
     verdicts = []
-    for verdict in checks.verify(pattern):
+    for verdict in checks.verify(pattern, weights):
         verdicts.append(verdict)
         if not as_json:
-            error = "" if verdict.error is None else f"{verdict.error:.1e}"
+            errors = " ".join(f"{what} {error:.1e}" for what, error in verdict.errors.items())
             mark = {True: "ok", False: "FAILED", None: "unverified"}[verdict.ok]
-            say(f"{mark:10} {verdict.name:32} {verdict.weights:9} layout {verdict.layout:10} {error:8} {verdict.note}")
+            say(f"{mark:10} {verdict.name:32} {verdict.weights:9} layout {verdict.layout:18} {errors} {verdict.note}")
     if as_json:
         say_json(verdicts)
     if not verdicts:

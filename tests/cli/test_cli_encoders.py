@@ -13,6 +13,8 @@ from PIL import Image
 import pvr_zoo
 from mbrl_pvr.cli.main import main
 from pvr_zoo import registry, weights
+from pvr_zoo import verify as checks
+from pvr_zoo.network import bare
 
 
 @pytest.fixture
@@ -33,9 +35,9 @@ def test_rows_that_nothing_is_stored_for_are_unverified_and_no_failure(
 ) -> None:
     names = ("resnet18_in1k", "lab_resnet", "timm:resnet18.tv_in1k")
     ((own,), (lab,), (timm,)) = (verdicts(capsys, name) for name in names)
-    assert (own["ok"], own["layout"]) == (True, "verified")
+    assert (own["ok"], own["layout"]) == (True, "restated from code")
     for row in (lab, timm):
-        assert (row["ok"], row["weights"], row["layout"]) == (None, "synthetic", "unverified")
+        assert (row["ok"], row["weights"], row["layout"]) == (None, "none", "unverified")
     assert main(["encoders", "verify", "lab_resnet"]) == 0
     assert capsys.readouterr().out.startswith("unverified lab_resnet")
 
@@ -101,6 +103,26 @@ def test_info_says_which_sizes_are_not_counted(capsys: pytest.CaptureFixture[str
     assert main(["encoders", "info", "random:timm:resnet18.tv_in1k", "--truncate", "2"]) == 0
     told = capsys.readouterr().out
     assert "parameters: 11,176,512" in told and "flops: not counted" in told and "of: the whole network" in told
+
+
+def test_a_file_of_ones_own_is_loaded_strictly_and_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(tmp_path / "mine.pth")
+    shapes = {key: value.shape for key, value in bare(pvr_zoo.spec("resnet18_in1k")).state_dict().items()}
+    state = checks.synthetic(shapes)
+    flat = state | {"bn1.weight": torch.zeros(64), "bn1.bias": torch.ones(64)}  # nothing of the picture is left
+    huge = state | {"conv1.weight": 1e38 * state["conv1.weight"]}
+    for held, status, words in (
+        (state, 0, "loads, finite, tells frames apart"),
+        (flat, 3, "loads, finite, but gives every frame the same"),
+        (huge, 3, "loads, not finite"),
+        ({"conv1.weight": state["conv1.weight"]}, 3, "missing"),
+    ):
+        torch.save(held, file)
+        assert main(["encoders", "verify", "resnet18_in1k", "--weights", file]) == status
+        said = capsys.readouterr().out
+        assert words in said and "resnet18_in1k" in said and " file " in said
+    assert main(["encoders", "verify", "random_resnet18", "--weights", file]) == 2
+    assert main(["encoders", "verify", "--weights", file]) == 2
 
 
 @pytest.mark.parametrize(
