@@ -78,6 +78,14 @@ def test_no_resize_and_no_crop_leaves_the_pixels_alone() -> None:
     torch.testing.assert_close(Preprocess(signed)(frames), frames.permute(0, 3, 1, 2) / 127.5 - 1, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_normalising_leaves_what_it_is_given_alone(dtype: torch.dtype) -> None:
+    pixels = random_frames(2, 64, 64).to(dtype)
+    before = pixels.clone()
+    images = Preprocess(Transform(64, 64)).normalise(pixels)
+    assert torch.equal(pixels, before) and images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_an_empty_batch_passes() -> None:
     assert Preprocess(Transform(64, 64))(random_frames(0, 32, 32)).shape == (0, 3, 64, 64)
 
