@@ -93,6 +93,6 @@ class Preprocess(nn.Module):
         return images[..., top : top + crop, left : left + crop].permute(0, 2, 3, 1)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixel values of 0..255 (N, S, S, 3), as `crop` gives them, to what the network knows, (N, 3, S, S)."""
+        """Pixels (N, S, S, 3) of 0..255, as `crop` gives them, to what the network was trained on (N, 3, S, S)."""
         rows = pixels.flatten(2).to(self.scale.dtype, copy=True)  # (N, S, 3S), ours to overwrite
         return torch.addcmul(self.shift, rows, self.scale, out=rows).view(pixels.shape).permute(0, 3, 1, 2)
