@@ -36,6 +36,7 @@ from mbrl_pvr.logger import Logger
 from mbrl_pvr.replay import Replay, estimate, require_memory, row_bytes
 from mbrl_pvr.runfolder import RunFolder, is_new, read_run
 from mbrl_pvr.schema import flatten
+from mbrl_pvr.settings import WITHOUT_ENCODER
 from mbrl_pvr.sinks import make_sinks, require_sinks
 from mbrl_pvr.storage import plain, require_space
 from world_models.agent import Agent
@@ -163,12 +164,17 @@ class _Parts:
         }
 
 
-@contextmanager
-def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
-    """The run in `directory`, new or continued from its newest whole checkpoint; closes everything at the end."""
+def check_start(wanted: RunConfig, directory: Path | str) -> None:
+    """What can be told before anything is built and of a new folder: whether sinks are installed, and room."""
     require_sinks(wanted.sinks)
     if is_new(directory):
         _require_room(wanted, Path(directory), row_bytes(planned_shapes(wanted), 1, wanted.agent.carried))
+
+
+@contextmanager
+def open_session(wanted: RunConfig, directory: Path | str) -> Iterator[Session]:
+    """The run in `directory`, new or continued from its newest whole checkpoint; closes everything at the end."""
+    check_start(wanted, directory)
     with ExitStack() as stack:
         parts = _Parts(wanted, stack)
         run = stack.enter_context(open_folder(wanted, directory))
@@ -259,6 +265,20 @@ def split_carry(carry: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """A carry (a dataclass) as its tensors and its plain numbers."""
     tensors = {k: v for k, v in vars(carry).items() if isinstance(v, torch.Tensor)}
     return tensors, {k: v for k, v in vars(carry).items() if k not in tensors}
+
+
+def try_start(wanted: RunConfig, directory: Path | str) -> list[str]:
+    """All that a start would refuse short of building anything; returns the addresses of weights not at hand."""
+    from pvr_zoo import weights
+
+    check_start(wanted, directory)
+    if not is_new(directory):
+        with open_folder(wanted, directory):
+            pass
+    if wanted.encoder.name in WITHOUT_ENCODER or wanted.encoder.weights is not None:
+        return []
+    sources = config.encoder_spec(wanted.encoder).sources
+    return [source.address for source in sources if not source.package and not weights.place(source).is_file()]
 
 
 @contextmanager

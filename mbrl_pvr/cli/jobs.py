@@ -74,11 +74,17 @@ def _show_config(
             say_json(to_dict(config))
         else:
             print(to_yaml(config, docs=True), end="")
-    elif as_json:
-        say_json({"dir": folder, "identity": identity(config), "config": to_dict(config)})
+        return
+    from mbrl_pvr.session import try_start
+
+    absent = try_start(config, folder)
+    if as_json:
+        say_json({"dir": folder, "weights_to_fetch": absent, "identity": identity(config), "config": to_dict(config)})
     else:
         say(f"would train {config.agent_preset} on {config.encoder.name} in {config.env.name}, seed {config.seed}")
         say(f"for {config.steps:,} agent steps ({config.steps * config.env.action_repeat:,} frames), in {folder}")
+        for address in absent:
+            say(f"weights that are not on this machine and would be fetched: {address}")
 
 
 def _report_run(result: Any, as_json: bool) -> None:

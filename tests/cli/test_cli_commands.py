@@ -100,6 +100,12 @@ def test_dry_run_touches_nothing(
     told = json.loads(capsys.readouterr().out)
     assert told["dir"] == "here" and from_dict(told["config"]) == shrink(load_config())
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("MBRL_PVR_CACHE", str(tmp_path / "empty"))
+    assert main(["train", "encoder=resnet34_in1k", "--dry-run"]) == 0
+    assert "would be fetched: https://download.pytorch.org/models/resnet34" in capsys.readouterr().out
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("mine")
+    assert main(["train", "--dir", "taken", "--dry-run"]) == 5
 
 
 @pytest.mark.parametrize(
