@@ -136,7 +136,8 @@ def time_first(x: Tensor) -> Tensor:
 
 
 def their_noise(stored: dict) -> UpdateNoise:
-    return UpdateNoise(stored["posterior"], time_first(stored["prior"]), time_first(stored["action"]))
+    action = time_first(stored["action"])[:H]  # they draw, and we do not, an action that nothing follows
+    return UpdateNoise(stored["posterior"], time_first(stored["prior"]), action)
 
 
 def their_batch(data: dict, vector: str) -> Batch:

@@ -35,8 +35,8 @@ def test_policy_and_value_losses_by_hand():
     actor = SimpleNamespace(log_prob=lambda params, action: params[..., 0], entropy=lambda params: params[..., 1])
     #            reward  continue  value  slow
     latent = [[7.0, 0.8, 2.0, 1.0], [4.0, 0.5, 4.0, 2.0], [8.0, 1.0, 16.0, 3.0]]
-    params = torch.tensor([[-1.0, 3.0], [-2.0, 5.0], [-9.0, 9.0]]).unsqueeze(1)  # log probability, entropy
-    imagined = Imagined(torch.tensor(latent).unsqueeze(1), params, torch.zeros(3, 1, 1))
+    params = torch.tensor([[-1.0, 3.0], [-2.0, 5.0]]).unsqueeze(1)  # log probability, entropy
+    imagined = Imagined(torch.tensor(latent).unsqueeze(1), params, torch.zeros(2, 1, 1))
     # live = γ continue = 0.4, 0.25, 0.5; R1 = 8 + 0.5 · 16 = 16; R0 = 4 + 0.25 (0.5 · 4 + 0.5 · 16) = 6.5
     found, returns, percentiles, metrics = behaviour.losses(model, actor, told(), imagined, torch.zeros(2), CONFIG)
     close(returns, [[6.5], [16.0]])

@@ -52,22 +52,21 @@ class Imagined:
     """Open-loop sequences of H steps from N states."""
 
     latent: Tensor  # (H + 1, N, L)
-    params: Tensor  # (H + 1, N, ...) of the policy, with gradients for the actor alone
-    action: Tensor  # (H + 1, N, A) taken at each latent; the last is not followed
+    params: Tensor  # (H, N, ...) of the policy at all but the last, with gradients for the actor alone
+    action: Tensor  # (H, N, A) taken there
 
 
 def imagine(model: WorldModel, actor: Actor, start: State, noise: UpdateNoise) -> Imagined:
     """Follow the policy from states (N, ...) outside the graph, but keep what the actor learns from."""
     with torch.no_grad():
         step = model.rssm.sequence.laid_out()
-    state, latents, params, actions = start, [], [], []
-    for h in range(len(noise.action)):
-        latents.append(state.features())
+    state, latents, params, actions = start, [start.features()], [], []
+    for action_noise, uniform in zip(noise.action, noise.prior, strict=True):
         params.append(actor(latents[-1]))
         with torch.no_grad():
-            actions.append(actor.sample(params[-1], noise.action[h]))
-            if h < len(noise.prior):
-                state = model.rssm.step(step, state, actions[-1], noise.prior[h])
+            actions.append(actor.sample(params[-1], action_noise))
+            state = model.rssm.step(step, state, actions[-1], uniform)
+        latents.append(state.features())
     return Imagined(torch.stack(latents), torch.stack(params), torch.stack(actions))
 
 
@@ -80,18 +79,18 @@ def losses(
         reward = model.predicted_reward(latent)
         live = config.discount * model.predicted_continue(latent)  # (H + 1, N)
         slow = critic.slow_value(latent[:-1])
-    logits = critic.head(latent)
-    value = critic.value(logits.detach())
+        last = critic.value(critic.head(latent[-1:]))  # apart: only a bootstrap, so it needs no gradients
+    logits = critic.head(latent[:-1])  # (H, N, K)
+    value = torch.cat([critic.value(logits.detach()), last])
     keep = torch.full_like(live, config.return_lambda)
     returns = lambda_return(reward, live, keep, value)  # (H, N)
     percentiles = move_percentiles(percentiles, returns, config.return_rate)
     advantage = (returns - value[:-1]) / return_scale(percentiles)
     weight = live.cumprod(0)[:-1]  # how likely a step is reached at all
-    params = imagined.params[:-1]
-    log_prob, entropy = actor.log_prob(params, imagined.action[:-1]), actor.entropy(params)
+    log_prob, entropy = actor.log_prob(imagined.params, imagined.action), actor.entropy(imagined.params)
     found = {
         "policy": -weight * (log_prob * advantage + config.entropy * entropy),
-        "value": weight * critic.loss(logits[:-1], returns, slow),
+        "value": weight * critic.loss(logits, returns, slow),
     }
     metrics = {
         "imagined_reward": reward.mean(),

@@ -23,7 +23,7 @@ class UpdateNoise:
 
     posterior: Tensor  # (T, B, S) uniform
     prior: Tensor  # (H, T B, S) uniform
-    action: Tensor  # (H + 1, T B, A), or (…, 1) for discrete actions
+    action: Tensor  # (H, T B, A), or (…, 1) for discrete actions
 
     @classmethod
     def draw(
@@ -35,7 +35,7 @@ class UpdateNoise:
         return cls(
             posterior=torch.rand(T, batch, S, generator=g, device=g.device),
             prior=torch.rand(H, T * batch, S, generator=g, device=g.device),
-            action=action_noise((H + 1, T * batch), action, g),
+            action=action_noise((H, T * batch), action, g),
         )
 
 

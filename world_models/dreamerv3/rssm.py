@@ -183,12 +183,14 @@ class RSSM(nn.Module):
         by_deter, by_embed = self.posterior_in.weight.split([deter_width, embed.shape[-1]], 1)
         from_embed = F.linear(embed, by_embed, self.posterior_in.bias)  # (T, N, U)
         state, states, logits = start, [], []
-        for t in range(len(embed)):
-            state = state.where(keep[t])
-            deter = step(state, from_action[t])
-            hidden = norm_silu(torch.addmm(from_embed[t], deter, by_deter.t()), self.posterior_in.scale)
+        # unbind, since the gradient of every x[t] would be a cleared tensor of all steps
+        steps = (x.unbind() for x in (keep, from_action, from_embed, uniform))
+        for live, by_action, seen, draw in zip(*steps, strict=True):
+            state = state.where(live)
+            deter = step(state, by_action)
+            hidden = norm_silu(torch.addmm(seen, deter, by_deter.t()), self.posterior_in.scale)
             logits.append(self.posterior_out(hidden))
-            state = State(deter, self.sample(logits[-1], uniform[t]))
+            state = State(deter, self.sample(logits[-1], draw))
             states.append(state)
         return State(*(torch.stack(parts) for parts in zip(*states, strict=True))), torch.stack(logits)
 
