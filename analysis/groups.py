@@ -60,7 +60,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
         ("agent.patch_dim",): not features or look_up(config, "agent.patches") != "each",
         ("agent.tail_lr_scale",): learns == 0,
         ("encoder.lora_rank",): learns != "lora",
-        ("encoder.precision",): not features or learns != 0,
+        ("encoder.precision", "encoder.compile"): not features or learns != 0,
         ("agent.augment",): not pixels and learns not in ("lora", "all"),
         ("agent.num_channels",): not pixels,
         ("agent.enc_dim", "agent.num_enc_layers"): pixels or (features and linear),
