@@ -26,7 +26,7 @@ LAYERS = 3  # of state encoders, decoders, actor and critic
 BARLOW_OFF_DIAGONAL = 5e-4  # weight of what the dimensions of a latent share, beside that of what each should say
 
 
-class Embedding(nn.Module):
+class Embedder(nn.Module):
     """What an observation says, (*, E): its parts one after the other."""
 
     def __init__(self, shapes: ObsShapes, config: DreamerV3Config, generator: Generator, tail: Tail | None):
@@ -117,7 +117,7 @@ class WorldModel(nn.Module):
         super().__init__()
         w = config.widths
         self.config = config
-        self.embedding = Embedding(shapes, config, generator, tail)
+        self.embedding = Embedder(shapes, config, generator, tail)
         sizes = {"deter": w.deter, "hidden": w.hidden, "latents": config.latents, "classes": w.classes}
         self.rssm = RSSM(
             self.embedding.outputs,
