@@ -9,20 +9,20 @@ from torch import Generator, Tensor, nn
 from world_models.nets import Linear
 
 HEADS = 4
-WIDE = 2048  # numbers beyond which a flat feature is scaled down
 
 
 class Flatten(nn.Module):
-    """All numbers side by side: (*, P, F) to (*, PF), scaled down beyond `WIDE`; a pooled feature (*, F) stays.
+    """All numbers side by side, divided by the patches: (*, P, F) to (*, PF); a pooled feature (*, F) stays.
 
-    The layer behind starts, and is moved by Adam, as if its inputs were a few thousand: a hundred thousand would drive
-    SimNorm into saturation within a few updates, where an agent sees nothing any more.
+    Adam moves each weight of the layer behind by its learning rate, so that its output moves with the sum of what goes
+    in. Divided by P, that sum is as large as a pooled feature's; undivided, SimNorm is nearly one-hot after a hundred
+    updates, where an agent sees nothing any more.
     """
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
         self.dims, self.outputs = len(shape), prod(shape)
-        self.scale = min(1.0, WIDE / self.outputs) if self.dims == 2 else 1.0
+        self.scale = 1 / shape[0] if self.dims == 2 else 1.0
 
     def forward(self, feature: Tensor) -> Tensor:
         flat = feature.flatten(-self.dims)

@@ -105,8 +105,13 @@ def _assert_same_end(a: dict[str, Any], b: dict[str, Any]) -> None:
         assert a[part] == b[part], f"{part} differs"
 
 
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(20, marks=pytest.mark.timeout(900)),
+        pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(7200)]),
+    ],
+)
 def test_killed_runs_end_like_the_run_that_never_stopped(
     kills: int, children: Any, make_config: Any, tmp_path: Path
 ) -> None:

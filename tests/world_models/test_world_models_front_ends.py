@@ -31,8 +31,11 @@ def test_flatten_is_all_numbers_and_takes_pooled_features_too() -> None:
     feature = torch.randn(2, 5, 8)
     flat = front("flatten", (5, 8), 4, generator())
     assert isinstance(flat, Flatten) and flat.outputs == 40
-    assert torch.equal(flat(feature), feature.reshape(2, 40))
+    torch.testing.assert_close(flat(feature), feature.reshape(2, 40) / 5)
     assert torch.equal(front("flatten", (8,), 4, generator())(feature), feature)
+    pooled = torch.randn(2, 8)  # Adam moves what is behind by the sum of magnitudes, which is the pooled feature's
+    same = flat(pooled.unsqueeze(1).expand(2, 5, 8))
+    torch.testing.assert_close(same.abs().sum(-1), pooled.abs().sum(-1))
 
 
 def test_attention_pools_patches_in_any_order() -> None:
