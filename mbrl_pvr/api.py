@@ -31,22 +31,30 @@ PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
 
 
 def configure(
-    overrides: Sequence[str] = (), *, config: "str | Path | RunConfig | None" = None, debug: bool = False
+    overrides: Sequence[str] = (),
+    *,
+    config: "str | Path | RunConfig | None" = None,
+    debug: bool = False,
+    licence: str | None = None,
 ) -> "RunConfig":
     """The checked configuration of a run; `config` is a preset's name, a YAML file, or a finished RunConfig.
 
-    `debug` shrinks it; overrides that are larger are replaced, which a warning says.
+    `debug` shrinks it; overrides that are larger are replaced, which a warning says. `licence`, here and below, refuses
+    encoders whose licence is of another class: permissive, non-commercial or other.
     """
     from mbrl_pvr.config import load_config, replaced, shrink
     from mbrl_pvr.errors import ConfigError
-    from mbrl_pvr.fits import check_names
+    from mbrl_pvr.fits import check_names, require_licence
     from mbrl_pvr.settings import RunConfig
 
     if isinstance(config, RunConfig):
         if overrides:
             raise ConfigError("overrides change a preset or a file, not a RunConfig", hint="Use dataclasses.replace")
-        return check_names(shrink(config) if debug else config)
+        chosen = check_names(shrink(config) if debug else config)
+        require_licence(chosen.encoder, licence)
+        return chosen
     chosen = load_config(overrides, config, debug=debug)
+    require_licence(chosen.encoder, licence)
     if debug and (other := replaced(overrides, chosen)):
         _log.warning("--debug replaces what was asked for: %s", ", ".join(other))
     return chosen
@@ -65,9 +73,10 @@ def train(
     *,
     config: "str | Path | RunConfig | None" = None,
     debug: bool = False,
+    licence: str | None = None,
 ) -> "Result":
     """Train a world model and its agent in the run folder `dir`; a folder of the same configuration is continued."""
-    chosen = configure(overrides, config=config, debug=debug)
+    chosen = configure(overrides, config=config, debug=debug, licence=licence)
     from mbrl_pvr import trainer
 
     return trainer.train(chosen, default_folder(chosen) if dir is None else Path(dir))
@@ -245,7 +254,6 @@ def embed(
     With `out`, an .npz, they are written there and stay on disk: the result then maps them into memory. ConfigError
     where such a file is there already, unless it may be replaced (`replace`). `precision` is
     float32, bfloat16 or auto, in which the encoder computes; `dtype` is float32 or float16, in which features are kept.
-    `licence`, here and below, refuses encoders whose licence is of another class: permissive, non-commercial or other.
     """
     from mbrl_pvr import embedding
     from mbrl_pvr.errors import ConfigError

@@ -143,6 +143,16 @@ def encoder_spec(choice: EncoderConfig) -> Any:
     return spec
 
 
+def require_licence(choice: EncoderConfig, licence: str | None) -> None:
+    """ConfigError where an encoder's licence is not of the class asked for; without an encoder there is none."""
+    from pvr_zoo import catalogue
+
+    with _as_config_error("--licence"):
+        catalogue.check_licence_class(licence)
+        if choice.name not in WITHOUT_ENCODER:
+            catalogue.require_licence(encoder_spec(choice), licence)
+
+
 @contextmanager
 def _as_config_error(where: str = "encoder") -> Iterator[None]:
     """A request that an encoder does not offer is a mistake in the configuration; other errors pass."""

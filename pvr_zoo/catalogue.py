@@ -144,7 +144,7 @@ def choose(pattern: str = "*", group: str | None = None, licence: str | None = N
     A group is one of the study's properties, or "study": the encoders that it compared.
     """
     _check_one_of("group", group, (*GROUPS, STUDY))
-    _check_one_of("licence", licence, LICENCES)
+    check_licence_class(licence)
     rows: Iterable[EncoderSpec] = (spec(name) for name in list_encoders(pattern))
     if group == STUDY:
         rows = (row for row in rows if name_in_study(row.name))
@@ -158,9 +158,14 @@ def _check_one_of(what: str, value: str | None, legal: tuple[str, ...]) -> None:
         raise SpecError(f"there is no {what} {value!r}", hint=f"Take one of: {', '.join(legal)}.")
 
 
+def check_licence_class(licence: str | None) -> None:
+    """Raise SpecError where there is no such class; None stands for any."""
+    _check_one_of("licence", licence, LICENCES)
+
+
 def require_licence(row: EncoderSpec, licence: str | None) -> None:
     """Raise SpecError where the row's licence is not of that class; None stands for any."""
-    _check_one_of("licence", licence, LICENCES)
+    check_licence_class(licence)
     found = licence_class(row.licence)
     if licence not in (None, found):
         raise SpecError(

@@ -2,12 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mbrl_pvr import api
+from mbrl_pvr.cli.encoders import Licence
 from mbrl_pvr.cli.output import jsonable, say, say_json, table
+
+if TYPE_CHECKING:
+    from mbrl_pvr.settings import RunConfig
 
 Overrides = Annotated[
     list[str] | None,
@@ -52,23 +56,21 @@ def train(
     debug: Debug = False,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print every key, explained, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, say what would run, and stop.")] = False,
+    licence: Licence = None,
     as_json: Json = False,
 ) -> None:
     """Train a world model; the same command on the same folder continues."""
     if print_config or dry_run:
-        _show_config(overrides or [], dir, config, debug, print_config, as_json)
+        chosen = api.configure(overrides or [], config=config, debug=debug, licence=licence)
+        _show_config(chosen, api.default_folder(chosen) if dir is None else dir, print_config, as_json)
         return
-    result = api.train(overrides or [], dir, config=config, debug=debug)
+    result = api.train(overrides or [], dir, config=config, debug=debug, licence=licence)
     _report_run(result, as_json)
 
 
-def _show_config(
-    overrides: list[str], dir: Path | None, preset: str | None, debug: bool, print_config: bool, as_json: bool
-) -> None:
+def _show_config(config: "RunConfig", folder: Path, print_config: bool, as_json: bool) -> None:
     from mbrl_pvr.config import identity, to_dict, to_yaml
 
-    config = api.configure(overrides, config=preset, debug=debug)
-    folder = api.default_folder(config) if dir is None else dir
     if print_config:
         if as_json:
             say_json(to_dict(config))

@@ -147,6 +147,8 @@ def test_what_cannot_be_verified_is_said(pattern: str, words: str, capsys: pytes
         "encoders download embedded NAME",
         "encoders profile NAME --batch 1",
         "embed pictures --encoder NAME --out x.npz",
+        "train encoder=NAME --dir run",
+        "train encoder=NAME --dir run --dry-run",
     ],
 )
 def test_other_licences_are_refused_before_anything_is_fetched(
@@ -163,12 +165,17 @@ def test_other_licences_are_refused_before_anything_is_fetched(
     ):
         assert main([*command.replace("NAME", name).split(), "--licence", licence]) == 2
         assert words in capsys.readouterr().err
-    assert not (tmp_path / "cache").exists() and not (tmp_path / "x.npz").exists()
+    assert not any((tmp_path / made).exists() for made in ("cache", "x.npz", "run"))
 
 
 @pytest.mark.parametrize(
     "command",
-    ["encoders download NAME", "encoders profile NAME --batch 1 --dtype float32", "embed . --encoder NAME --out x.npz"],
+    [
+        "encoders download NAME",
+        "encoders profile NAME --batch 1 --dtype float32",
+        "embed . --encoder NAME --out x.npz",
+        "train encoder=NAME --dry-run",
+    ],
 )
 def test_the_licence_asked_for_passes(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
