@@ -1,9 +1,10 @@
-"""Collection, steps a second by encoder, and where the time goes: python benchmarks/collection.py [--render standard]
+"""Collection, steps a second by encoder, and where the time goes: python benchmarks/collection.py [--envs 2]
 
 Each row runs the real collector (worker process, encoder, replay) with the demo's agent on dmc/finger-spin, without
 updates. env: simulator alone; render: drawing; encode: `Features.view`; plan: `Agent.act`; store: `Replay.add`.
-`overhead` is what a tick of the collector takes beyond a bare loop of simulating, drawing and forward pass in one
+`overhead` is what a step of the collector takes beyond a bare loop of simulating, drawing and forward pass in one
 process (the pipe to the worker, copies, float16, bookkeeping); the loops take turns, and both draw with one thread.
+With several environments every figure is of one step: a tick's time, divided by their number.
 Weights do not matter for time: ImageNet encoders run as their random twins.
 """
 
@@ -77,11 +78,10 @@ class Collection:
             self.seconds.append(time.perf_counter() - start)
 
 
-def row(name: str, render: str, ticks: int) -> str:
+def row(name: str, render: str, num: int, ticks: int) -> str:
     """One line of the table."""
-    config = load_config(
-        [f"encoder={name}", f"env={TASK}", "sinks=[]", "env.shifts=none", f"env.render={render}"], "demo"
-    )
+    task = [f"env={TASK}", f"env.num={num}", "env.shifts=none", f"env.render={render}"]
+    config = load_config([f"encoder={name}", *task, "sinks=[]"], "demo")
     setup_process(config.threads)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -103,9 +103,10 @@ def row(name: str, render: str, ticks: int) -> str:
             for loop in loops:
                 loop.run(ticks)
         alone, parts = bare.clock.take(), seeing.collector.clock.take()
-        cells = [alone["env"], alone.get("render", 0.0), parts["encode"], parts["plan"], parts["store"]]
+        cells = [alone["env"], alone.get("render", 0.0), *(parts[part] / num for part in ("encode", "plan", "store"))]
         split = " | ".join(f"{1000 * x / (ROUNDS * ticks):.2f} ms" for x in cells)
         floor, without, with_plan = (statistics.median(loop.seconds) for loop in loops)
+        without, with_plan = without / num, with_plan / num
         overhead = f"{1000 * (without - floor):.2f} ms, {without / floor - 1:+.0%}"
         return f"| {name} | {1 / without:.0f} | {1 / with_plan:.0f} | {split} | {overhead} |"
 
@@ -115,12 +116,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ticks", type=int, default=60, help="a round, of which there are five")
     parser.add_argument("--encoders", nargs="+", default=ENCODERS)
+    parser.add_argument("--envs", type=int, default=1, help="environments, each in a process of its own")
     parser.add_argument("--render", choices=("fast", "standard"), default="fast")
     args = parser.parse_args()
     print("| encoder | steps/s, random | steps/s, planning | env | render | encode | plan | store | overhead |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name in args.encoders:
-        print(row(name, args.render, args.ticks), flush=True)
+        print(row(name, args.render, args.envs, args.ticks), flush=True)
 
 
 if __name__ == "__main__":
