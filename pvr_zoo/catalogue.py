@@ -102,6 +102,7 @@ def card(row: EncoderSpec) -> dict[str, Any]:
         "made": {key: value for key, value in own.items() if isinstance(value, str | int | float)},
         "weights": ", ".join(source.address for source in row.sources),
         "sha256": ", ".join(dict.fromkeys(map(_checksum, row.sources))),
+        "top": _of_files(row, "top"),  # the key under which the weights files nest the network
         "prefix": _of_files(row, "prefix"),  # of the keys in the weights files
         "dropped": _of_files(row, "drop"),  # what of the files is left out, by the start of its key
     }

@@ -71,7 +71,8 @@ def check_looks(path: Path) -> None:
 def unwrap(state: Mapping[str, Any], layout: Layout, path: Path) -> dict[str, Tensor]:
     """The network's own keys and tensors: wrapping removed, and the keys that the layout drops.
 
-    A prefix is stripped where every key that is left has it. Only what is left is read from the file.
+    Weights need not be nested, since safetensors cannot do that, but every key that is left must have the prefix:
+    without it files of other encoders would fit. Only what is left is read from the file.
     """
     for key, text in layout.says:
         if key in state and state[key] != text:
@@ -81,8 +82,13 @@ def unwrap(state: Mapping[str, Any], layout: Layout, path: Path) -> dict[str, Te
             state = state[top]
     kept = _without(state, layout.drop)
     for prefix in layout.prefix:
-        if kept and all(isinstance(key, str) and key.startswith(prefix) for key in kept):
-            kept = _without({key.removeprefix(prefix): value for key, value in kept.items()}, layout.drop)
+        if other := [key for key in kept if not str(key).startswith(prefix)]:
+            what = f"the weights file holds {other[0]!r} where every name begins with {prefix!r} in the published file"
+            raise WeightsError(what, where=str(path), hint=_ANOTHER)
+        kept = _stripped(kept, prefix, layout.drop)
+    for prefix in layout.optional:
+        if kept and all(str(key).startswith(prefix) for key in kept):
+            kept = _stripped(kept, prefix, layout.drop)
     for key, value in kept.items():
         if not isinstance(key, str) or not isinstance(value, Tensor | archive.Stored):
             what = f"the weights file holds {key!r} of type {type(value).__name__} where tensors are expected"
@@ -107,11 +113,15 @@ def _without(state: Mapping[str, Any], drop: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in state.items() if not (isinstance(key, str) and key.startswith(drop))}
 
 
+def _stripped(state: Mapping[str, Any], prefix: str, drop: tuple[str, ...]) -> dict[str, Any]:
+    return _without({key.removeprefix(prefix): value for key, value in state.items()}, drop)
+
+
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str) -> None:
     """Give the network (built on the meta device) exactly these weights, as float32.
 
-    Raises WeightsError with the first missing and the first unexpected key, the first wrong shape, or the first tensor
-    that is not finite. Batch counters, which older files lack, are set to zero.
+    Raises WeightsError with the first missing and the first unexpected key, or the first tensor of a wrong shape or
+    kind, that is not finite, or is a variance below zero. Batch counters, which older files lack, are set to zero.
     """
     expected = network.state_dict()
     counters = {key for key in expected if key.endswith("num_batches_tracked")}
@@ -125,11 +135,20 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str) -> No
         if value.shape != expected[key].shape:
             shapes = f"{tuple(value.shape)}, expected is {tuple(expected[key].shape)}"
             raise WeightsError(f"the weights do not fit {name}: {key} has shape {shapes}", hint=_ANOTHER)
+        if value.is_floating_point() != expected[key].is_floating_point():
+            dtypes = f"{_kind(value)}, expected is {_kind(expected[key])}"
+            raise WeightsError(f"the weights do not fit {name}: {key} is of {dtypes}", hint=_ANOTHER)
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise WeightsError(f"the weights of {name} are damaged: {key} holds NaN or infinity", hint=_FRESH_COPY)
+        if key.endswith("running_var") and (value < 0).any():
+            raise WeightsError(f"the weights of {name} are damaged: {key} holds a variance below 0", hint=_FRESH_COPY)
     full = {key: torch.zeros((), dtype=torch.int64) for key in counters}
     full |= {key: value.to(expected[key].dtype).contiguous() for key, value in state.items() if key not in counters}
     network.load_state_dict(full, strict=True, assign=True)
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -156,6 +175,9 @@ def _read_torch(path: Path) -> dict[str, Any]:
     except _DAMAGE as error:
         damage = error
     foreign = sorted(names - _ALLOWED)
+    if foreign and all(name.startswith("torch ") and name.endswith("Storage") for name in foreign):
+        kinds = ", ".join(name.removeprefix("torch ").removesuffix("Storage") for name in foreign)
+        raise WeightsError(f"the weights file holds tensors of kind {kinds}, which no encoder has", str(path), _ANOTHER)
     if foreign:
         raise UnsafeWeights(
             f"the weights file may run code when it is opened: it names {', '.join(foreign[:5]).replace(' ', '.')}",

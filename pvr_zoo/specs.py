@@ -84,7 +84,8 @@ class Layout:
     """How a checkpoint wraps the network's own key names."""
 
     top: tuple[str, ...] = ()  # keys under which the weights may be nested
-    prefix: tuple[str, ...] = ()  # prefixes to strip where every key that is not dropped has them
+    prefix: tuple[str, ...] = ()  # what every key that is not dropped begins with, one after the other
+    optional: tuple[str, ...] = ()  # the same of files that come with and without it
     drop: tuple[str, ...] = ()  # what is not part of the encoder (heads, decoders), by the start of its key
     says: tuple[tuple[str, str], ...] = ()  # text beside the weights: where it is there, it must say this
 

@@ -206,11 +206,26 @@ def _synthetic(row: EncoderSpec, golden: Mapping[str, Any]) -> Verdict:
 def _loads(row: EncoderSpec, weights: str, file: str | os.PathLike[str] | None = None) -> Verdict:
     """Whether the published file, or this one, loads strictly and its features are finite and tell frames apart."""
     try:
-        feature = create(row.name, weights=file)(frames())
+        encoder = create(row.name, weights=file)
     except ZooError as failure:
         return Verdict(row.name, weights, "unverified", ok=False, note=str(failure))
+    ours, what = (True, "") if file is None else _whose(row, encoder.identity["weights_sha256"])
+    feature = encoder(frames())
     if not torch.isfinite(feature).all():
-        return Verdict(row.name, weights, "loads", ok=False, note="loads, not finite")
+        return Verdict(row.name, weights, "loads", ok=False, note=f"loads, not finite{what}")
     if (feature[0] - feature[1]).abs().max() <= 1e-3 * feature.std():
-        return Verdict(row.name, weights, "loads", ok=False, note="loads, finite, but gives every frame the same")
-    return Verdict(row.name, weights, "loads", ok=True, note="loads, finite, tells frames apart")
+        return Verdict(
+            row.name, weights, "loads", ok=False, note=f"loads, finite, but gives every frame the same{what}"
+        )
+    return Verdict(row.name, weights, "loads", ok=ours, note=f"loads, finite, tells frames apart{what}")
+
+
+def _whose(row: EncoderSpec, sha256: str) -> tuple[bool, str]:
+    """Whether a file with that sum may be the row's, and what is known of it."""
+    known = [name for name in list_encoders() if sha256 in {source.sha256 for source in spec(name).sources}]
+    if row.name in known:
+        return True, "; it is the published file"
+    if known:
+        return False, f"; it is the published file of {', '.join(known)}"
+    some = any(source.sha256 for source in row.sources)
+    return True, "; it is not the published file" if some else "; the published file's checksum is not known"

@@ -21,7 +21,7 @@ class Kind:
 
     model: str  # transformers' class
     tokens: int = 1  # in front of the patches
-    prefix: str = ""  # of models with a head
+    prefix: str = ""  # of models that were saved with a head
     drop: tuple[str, ...] = ()
     fixed: bool = True  # position embeddings fit the configured size only
 
@@ -127,7 +127,7 @@ def _row(name: str, kind: Kind, vision: dict[str, Any], transform: Transform, we
         final_norm=True,
         options=options,
         weights=weights,
-        layout=Layout(prefix=(kind.prefix,) if kind.prefix else (), drop=kind.drop),
+        layout=Layout(optional=(kind.prefix,) if kind.prefix else (), drop=kind.drop),
     )
 
 

@@ -15,6 +15,7 @@ from pvr_zoo.specs import EncoderSpec, Groups, Transform, WeightsSource
 from pvr_zoo.torchvision_guard import ensure_torchvision
 
 PREFIX = "openclip:"
+LISTED = 20  # names that a hint gives in full
 _PLAIN = {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"}  # what our two families build
 
 
@@ -83,7 +84,8 @@ def _row_of(weights: WeightsSource) -> EncoderSpec | None:
 def _unknown(what: str, wanted: str, known: list[str]) -> UnknownEncoder:
     near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     guess = f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
-    return UnknownEncoder(what + guess, hint=f"Write {PREFIX}ARCH/TAG. There are: {', '.join(known)}.")
+    some = f" There are: {', '.join(known)}." if len(known) <= LISTED else ""
+    return UnknownEncoder(what + guess, hint=f"Write {PREFIX}ARCH/TAG.{some} All: open_clip.list_pretrained().")
 
 
 def _transform(size: int, trained: dict[str, Any]) -> Transform:

@@ -50,7 +50,7 @@ def clip_vit(name: str, size: str, patch: int, shape: tuple[int, int, int], **fi
         citation=_RADFORD,
         input_multiple=patch,
         final_norm=True,
-        when_truncated="the final norm ln_post (norm=none leaves it out), then the class token; no projection",
+        when_truncated="ln_post (norm=none leaves it out), then the class token or feature asked for; no projection",
         positions="antialias",
         layout=Layout(drop=TEXT),
     )

@@ -20,7 +20,7 @@ def _dinov3(size: str, word: str, width: int, depth: int) -> EncoderSpec:
         groups=Groups(objective="self-distillation", data="LVD-1689M", backbone="vit", diverse=True),
         licence="LicenseRef-DINOv3",
         citation=_DINOV3,
-        when_truncated="the final norm (norm=none leaves it out), then the class token",
+        when_truncated="the final norm (norm=none leaves it out), then the class token, or the feature asked for",
         input_multiple=16,
         final_norm=True,
         weights=WeightsSource(hub=f"timm/{architecture}.lvd1689m"),

@@ -32,7 +32,7 @@ def resnet(name: str, depth: int, **fields: object) -> EncoderSpec:
         "unit": "stage",
         "input_multiple": 1,
         "channels_last": True,
-        "layout": Layout(top=("state_dict",), prefix=("module.",), drop=("fc.",)),
+        "layout": Layout(drop=("fc.",)),
     }
     return EncoderSpec(name=name, **(usual | fields))  # type: ignore[arg-type]
 

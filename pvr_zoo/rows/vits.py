@@ -47,7 +47,7 @@ def vit(name: str, size: str, patch: int, **fields: object) -> EncoderSpec:
         citation=_AUGREG_PAPER,
         input_multiple=patch,
         final_norm=True,
-        when_truncated="the final norm (norm=none leaves it out), then the class token",
+        when_truncated="the final norm (norm=none leaves it out), then the class token, or the feature asked for",
         positions="antialias",
     )
     return replace(base, **fields)  # type: ignore[arg-type]
@@ -150,10 +150,11 @@ for _size, _patch in (("b", 16), ("l", 16), ("h", 14)):
     _hub = f"timm/vit_{VIT_SIZES[_size][0]}_patch{_patch}_224.mae"
     register(_mae(f"mae_vit{_size}{_patch}", _size, _patch, weights=WeightsSource(hub=_hub)))
 
-for _name, _size, _licence, _repository in (
-    ("vc1_vitb", "b", "CC-BY-NC-4.0", "facebook/vc1-base"),
-    ("vc1_vitl", "l", "CC-BY-NC-4.0", "facebook/vc1-large"),
-    ("vc1_vitl_permissive", "l", "MIT", "facebook/vc1-large-permissive"),
+_VC1_DATA = "Ego4D, manipulation, navigation, ImageNet"
+for _name, _size, _licence, _repository, _data in (
+    ("vc1_vitb", "b", "CC-BY-NC-4.0", "facebook/vc1-base", _VC1_DATA),
+    ("vc1_vitl", "l", "CC-BY-NC-4.0", "facebook/vc1-large", _VC1_DATA),
+    ("vc1_vitl_permissive", "l", "MIT", "facebook/vc1-large-permissive", "not stated"),
 ):
     register(
         _mae(
@@ -162,7 +163,7 @@ for _name, _size, _licence, _repository in (
             16,
             groups=Groups(
                 objective="masked autoencoding",
-                data="Ego4D, manipulation, navigation, ImageNet",
+                data=_data,
                 backbone="vit",
                 diverse=True,
             ),

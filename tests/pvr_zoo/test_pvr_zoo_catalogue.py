@@ -126,6 +126,7 @@ def test_the_group_study_has_its_fourteen_encoders() -> None:
 def test_cards_say_what_of_a_file_is_left_out() -> None:
     card = catalogue.card(pvr_zoo.spec("cradio_v3_vitb16"))
     assert card["prefix"] == ["radio_model.model."]
+    assert catalogue.card(pvr_zoo.spec("r3m_resnet50"))["top"] == ["r3m"]
     assert card["dropped"] == ["radio_model.input_conditioner.", "radio_model.summary_idxs"]
     fused = pvr_zoo.spec("moco_aug_uber_345")
     dropped = catalogue.card(fused)["dropped"]

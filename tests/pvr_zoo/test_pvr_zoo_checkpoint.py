@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 import pvr_zoo
-from pvr_zoo import UnsafeWeights, WeightsError, WeightsUnavailable, archive, checkpoint
+from pvr_zoo import UnsafeWeights, WeightsError, WeightsUnavailable, archive, checkpoint, verify
+from pvr_zoo.network import bare
 from pvr_zoo.specs import Layout
 
 STATE = {"weight": torch.arange(6.0).reshape(2, 3), "half": torch.ones(2, dtype=torch.float16)}
@@ -338,6 +339,25 @@ def test_layouts_are_unwrapped_and_only_named_keys_dropped(tmp_path: Path) -> No
         "model": {"module.fc.weight": STATE["weight"], "module.decoder_x": STATE["half"], "module.a": STATE["half"]}
     }
     assert checkpoint.unwrap(wrapped, layout, tmp_path).keys() == {"a"}
-    mixed = {"module.a": STATE["half"], "b": STATE["half"]}  # a prefix that only some keys have is part of the name
-    assert checkpoint.unwrap(mixed, layout, tmp_path).keys() == mixed.keys()
-    assert checkpoint.unwrap({"fcx": STATE["half"]}, layout, tmp_path).keys() == {"fcx"}
+    for other in ("b", "fcx"):  # without the prefix it is a file of something else that has the same names
+        with pytest.raises(WeightsError, match=f"holds '{other}' where every name begins with 'module.'"):
+            checkpoint.unwrap({"module.a": STATE["half"], other: STATE["half"]}, layout, tmp_path)
+    free = Layout(optional=("module.",), drop=("fc.",))
+    assert checkpoint.unwrap({"module.a": STATE["half"], "fc.a": STATE["half"]}, free, tmp_path).keys() == {"a"}
+    mixed = {"module.a": STATE["half"], "fcx": STATE["half"]}  # what only some keys have is part of the name
+    assert checkpoint.unwrap(mixed, free, tmp_path).keys() == mixed.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("bn1.running_var", torch.full((64,), -0.1), "bn1.running_var holds a variance below 0"),
+        ("conv1.weight", torch.ones(64, 3, 7, 7, dtype=torch.int32), "conv1.weight is of int32, expected is float32"),
+        ("conv1.weight", torch.ones(64, 3, 7, 7, dtype=torch.complex64), "of kind ComplexFloat, which no encoder has"),
+    ],
+)
+def test_numbers_that_no_network_has(key: str, value: torch.Tensor, words: str, tmp_path: Path) -> None:
+    state = verify.synthetic({k: list(v.shape) for k, v in bare(pvr_zoo.spec("resnet18_in1k")).state_dict().items()})
+    torch.save(state | {key: value}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=words):
+        pvr_zoo.create("resnet18_in1k", weights=tmp_path / "x.pth")

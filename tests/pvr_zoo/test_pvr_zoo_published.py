@@ -70,6 +70,9 @@ def test_a_file_of_another_layout_is_refused(name: str, tmp_path: Path) -> None:
         "shape": state | {kept[0]: torch.zeros(1, 2, 3)},
         "NaN": state | {kept[0]: torch.full_like(state[kept[0]], torch.nan)},
     }
+    for part in row.parts or (row,):
+        for prefix in part.layout.prefix:  # another encoder's file may have the same names without it
+            wrong[f"without {prefix}"] = {key.replace(prefix, ""): value for key, value in state.items()}
     for bad in wrong.values():
         with pytest.raises(pvr_zoo.WeightsError):
             verify.load_small(row, bad, tmp_path)

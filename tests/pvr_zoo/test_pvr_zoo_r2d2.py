@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from references import published_keys, reference
 
 import pvr_zoo
-from pvr_zoo import checkpoint, network
+from pvr_zoo import checkpoint, network, verify
 from pvr_zoo.families import r2d2
 
 RADIUS = 3  # pixels within which a keypoint counts as found again
@@ -190,3 +190,11 @@ def test_a_file_that_names_another_network_is_refused(tmp_path: Path) -> None:
         read, _ = checkpoint.read(tmp_path / "other.pt")
         with pytest.raises(pvr_zoo.WeightsError, match="expected is 'Quad_L2Net_ConfCFS"):
             checkpoint.unwrap(read, row.layout, tmp_path)
+
+
+def test_a_published_file_is_known_and_another_rows_is_refused(real_weights: Path) -> None:
+    """Two of R2D2's networks have one architecture; only the checksum tells their files apart."""
+    file = real_weights / "r2d2_WASF_N16.pt"
+    (own,), (other,) = verify.verify("r2d2", file), verify.verify("r2d2_waf_n16", file)
+    assert own.ok and own.note.endswith("; it is the published file")
+    assert not other.ok and other.note.endswith("; it is the published file of r2d2")
