@@ -178,7 +178,8 @@ def _points_table(one: Cloud, index: np.ndarray, row: dict) -> pd.DataFrame:
 def _caption() -> str:
     return (
         "Encoded latents of recorded episodes (of DreamerV3: recurrent state and drawn latent), coloured by reward: "
-        f"UMAP, and principal components with their share of variance. Trustworthiness: of {NEIGHBOURS} neighbours. Reward purity: share of the {NEIGHBOURS} "
+        f"UMAP, and principal components with their share of variance. Trustworthiness: of {NEIGHBOURS} neighbours. "
+        f"Reward purity: share of the {NEIGHBOURS} "
         "nearest neighbours in the full latent whose reward is in the same fifth of all rewards."
     )
 
