@@ -183,6 +183,15 @@ class DreamerV3:
             found[f"value{name}"] = self.critic.value(self.critic.head(latent))
         return {name: value.transpose(0, 1) for name, value in found.items()}
 
+    @torch.no_grad()
+    def pictures(self, report: dict[str, Tensor]) -> Tensor | None:
+        """What the open loop looks like, (B, T, height, width, 3) uint8; None without a decoder of pixels."""
+        latent = report["latent_open_loop"]
+        if "pixels" not in self.model.decoders:
+            return None
+        rows = latent.flatten(0, 1).split(REPORT_STEPS)  # an episode may be long
+        return torch.cat([self.model.pictures(part) for part in rows]).unflatten(0, latent.shape[:2])
+
     def _embed_rows(self, obs: Obs) -> Tensor:
         """Embeddings (T, B, E), some steps at a time, since a recorded episode may be long."""
         rows = [obs[i : i + REPORT_STEPS] for i in range(0, len(obs.is_first), REPORT_STEPS)]
