@@ -191,6 +191,12 @@ def test_wrong_input_is_refused(dream):
     agent = dream.agent()
     with pytest.raises(ValueError, match="sequences of 6 steps; batch_length=5"):
         agent.update(dream.batch(t=6))
+    with pytest.raises(ValueError, match="sequences of 4 steps; batch_length=5"):
+        agent.update(dream.batch(t=4))
+    with pytest.raises(ValueError, match=r"feature of shape \(5, 4, 1, 7\), expected \(5, 4, 1, 6\)"):
+        agent.update(replace(dream, shapes=ObsShapes(feature=(7,))).batch())
+    with pytest.raises(ValueError, match="feature of shape None"):
+        agent.update(replace(dream, shapes=ObsShapes(proprio=5)).batch())
     with pytest.raises(ValueError, match="2 environments"):
         agent.act(agent.initial(2, 0), dream.obs(3), True)
     with pytest.raises(ValueError, match="feature of shape"):
