@@ -131,6 +131,25 @@ def test_report_is_aligned_with_the_batch(dream_any):
         agent.report(batch, context=8)
 
 
+def test_pictures_are_what_the_decoder_draws_of_the_open_loop(dream_any, monkeypatch):
+    """Some at a time, the last of them fewer."""
+    monkeypatch.setattr("world_models.dreamerv3.agent.REPORT_STEPS", 4)
+    agent = dream_any.agent()
+    report = agent.report(dream_any.batch(b=2, t=5), context=2)
+    pictures = agent.pictures(report)
+    if "pixels" not in agent.model.decoders:
+        assert pictures is None
+        return
+    height, width, _ = dream_any.shapes.pixels
+    assert pictures.shape == (2, 5, height, width, 3) and pictures.dtype == torch.uint8
+    deter, stoch = report["latent_open_loop"][1, 4:].tensor_split([agent.config.widths.deter], -1)
+    with torch.no_grad():
+        drawn = agent.model.decode(State(deter, stoch))["pixels"][0]
+    assert (pictures[1, 4] - 255 * drawn).abs().max() < 0.51
+    assert pictures.float().std() > 1
+    assert dream_any.agent(target="none").pictures(report) is None
+
+
 # State
 
 
