@@ -164,7 +164,7 @@ class WorldModel(nn.Module):
     def pictures(self, latent: Tensor) -> Tensor:
         """Images (N, height, width, 3) uint8 of latents (N, D + SK)."""
         drawn = self.decoders["pixels"](*latent.tensor_split([self.config.widths.deter], -1))
-        return drawn.mul(255).round().byte()
+        return drawn.clamp(0, 1).mul(255).round().byte()  # a decoder may go beyond what a picture can show
 
     def kl(self, left: Tensor, right: Tensor) -> Tensor:
         """KL(left ‖ right) (*,) of logits (*, SK), unimix in both, summed over latents."""
