@@ -5,6 +5,12 @@ The study (facts: section 7) takes, for TD-MPC2, the MSE between predicted and e
 500 steps. The paper leaves open whether MSE averages or sums over latent entries: here it averages, as TD-MPC2's
 consistency loss does (Hansen et al. 2024, eq. 3). It is not comparable between encoders; `latent_variance` and
 `copy_last_errors` give it a scale.
+
+For DreamerV3, whose latents are S categorical ones, it takes the mean of forward and backward KL between posterior and
+prior: here of the posterior in the closed loop and the prior in the open one, at the same step. Divided by S, and
+beside `copy_last_kl`, it has a scale.
+
+The last step given has the index `context` - 1: every observation after it is unseen, and its error counts.
 """
 
 from collections.abc import Sequence
@@ -28,6 +34,32 @@ def copy_last_errors(posterior: np.ndarray, length: np.ndarray, context: int) ->
     """(E, K) the same error of the prediction that nothing changes after the last observation given."""
     difference = posterior[:, context - 1, None].astype(float) - posterior[:, context:]
     return after_context(np.mean(difference**2, axis=-1), length, context)
+
+
+def open_loop_kl(
+    posterior: np.ndarray, open_loop: np.ndarray, length: np.ndarray, context: int, classes: int, unimix: float
+) -> np.ndarray:
+    """(E, K) `symmetric_kl`, columns as of `open_loop_errors`, of logits (E, T, S · classes)."""
+    kl = _episode_by_episode(posterior[:, context:], open_loop[:, context:], classes, unimix)
+    return after_context(kl, length, context)
+
+
+def copy_last_kl(posterior: np.ndarray, length: np.ndarray, context: int, classes: int, unimix: float) -> np.ndarray:
+    """(E, K) the same divergence of the prediction that nothing changes after the last observation given."""
+    last = np.broadcast_to(posterior[:, context - 1, None], posterior[:, context:].shape)
+    return after_context(_episode_by_episode(posterior[:, context:], last, classes, unimix), length, context)
+
+
+def _episode_by_episode(posterior: np.ndarray, prior: np.ndarray, classes: int, unimix: float) -> np.ndarray:
+    """`symmetric_kl` (E, K), one episode after the other: its intermediate arrays are many times larger than logits."""
+    latents = (posterior.shape[1], posterior.shape[2] // classes, classes)  # (K, S, classes)
+    with np.errstate(invalid="ignore"):  # infinite logits give NaN, which `after_context` keeps
+        return np.stack(
+            [
+                symmetric_kl(q.reshape(latents), p.reshape(latents), unimix)
+                for q, p in zip(posterior, prior, strict=True)
+            ]
+        )
 
 
 def after_context(errors: np.ndarray, length: np.ndarray, context: int) -> np.ndarray:

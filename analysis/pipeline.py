@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
 import pandas as pd
 
 from analysis import groups
-from analysis.errors import AnalysisError
-from analysis.runs import Run, load_runs, read_latents
+from analysis.errors import DAMAGED, AnalysisError
+from analysis.runs import Run, load_runs, look_up, read_latents, read_states
 
-CATEGORICAL = "the latents are categorical, and this figure knows deterministic ones alone"
-CONSTANT = "its latents are constant, so relative errors mean nothing"
-BEYOND_COMMANDS = (CATEGORICAL, CONSTANT)  # what a run lacks that no command makes
+CONSTANT = "its latents are constant, so errors of predicting them mean nothing"
+BEYOND_COMMANDS = (CONSTANT,)  # what a run lacks that no command makes
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,42 @@ def _ood(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def _dynamics(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import dynamics
 
-    return dynamics.draw(
-        pd.concat([dynamics.error_table(read_latents(run.path), **_labels(run, names)) for run in runs])
-    )
+    tables = [dynamics.error_table(read_latents(run.path), _unimix(run), **_labels(run, names)) for run in runs]
+    return dynamics.draw(pd.concat(tables))
+
+
+def _unimix(run: Run) -> float | None:
+    """The share of the uniform distribution in the run's categorical latents; None where it has others."""
+    if run.latents_kind != "categorical":
+        return None
+    unimix = look_up(run.config, "agent.unimix")
+    if not isinstance(unimix, int | float) or not 0 <= unimix < 1:
+        where = str(run.path / "config.yaml")
+        raise AnalysisError(f"agent.unimix should be a number in [0, 1), but is {unimix!r}", where, exit_code=DAMAGED)
+    return float(unimix)
 
 
 def _latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import latents
 
     chosen: dict[tuple[str, str, str], Run] = {}
+    agents = {run.agent for run in runs}
     for run in sorted(runs, key=lambda run: run.seed):
         chosen.setdefault((run.task, run.agent, names.series[run.id]), run)
     clouds = [
-        latents.cloud(f"{name}, seed {run.seed}", task, read_latents(run.path))
-        for (task, _, name), run in sorted(chosen.items())
+        latents.cloud(_cloud_name(run, name, len(agents)), task, read_latents(run.path), _states(run))
+        for (task, _, name), run in sorted(chosen.items(), key=lambda item: item[0])
     ]
     return latents.draw(clouds, max_points=options.max_points, seed=options.seed)
+
+
+def _states(run: Run) -> np.ndarray:
+    return read_states(run.path, run.latents_kind or "")
+
+
+def _cloud_name(run: Run, series: str, agents: int) -> str:
+    """What a picture of latents is called; its agent is named only where there are several."""
+    return f"{series}, seed {run.seed}" + (f" · {run.agent}" if agents > 1 else "")
 
 
 def _lacks_latents(run: Run) -> str:
@@ -120,8 +140,6 @@ def _lacks_latents(run: Run) -> str:
 
 
 def _lacks_rollouts(run: Run) -> str:
-    if run.latents_kind == "categorical":
-        return CATEGORICAL
     return CONSTANT if run.latents_constant else _lacks_latents(run)
 
 

@@ -45,7 +45,8 @@ class Latents:
     """Recorded rollouts of E episodes padded to T steps; `length` (E,) counts the valid ones.
 
     posterior, open_loop: (E, T, L), equal before index `context`; reward_*, value: (E, T). Index t holds the reward
-    that arrives with obs[t]; index 0 has none. `kind`: "deterministic" (TD-MPC2) or "categorical" (DreamerV3: logits).
+    that arrives with obs[t]; index 0 has none. `kind`: "deterministic" (TD-MPC2) or "categorical" (DreamerV3: L logits,
+    of L / `classes` latents).
     """
 
     posterior: np.ndarray
@@ -57,6 +58,7 @@ class Latents:
     length: np.ndarray
     context: int
     kind: str
+    classes: int  # of a categorical latent; 0 for deterministic ones
 
     @property
     def valid(self) -> np.ndarray:
@@ -246,19 +248,37 @@ def check_latents(path: Path) -> str:
     shape = seen["posterior"][0]
     if len(shape) != 3 or 0 in shape:
         raise damaged(f"posterior of latents.npz should be (E, T, L) with no empty side, but is {shape}", path)
-    wanted: dict[str, tuple[int, ...]] = {"open_loop": shape, "length": shape[:1], "context": (), "kind": ()}
+    wanted: dict[str, tuple[int, ...]] = {"open_loop": shape, "length": shape[:1]}
+    wanted |= dict.fromkeys(("context", "kind", "classes"), ())
     wanted |= dict.fromkeys(("reward_true", "reward_pred", "reward_open_loop", "value"), shape[:2])
     for name, want in wanted.items():
         if seen[name][0] != want:
             raise damaged(f"{name} of latents.npz should be {want}, as posterior says, but is {seen[name][0]}", path)
     for name in _REQUIRED_ARRAYS:
-        letters = {"kind": "U", "length": "iu", "context": "iu"}.get(name, "f")
+        letters = {"kind": "U", "length": "iu", "context": "iu", "classes": "iu"}.get(name, "f")
         if seen[name][1].kind not in letters:
             raise damaged(f"{name} of latents.npz has type {seen[name][1]}", path)
     kind = str(files.read_npz(path, ["kind"])["kind"])
     if kind not in KINDS:
         raise damaged(f"kind of latents.npz should be one of {', '.join(KINDS)}, but is {kind!r}", path)
+    _check_classes(path, kind, shape, seen.get("latent"))
     return kind
+
+
+def _check_classes(
+    path: Path, kind: str, shape: tuple[int, ...], latent: tuple[tuple[int, ...], np.dtype] | None
+) -> None:
+    """That logits divide into latents, and that the state they belong to is there, (E, T, W)."""
+    classes = int(files.read_npz(path, ["classes"])["classes"])
+    if kind == "deterministic" and classes != 0:
+        raise damaged(f"classes of latents.npz should be 0 for deterministic latents, but is {classes}", path)
+    if kind == "deterministic":
+        return
+    if classes < 2 or shape[2] % classes:
+        raise damaged(f"classes of latents.npz should be at least 2 and divide {shape[2]}, but is {classes}", path)
+    if latent is None or len(latent[0]) != 3 or latent[0][:2] != shape[:2] or latent[1].kind != "f":
+        said = "is missing" if latent is None else f"is {latent[1]} of shape {latent[0]}"
+        raise damaged(f"latent of latents.npz should be numbers ({shape[0]}, {shape[1]}, W), but {said}", path)
 
 
 def _latents_step(path: Path) -> int | None:
@@ -277,9 +297,17 @@ def read_latents(folder: str | Path) -> Latents:
     kind = check_latents(path)
     arrays = files.read_npz(path, [name for name in _REQUIRED_ARRAYS if name != "kind"])
     steps = arrays["posterior"].shape[1]
-    context = int(arrays.pop("context"))
+    context, classes = int(arrays.pop("context")), int(arrays.pop("classes"))
     if not 1 <= context < steps:
         raise damaged(f"context of latents.npz should lie in 1..{steps - 1}, but is {context}", path)
     if arrays["length"].min() < 1 or arrays["length"].max() > steps:
         raise damaged(f"length of latents.npz should lie in 1..{steps}, but has {arrays['length'].tolist()}", path)
-    return Latents(context=context, kind=kind, **arrays)
+    return Latents(context=context, kind=kind, classes=classes, **arrays)
+
+
+def read_states(folder: str | Path, kind: str) -> np.ndarray:
+    """What a picture of the latent space shows (E, T, W), of checked rollouts: the latent of TD-MPC2, [h, z] of
+    DreamerV3 with z as it was drawn, one-hot (facts: section 7).
+    """
+    name = "latent" if kind == "categorical" else "posterior"
+    return files.read_npz(Path(folder) / "latents.npz", [name])[name]

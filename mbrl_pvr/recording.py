@@ -1,14 +1,16 @@
-"""Fresh episodes with the model's predictions beside the truth: the arrays that the analysis reads."""
+"""Fresh episodes with the model's predictions beside the truth: the arrays that the analysis reads, and a film."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from mbrl_pvr import film
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.evaluation import IN_DISTRIBUTION, episode_steps, output, play, shortened
 from mbrl_pvr.rollout import Episode
 from mbrl_pvr.session import Trained, load_trained
+from mbrl_pvr.video import write_video
 from world_models.types import Batch, Obs
 
 
@@ -16,8 +18,9 @@ def record(run: Path | str, *, episodes: int = 10, context: int = 1, debug: bool
     """Play `episodes` with the newest checkpoint and write `latents.npz` into the run folder.
 
     The first `context` observations of an episode are given to the model, the rest is predicted open loop under the
-    recorded actions. Arrays are padded to the longest episode; `length` says how many steps are real. Raises
-    ConfigError where nothing is left to predict.
+    recorded actions. Where the agent draws pixels, the first episodes are filmed beside what it predicts, into the
+    run's videos/ (`mbrl_pvr.film` says what it shows). Arrays are padded to the longest episode; `length` says how many
+    steps are real. Raises ConfigError where nothing is left to predict.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
@@ -27,10 +30,12 @@ def record(run: Path | str, *, episodes: int = 10, context: int = 1, debug: bool
                 f"context={context} must lie in 1..{longest}, the steps of an episode, so that one is left to predict",
                 str(trained.run.path),
             )
-        reports = [
-            _report(trained, number, episode, context)
-            for number, episode in play(trained, IN_DISTRIBUTION, "record", episodes)
-        ]
+        reports, films, fps = [], [], 0.0
+        for number, episode in play(trained, IN_DISTRIBUTION, "record", episodes):
+            report, drawn = _report(trained, number, episode, context)
+            reports.append(report)
+            films += [] if drawn is None else [drawn]
+            fps = episode.fps
         arrays = _padded(reports) | {
             "context": np.array(context),
             "kind": np.array("categorical" if trained.agent.classes else "deterministic"),
@@ -40,6 +45,9 @@ def record(run: Path | str, *, episodes: int = 10, context: int = 1, debug: bool
         name = output(trained, "latents.npz")
         with trained.run.replace(name) as temporary:
             np.savez_compressed(temporary, allow_pickle=False, **arrays)
+        if films:
+            with trained.run.replace(output(trained, f"videos/open_loop_step_{trained.step:09d}.mp4")) as temporary:
+                write_video(temporary, film.frames(films, context), fps)
         return trained.run.path / name
 
 
@@ -72,7 +80,10 @@ def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
     )
 
 
-def _report(trained: Trained, number: int, episode: Episode, context: int) -> dict[str, np.ndarray]:
+def _report(
+    trained: Trained, number: int, episode: Episode, context: int
+) -> tuple[dict[str, np.ndarray], film.Film | None]:
+    """What is stored of an episode, and of the first ones what is filmed, where the agent draws pixels."""
     if context > episode.length:
         raise ConfigError(
             f"context={context}, but episode {number} ended after {episode.length} steps: nothing is left to predict",
@@ -80,11 +91,16 @@ def _report(trained: Trained, number: int, episode: Episode, context: int) -> di
             f"Give at most --context {episode.length}",
         )
     batch = to_batch(episode, trained.agent.sequence.stack, trained.device)
-    report = {k: v[0].float().cpu().numpy() for k, v in trained.agent.report(batch, context).items()}
+    predicted = trained.agent.report(batch, context)
+    pictures = trained.agent.pictures(predicted) if number < film.COLUMNS else None
+    drawn = None
+    if pictures is not None and batch.obs.pixels is not None:
+        drawn = film.Film(batch.obs.pixels[0, :, -1].cpu().numpy(), pictures[0].cpu().numpy())
+    report = {k: v[0].float().cpu().numpy() for k, v in predicted.items()}
     report["reward_true"] = episode.reward
     if episode.views[0].feature is not None:
         report["feature"] = np.concatenate([view.feature for view in episode.views])
-    return report
+    return report, drawn
 
 
 def _padded(reports: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

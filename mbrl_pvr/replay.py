@@ -197,8 +197,9 @@ class Replay:
             every = np.arange(max(count, 0))
             every = every[self._valid(every, spec)]
             if not len(every):
+                whole = " of one episode" if spec.within_episode else " with the frames stacked before them"
                 raise ConfigError(
-                    f"replay holds {self.ticks - self.oldest} ticks and among them no {spec.length} of one episode",
+                    f"replay holds {self.ticks - self.oldest} ticks and among them no {spec.length} in a row{whole}",
                     "replay",
                     "Collect more before learning, or use shorter sequences.",
                 )

@@ -15,6 +15,7 @@ from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError, StorageError
 from mbrl_pvr.evaluation import IN_DISTRIBUTION, evaluate_agent, mean_return, row
+from mbrl_pvr.finite import refuse_bad_batch
 from mbrl_pvr.fits import not_episodic
 from mbrl_pvr.runfolder import is_new, read_status
 from mbrl_pvr.schedule import Every
@@ -112,7 +113,9 @@ def _learn(s: Session) -> None:
     due = int(s.collector.steps * s.config.updates_per_step) - s.updates
     for _ in range(due):
         with s.collector.clock("sample"):
-            batch = s.replay.sample(s.agent.sequence, rng(s.config.seed, "sample", s.updates)).to(s.device)
+            batch = s.replay.sample(s.agent.sequence, rng(s.config.seed, "sample", s.updates))
+            refuse_bad_batch(batch, s.run, s.updates, s.collector.steps)  # before it goes to a device
+            batch = batch.to(s.device)
         with s.collector.clock("update"):
             metrics = s.agent.update(batch)
         s.replay.refresh(batch)

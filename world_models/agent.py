@@ -46,6 +46,13 @@ class Agent(Protocol, Generic[Carry]):
         """
         ...
 
+    def pictures(self, report: dict[str, Tensor]) -> Tensor | None:
+        """What the open loop of a `report` looks like, (B, T, height, width, 3) uint8; None for agents that draw none.
+
+        Before `context` these are reconstructions.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, targets, optimiser moments and counters as one flat dictionary of plain tensors."""
         ...

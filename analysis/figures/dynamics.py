@@ -1,7 +1,10 @@
 """Figure "dynamics": the error of open-loop latents over the horizon, beside the error of the rewards predicted from
 them. Drawn is the mean over the first k steps, k on a logarithmic axis: times k it is the error that the study
-accumulates, at k = 33 and k = 500 over its windows.
+accumulates, at k = 33 and k = 500 over its windows. What that error is depends on the latents (`MEASURES`); errors of
+two measures never share an axis.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from analysis import dynamics, rewards, stats
+from analysis.errors import AnalysisError
 from analysis.figures import style
 from analysis.runs import Latents
 
@@ -20,9 +24,11 @@ COLUMNS = (
     "seed",
     "trajectory",
     "k",
-    "mse",
-    "copy_last_mse",
-    "variance",
+    "context",
+    "measure",
+    "error",
+    "copy_last_error",
+    "scale",
     "reward_error",
     "mean_reward_error",
 )
@@ -33,32 +39,72 @@ DRAWN = ("relative", "relative_copy", "reward_error", "mean_reward_error")
 SO_FAR = "_first_k"  # ending of columns that hold means over the first k steps
 
 
-def error_table(latents: Latents, **labels: object) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Measure:
+    """How the error of a latent is drawn, and what it is."""
+
+    axis: str
+    meaning: str
+
+
+MEASURES = {
+    "MSE": Measure(
+        "latent MSE / variance",
+        "mean squared error between open-loop and encoded latent, relative to the variance of the encoded latent "
+        "(1: predicting the mean latent)",
+    ),
+    "KL": Measure(
+        "latent KL, nats / latent",
+        "mean of forward and backward KL between the open-loop prior and the posterior that has seen the observation, "
+        "in nats per categorical latent",
+    ),
+}
+
+
+def error_table(latents: Latents, unimix: float | None = None, **labels: object) -> pd.DataFrame:
     """One row per trajectory and step k without an observation (`COLUMNS`); `labels` become columns: task, encoder,
     seed …
 
-    Steps after a trajectory's end have no row; a prediction that is not finite gives a row with NaN.
+    `measure` says what `error` is, one of `MEASURES`, and `scale` what it is divided by to be drawn. Categorical
+    latents need the agent's `unimix`; raises AnalysisError without. Steps after a trajectory's end have no row; a
+    prediction that is not finite gives a row with NaN.
     """
     given = (latents.length, latents.context)
+    measure, scale, error, copied = _latent_errors(latents, unimix)
     columns = {
-        "mse": dynamics.open_loop_errors(latents.posterior, latents.open_loop, *given),
-        "copy_last_mse": dynamics.copy_last_errors(latents.posterior, *given),
+        "error": error,
+        "copy_last_error": copied,
         "reward_error": rewards.reward_errors(latents.reward_true, latents.reward_open_loop, *given),
         "mean_reward_error": rewards.mean_reward_errors(latents.reward_true, *given),
         "closed_loop_reward_error": rewards.reward_errors(latents.reward_true, latents.reward_pred, *given),
     }
     trajectory, column = np.nonzero(latents.valid[:, latents.context :])
     table = pd.DataFrame({name: errors[trajectory, column] for name, errors in columns.items()})
-    variance = dynamics.latent_variance(latents.posterior, latents.length)
-    return table.assign(trajectory=trajectory, k=column + 1, variance=variance, **labels)
+    table = table.assign(trajectory=trajectory, k=column + 1, measure=measure, scale=scale)
+    return table.assign(context=latents.context, **labels)
+
+
+def _latent_errors(latents: Latents, unimix: float | None) -> tuple[str, float, np.ndarray, np.ndarray]:
+    """The measure, its scale, and (E, K) the errors of the model and of keeping the last latent."""
+    given = (latents.length, latents.context)
+    if latents.kind == "deterministic":
+        error = dynamics.open_loop_errors(latents.posterior, latents.open_loop, *given)
+        copied = dynamics.copy_last_errors(latents.posterior, *given)
+        return "MSE", dynamics.latent_variance(latents.posterior, latents.length), error, copied
+    if unimix is None:
+        raise AnalysisError("the KL of categorical latents needs the share of unimix that the agent has")
+    error = dynamics.open_loop_kl(latents.posterior, latents.open_loop, *given, latents.classes, unimix)
+    copied = dynamics.copy_last_kl(latents.posterior, *given, latents.classes, unimix)
+    return "KL", latents.posterior.shape[2] / latents.classes, error, copied
 
 
 def draw(errors: pd.DataFrame) -> style.Drawn:
-    """Left: MSE of the latent relative to the latent's variance; right: |r - r̂|; dashed: what predicting no change, or
-    the mean reward, would give. All are means over the first k steps. `errors`: one row per trajectory and step with
-    `COLUMNS`; optional `series`, `agent`, `run`.
+    """Left: error of the latent on its scale (`MEASURES`); right: |r - r̂|; dashed: what predicting no change, or the
+    mean reward, would give. All are means over the first k steps. `errors`: one row per trajectory and step with
+    `COLUMNS`; optional `series`, `agent`, `run`. Raises AnalysisError where one agent's errors are of two measures.
     """
     errors = _first_steps(style.prepare(errors, COLUMNS))
+    measures = _measures(errors)
     titles, lines = style.panel_names(errors), style.line_styles(errors)
     looks = style.looks(errors["encoder"])
     numbers = []
@@ -74,23 +120,38 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
                     _line(left, mine, *DRAWN[:2], *look),
                     _line(right, mine, *DRAWN[2:], *look),
                 ]
-                numbers.append(_numbers(mine, *bands).assign(task=task, agent=agent, series=name))
-            left.set(ylabel="latent MSE / variance\n(mean of steps 1 to k)", title=f"{title}: dynamics")
+                labels = {"task": task, "agent": agent, "series": name, "measure": measures[task, agent]}
+                numbers.append(_numbers(mine, *bands).assign(**labels))
+            axis_name = MEASURES[measures[task, agent]].axis
+            left.set(ylabel=f"{axis_name}\n(mean of steps 1 to k)", title=f"{title}: dynamics")
             right.set(ylabel="reward error |r − r̂|\n(mean of steps 1 to k)", title=f"{title}: reward")
             for axis in (left, right):
                 _axes(axis, int(rows["k"].max()))
         _legend(figure, errors, lines, looks)
     table = pd.concat(numbers, ignore_index=True)
-    front = ["task", "agent", "series", "k"]
+    front = ["task", "agent", "series", "measure", "k"]
     return style.Drawn(figure, table[front + [c for c in table if c not in front]], _caption(errors), _notes(errors))
+
+
+def _measures(errors: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(task, agent) to the one measure of its panel."""
+    found: dict[tuple[str, str], str] = {}
+    for task, agent, measure in errors[["task", "agent", "measure"]].drop_duplicates().itertuples(index=False):
+        if measure not in MEASURES:
+            raise AnalysisError(f"unknown measure {measure!r} of latent errors", hint=f"Known: {', '.join(MEASURES)}")
+        if found.setdefault((task, agent), measure) != measure:
+            both = " and ".join(sorted((found[task, agent], measure)))
+            what = f"errors of agent {agent!r} on {task} are {both}, which cannot share an axis"
+            raise AnalysisError(what, hint="Give runs of different algorithms different names in the column 'agent'")
+    return found
 
 
 def _first_steps(errors: pd.DataFrame) -> pd.DataFrame:
     """With the means over the first k steps of each trajectory, NaN from the first prediction that is not finite on."""
     errors = errors.sort_values("k", ignore_index=True)
-    relative, relative_copy = (errors[name] / errors["variance"] for name in ("mse", "copy_last_mse"))
+    relative, relative_copy = (errors[name] / errors["scale"] for name in ("error", "copy_last_error"))
     errors = errors.assign(relative=relative, relative_copy=relative_copy)
-    one = errors.groupby(["task", "agent", "series", "run", "seed", "trajectory"])[["mse", *DRAWN]]
+    one = errors.groupby(["task", "agent", "series", "run", "seed", "trajectory"])[["error", *DRAWN]]
     sums = one.transform(lambda x: x.cumsum(skipna=False))
     return errors.join(sums.div(one.cumcount() + 1, axis=0).add_suffix(SO_FAR))
 
@@ -115,8 +176,8 @@ def _numbers(rows: pd.DataFrame, relative: stats.Band, reward: stats.Band) -> pd
     """Per k: means at step k, means over the first k steps of the trajectories that last so long with the bands drawn,
     and the sums over those steps that the study gives.
     """
-    means = rows.groupby("k")[["mse", *DRAWN, *(name + SO_FAR for name in DRAWN)]].mean()
-    sums = rows.groupby("k")[[name + SO_FAR for name in ("mse", "relative", "reward_error")]].mean()
+    means = rows.groupby("k")[["error", *DRAWN, *(name + SO_FAR for name in DRAWN)]].mean()
+    sums = rows.groupby("k")[[name + SO_FAR for name in ("error", "relative", "reward_error")]].mean()
     sums.columns = sums.columns.str.replace(SO_FAR, "_sum")
     return means.assign(
         skill_over_copy=1 - means["relative"] / means["relative_copy"],
@@ -127,6 +188,7 @@ def _numbers(rows: pd.DataFrame, relative: stats.Band, reward: stats.Band) -> pd
         **sums.mul(sums.index, axis=0),
         trajectories=rows.groupby("k")["relative_first_k"].count(),
         seeds=rows["seed"].nunique(),
+        context=_given(rows),
     ).reset_index()
 
 
@@ -159,20 +221,28 @@ def _caption(errors: pd.DataFrame) -> str:
     units = errors.groupby(["series", "task", "agent"])[["seed", "trajectory"]].nunique()
     single = units["seed"] == 1
     spreads = [style.spread(units["seed"]), style.spread(units.loc[single, "trajectory"], "trajectories of one seed")]
+    meanings = [one.meaning for name, one in MEASURES.items() if name in set(errors["measure"])]
     return (
-        "Left: mean squared error between open-loop and encoded latent, relative to the variance of the encoded latent "
-        "(1: predicting the mean latent); right: absolute error of the open-loop reward. Both are means over the first "
-        "k steps without an observation, so that k times the value is the accumulated error; dotted: windows of "
+        f"Left: {'; or '.join(meanings)}; right: absolute error of the open-loop reward. Both are means over the first "
+        f"k steps without an observation, after {_given(errors)} given, so that k times the value is the accumulated "
+        "error; dotted: windows of "
         f"{' and '.join(map(str, dynamics.STUDY_WINDOWS))} steps. Dashed: keeping the last encoded latent, and "
         f"predicting the mean reward. Bands: {'; '.join(filter(None, spreads)) or 'none, one trajectory of one seed'}."
     )
 
 
+def _given(errors: pd.DataFrame) -> str:
+    """How many observations the model was given: "1", or "1 to 5" where recordings differ."""
+    low, high = errors["context"].min(), errors["context"].max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def _notes(errors: pd.DataFrame) -> list[str]:
     notes = []
-    for (task, series), rows in errors.groupby(["task", "series"]):
-        bad = rows.loc[rows[["mse", "reward_error"]].isna().any(axis=1), ["seed", "trajectory"]].drop_duplicates()
+    several = errors["agent"].nunique() > 1
+    for (task, agent, series), rows in errors.groupby(["task", "agent", "series"]):
+        bad = rows.loc[rows[["error", "reward_error"]].isna().any(axis=1), ["seed", "trajectory"]].drop_duplicates()
         if len(bad):
             what = f"{len(bad)} trajectories have predictions that are not finite, left out from there on"
-            notes.append(f"{task}: {series}: {what}")
+            notes.append(f"{task}: {agent + ': ' if several else ''}{series}: {what}")
     return notes

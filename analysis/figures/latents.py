@@ -35,12 +35,15 @@ class Cloud:
     episode: np.ndarray
 
 
-def cloud(name: str, task: str, latents: Latents) -> Cloud:
-    """All valid posterior latents that carry a reward: an episode's first step has none."""
+def cloud(name: str, task: str, latents: Latents, states: np.ndarray | None = None) -> Cloud:
+    """All valid steps that carry a reward (an episode's first has none), as their posterior latents or as `states`
+    (E, T, W).
+    """
     use = latents.valid.copy()
     use[:, 0] = False
     episode = np.broadcast_to(np.arange(len(use))[:, None], use.shape)
-    return Cloud(name, task, latents.posterior[use], latents.reward_true[use], episode[use])
+    points = latents.posterior if states is None else states
+    return Cloud(name, task, points[use], latents.reward_true[use], episode[use])
 
 
 def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0) -> style.Drawn:
@@ -174,8 +177,9 @@ def _points_table(one: Cloud, index: np.ndarray, row: dict) -> pd.DataFrame:
 
 def _caption() -> str:
     return (
-        "Encoded latents of recorded episodes, coloured by reward: UMAP, and principal components with their share of "
-        f"variance. Trustworthiness: of {NEIGHBOURS} neighbours. Reward purity: share of the {NEIGHBOURS} "
+        "Encoded latents of recorded episodes (of DreamerV3: recurrent state and drawn latent), coloured by reward: "
+        f"UMAP, and principal components with their share of variance. Trustworthiness: of {NEIGHBOURS} neighbours. "
+        f"Reward purity: share of the {NEIGHBOURS} "
         "nearest neighbours in the full latent whose reward is in the same fifth of all rewards."
     )
 

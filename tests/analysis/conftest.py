@@ -68,7 +68,7 @@ def ood_rows(nested, top, loss, rng):
     return rows
 
 
-def latents(rng, growth=0.03, episodes=8, steps=120, dims=64, context=3):
+def latents_of(rng, growth=0.03, episodes=8, steps=120, dims=64, context=3):
     """A gait-like loop in latent space with reward along it, and an open loop that leaves it as `growth` * sqrt(k)."""
     phase = rng.uniform(0, 2 * np.pi, (episodes, 1)) + 0.13 * np.arange(steps)
     speed = 1 - np.exp(-np.arange(steps) / rng.uniform(10, 50, (episodes, 1)))
@@ -93,7 +93,16 @@ def latents(rng, growth=0.03, episodes=8, steps=120, dims=64, context=3):
         "length": np.full(episodes, steps),
         "context": np.array(context),
         "kind": np.array("deterministic"),
+        "classes": np.array(0),
     }
+
+
+def categorical(rng, latents=8, classes=4, **sizes):
+    """Logits of posterior and open loop in place of numbers, and the state [h, z] that they belong to."""
+    arrays = latents_of(rng, dims=latents * classes, **sizes)
+    state = rng.normal(size=(*arrays["posterior"].shape[:2], 40)).astype(np.float32)
+    state[..., 0] = arrays["reward_true"]  # some of it can be seen in a picture
+    return arrays | {"latent": state, "kind": np.array("categorical"), "classes": np.array(classes)}
 
 
 def write_jsonl(path, rows):
@@ -103,7 +112,7 @@ def write_jsonl(path, rows):
 def write_run(
     folder, encoder="embedded", seed=1, *, top=800.0, loss=0.3, state="finished", parts=("ood", "latents"), **settings
 ):
-    """A whole run folder; `parts` beyond training are optional."""
+    """A whole run folder; `parts` beyond training are optional. With `agent__name="dreamerv3"` latents are logits."""
     folder = Path(folder)
     folder.mkdir(parents=True)
     nested = config(encoder, seed=seed, **settings)
@@ -120,7 +129,8 @@ def write_run(
         rows = ood_rows(nested, top * rng.uniform(0.85, 1.15), loss, rng)
         pd.DataFrame(rows).to_parquet(folder / "ood.parquet")
     if "latents" in parts:
-        np.savez(folder / "latents.npz", **latents(rng, growth=0.0002 + loss / 1000))
+        make = categorical if nested["agent"]["name"] == "dreamerv3" else latents_of
+        np.savez(folder / "latents.npz", **make(rng, growth=0.0002 + loss / 1000))
     return folder
 
 
@@ -133,4 +143,4 @@ def make_run(tmp_path):
 @pytest.fixture
 def synthetic():
     """The makers of one run's parts, for tests that change a single file."""
-    return {"latents": latents, "write_jsonl": write_jsonl, "row": row, "config": config}
+    return {"latents": latents_of, "categorical": categorical, "write_jsonl": write_jsonl, "row": row, "config": config}

@@ -86,6 +86,29 @@ def test_kl_of_32_by_32_logits():
     np.testing.assert_allclose(kl, dynamics.symmetric_kl(logits[1], logits[0]))
 
 
+def test_kl_of_the_open_loop_counts_every_step_that_is_not_given():
+    """Two latents of two classes; a step of which one latent is wrong, and one of which both are."""
+    p, q = np.log([0.75, 0.25]), np.log([0.5, 0.5])
+    one = 0.137327  # nats, as above
+    posterior = np.tile([*p, *p], (2, 5, 1))
+    open_loop = posterior.copy()
+    open_loop[0, 1:] = [[*p, *p], [*q, *p], [*q, *q], [np.inf, np.inf, *p]]
+    length = np.array([5, 3])
+    kl = dynamics.open_loop_kl(posterior, open_loop, length, context=2, classes=2, unimix=0.0)
+    np.testing.assert_allclose(kl, [[one, 2 * one, np.nan], [0, np.nan, np.nan]], atol=1e-6)
+    p_1, q_1 = [0.7475, 0.2525], [0.5, 0.5]
+    mixed = sum((a - b) * math.log(a / b) for a, b in zip(p_1, q_1, strict=True)) / 2
+    kl = dynamics.open_loop_kl(posterior, open_loop, length, context=2, classes=2, unimix=0.01)
+    assert kl[0, 0] == pytest.approx(mixed) and mixed < one
+
+
+def test_keeping_the_last_posterior_has_a_kl_too():
+    p, q = np.log([0.75, 0.25]), np.log([0.5, 0.5])
+    posterior = np.array([[q, p, q, p, p]])
+    kl = dynamics.copy_last_kl(posterior, np.array([4]), context=2, classes=2, unimix=0.0)
+    np.testing.assert_allclose(kl, [[0.137327, 0, np.nan]], atol=1e-6)
+
+
 def test_reward_errors_and_their_baseline():
     true = np.array([[0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 9.0, 9.0]])
     predicted = np.array([[np.nan, 1.5, 2.0, 1.0], [np.nan, 2.5, 0.0, 0.0]])

@@ -38,7 +38,8 @@ def ood_rows(seeds=(1, 2, 3), tasks=TASKS):
 
 def recorded(synthetic, growth=0.01, seed=0, **sizes):
     arrays = synthetic["latents"](np.random.default_rng(seed), growth=growth, **sizes)
-    return Latents(**arrays | {"context": int(arrays["context"]), "kind": str(arrays["kind"])})
+    plain = {"context": int(arrays["context"]), "kind": str(arrays["kind"]), "classes": int(arrays["classes"])}
+    return Latents(**arrays | plain)
 
 
 def error_rows(synthetic):
@@ -132,10 +133,10 @@ def test_dynamics_numbers(synthetic):
     drawn = dynamics.draw(dynamics.error_table(rollouts, task=TASKS[0], encoder="embedded", seed=1))
     numbers = drawn.numbers.set_index("k")
     assert numbers.index.tolist() == list(range(1, 39)) and (numbers["trajectories"] == 8).all()
-    np.testing.assert_allclose(numbers["mse"], 0.01 * numbers.index, rtol=1e-3)
-    assert numbers.loc[33, "mse_sum"] == pytest.approx(0.01 * 33 * 34 / 2, rel=1e-3)  # the study's window
+    np.testing.assert_allclose(numbers["error"], 0.01 * numbers.index, rtol=1e-3)
+    assert numbers.loc[33, "error_sum"] == pytest.approx(0.01 * 33 * 34 / 2, rel=1e-3)  # the study's window
     variance = rollouts.posterior.reshape(-1, 64).var(axis=0).mean()
-    np.testing.assert_allclose(numbers["relative"], numbers["mse"] / variance, rtol=1e-5)
+    np.testing.assert_allclose(numbers["relative"], numbers["error"] / variance, rtol=1e-5)
     assert 0 < numbers.loc[10, "skill_over_copy"] < 1
     assert "95 % bootstrap interval over 8 trajectories of one seed." in drawn.caption
 
@@ -166,7 +167,36 @@ def test_dynamics_sums_each_run_by_itself(synthetic):
         dynamics.draw(pd.concat(dynamics.error_table(rollouts, **labels, run=name) for name in names)).numbers
         for names in (["a"], ["a", "b"])
     )
-    np.testing.assert_allclose(once["mse_sum"], twice["mse_sum"])
+    np.testing.assert_allclose(once["error_sum"], twice["error_sum"])
+
+
+def test_kl_has_its_unit_on_the_axis_and_a_panel_of_its_own(synthetic):
+    arrays = synthetic["categorical"](np.random.default_rng(0), growth=0.01, context=2, steps=40)
+    del arrays["latent"]
+    plain = {"context": int(arrays["context"]), "kind": "categorical", "classes": 4}
+    logits = Latents(**arrays | plain)
+    labels = {"task": TASKS[0], "encoder": "embedded", "seed": 1}
+    kl = dynamics.error_table(logits, 0.01, agent="dreamerv3", **labels)
+    mse = dynamics.error_table(recorded(synthetic, steps=40, context=5), agent="tdmpc2", **labels)
+    drawn = dynamics.draw(pd.concat([kl, mse]))
+    left = [axis for axis in drawn.figure.axes if "latent" in axis.get_ylabel()]
+    assert [(axis.get_title(), axis.get_ylabel().split("\n")[0]) for axis in left] == [
+        ("walker-walk · dreamerv3: dynamics", "latent KL, nats / latent"),
+        ("walker-walk · tdmpc2: dynamics", "latent MSE / variance"),
+    ]
+    assert "after 2 to 5 given" in drawn.caption
+    numbers = drawn.numbers.query("measure == 'KL'").set_index("k")
+    np.testing.assert_allclose(left[0].lines[0].get_ydata(), numbers["relative_first_k"])
+    np.testing.assert_allclose(numbers["relative"], numbers["error"] / 8)  # latents
+    np.testing.assert_allclose(numbers["skill_over_copy"], 1 - numbers["relative"] / numbers["relative_copy"])
+    assert crowded(drawn.figure) == []
+
+    with pytest.raises(AnalysisError, match=r"errors of agent 'mine' on dmc/walker-walk are KL and MSE, which cannot"):
+        dynamics.draw(pd.concat([kl, mse]).assign(agent="mine"))
+    with pytest.raises(AnalysisError, match=r"unknown measure 'L1' of latent errors\nKnown: MSE, KL"):
+        dynamics.draw(mse.assign(measure="L1"))
+    with pytest.raises(AnalysisError, match="needs the share of unimix"):
+        dynamics.error_table(logits, **labels)
 
 
 def test_dynamics_of_ragged_and_diverged_episodes(synthetic):

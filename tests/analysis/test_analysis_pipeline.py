@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import AnalysisError, latents, pipeline
+from analysis import AnalysisError, dynamics, latents, pipeline
 
 
 @pytest.fixture
@@ -113,13 +113,45 @@ def test_inputs_of_an_older_checkpoint_are_noted_with_their_command(make_run, tm
     assert "renew" not in str(analysis.analyze([folder], tmp_path / "out", ["ood"])["notes"])
 
 
-def test_categorical_latents_have_a_picture_and_no_mse(make_run, tmp_path, no_umap):
-    folder = make_run()
+DREAMER = {"agent__name": "dreamerv3", "agent__unimix": 0.05}
+
+
+def test_both_algorithms_in_one_call_share_no_axis(make_run, tmp_path, no_umap):
+    """The KL is taken with the run's own unimix; the picture shows the state, not the logits."""
+    dreamer = make_run("dreamer", **DREAMER)
+    report = analysis.analyze([dreamer, make_run("tdmpc")], tmp_path / "out")
+    assert list(report["figures"]) == list(pipeline.FIGURES) and report["missing"] == []
+    numbers = pd.read_csv(tmp_path / "out" / "dynamics.csv").set_index(["agent", "measure", "k"])
+    assert {key[:2] for key in numbers.index} == {("dreamerv3", "KL"), ("tdmpc2", "MSE")}
+    recorded = analysis.load_runs([dreamer])[0].latents
+    shape = (*recorded.posterior.shape[:2], 8, 4)
+    kl = dynamics.symmetric_kl(recorded.posterior.reshape(shape), recorded.open_loop.reshape(shape), 0.05)
+    mine = numbers.loc[("dreamerv3", "KL")]
+    np.testing.assert_allclose(mine["error"], kl[:, 3:].mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(mine["relative"], kl[:, 3:].mean(axis=0) / 8, rtol=1e-5)
+    assert mine.loc[33, "error_sum"] == pytest.approx(kl[:, 3:36].sum(axis=1).mean(), rel=1e-5)
+    assert (mine["context"] == 3).all()
+    caption = report["captions"]["dynamics"]
+    assert "mean squared error" in caption and "nats per categorical latent" in caption and "after 3 given" in caption
+    names = set(pd.read_csv(tmp_path / "out" / "latents.csv")["series"])
+    assert names == {"embedded, seed 1 · dreamerv3", "embedded, seed 1 · tdmpc2"}
+
+
+def test_the_picture_of_dreamer_shows_recurrent_state_and_drawn_latent(make_run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(latents, "umap", lambda points, *_: seen.append(points) or latents.pca(points)[0])
+    folder = make_run(**DREAMER)
+    analysis.analyze([folder], tmp_path / "out", ["latents"])
     with np.load(folder / "latents.npz") as arrays:
-        np.savez(folder / "latents.npz", **{**arrays, "kind": np.array("categorical")})
-    report = analysis.analyze([folder], tmp_path / "out")
-    assert "latents" in report["figures"] and "dynamics" not in report["figures"]
-    assert "categorical" in report["missing"][0]["reason"] and report["missing"][0]["command"] == ""
+        wanted = arrays["latent"][:, 1:].reshape(-1, 40)
+    assert seen[0].shape[1] == 40 and {tuple(row) for row in seen[0]} <= {tuple(row) for row in wanted.astype(float)}
+
+
+def test_a_run_without_its_unimix_has_no_kl(make_run, tmp_path):
+    folder = make_run(agent__name="dreamerv3")
+    with pytest.raises(AnalysisError, match=r"agent\.unimix should be a number in \[0, 1\), but is None") as caught:
+        analysis.analyze([folder], tmp_path / "out", ["dynamics"])
+    assert caught.value.exit_code == 3
 
 
 def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path, no_umap):
@@ -129,7 +161,7 @@ def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path,
     arrays["posterior"][:] = 0.25 + np.random.default_rng(0).normal(0, 1e-8, arrays["posterior"].shape)
     np.savez(dead / "latents.npz", **arrays)
     report = analysis.analyze([good, dead], tmp_path / "out")
-    reason = "its latents are constant, so relative errors mean nothing"
+    reason = "its latents are constant, so errors of predicting them mean nothing"
     assert report["missing"] == [{"figure": "dynamics", "run": str(dead), "reason": reason, "command": ""}]
     assert set(pd.read_csv(tmp_path / "out" / "dynamics.csv")["series"]) == {"embedded"}
     assert (

@@ -223,6 +223,9 @@ def change_latents(folder, **changes):
     np.savez(folder / "latents.npz", **{k: v for k, v in arrays.items() if v is not None})
 
 
+LOGITS = {"kind": np.array("categorical"), "classes": np.array(4)}
+
+
 @pytest.mark.parametrize(
     ("changes", "pattern"),
     [
@@ -235,6 +238,13 @@ def change_latents(folder, **changes):
         ({"length": np.full(8, 121)}, "1..120"),
         ({"step": np.array([1, 2])}, "step of latents.npz should be one whole number"),
         ({"length": np.full(8, 1.5)}, "length of latents.npz has type float64"),
+        ({"classes": None}, "no array 'classes'"),
+        ({"classes": np.array(4)}, "should be 0 for deterministic latents, but is 4"),
+        (LOGITS | {"classes": np.array(0)}, "classes of latents.npz should be at least 2 and divide 64, but is 0"),
+        (LOGITS | {"classes": np.array(7)}, "divide 64, but is 7"),
+        (LOGITS, "latent of latents.npz should be numbers (8, 120, W), but is missing"),
+        (LOGITS | {"latent": np.zeros((8, 3, 5), np.float32)}, "but is float32 of shape (8, 3, 5)"),
+        (LOGITS | {"latent": np.zeros((8, 120, 5), bool)}, "but is bool of shape"),
     ],
 )
 def test_latents_of_the_wrong_form(make_run, changes, pattern):

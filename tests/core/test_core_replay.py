@@ -217,6 +217,31 @@ def test_a_segment_is_dropped_only_when_all_its_rows_are_overwritten(tmp_path):
     assert held == [[0], [0, 4], [0, 4, 8], [4, 8, 12], [8, 12, 16]]
 
 
+@pytest.mark.parametrize(("within", "said"), [(True, "of one episode"), (False, "with the frames stacked before them")])
+def test_an_empty_or_too_short_replay_is_told_with_both_numbers(within, said):
+    replay, spec = make(10), SequenceSpec(2, 4, stack=1, within_episode=within)
+    for ticks in range(4):
+        with pytest.raises(
+            ConfigError, match=f"replay holds {ticks} ticks and among them no 4 in a row {said}"
+        ) as caught:
+            replay.sample(spec, np.random.default_rng(0))
+        assert caught.value.exit_code == 2 and "Collect more" in caught.value.hint
+        fill(replay, counting_rows([[50], [50]], 4)[ticks : ticks + 1])
+    assert replay.sample(spec, np.random.default_rng(0)).reward.shape == (2, 4)
+
+
+def test_replay_of_features_of_another_size_is_not_loaded(tmp_path):
+    """As after a change of the encoder; the message holds both sizes."""
+    one, other = (Replay(ObsShapes(feature=(width,)), 1, 20, 2) for width in (3, 5))
+    flags = dict.fromkeys(("is_first", "is_last", "is_terminal"), np.zeros(2, bool))
+    numbers = {"action": np.zeros((2, 1), np.float32), "reward": np.zeros(2, np.float32)}
+    one.add(feature=np.zeros((2, 3), np.float16), **flags, **numbers)
+    with pytest.raises(IntegrityError, match=r"'feature': \[10, 2, 3\].* this one has .*'feature': \[10, 2, 5\]"):
+        other.load(tmp_path, one.seal(tmp_path))
+    with pytest.raises(ValueError, match=r"feature: float16\(2, 3\) given, float16\(2, 5\) wanted"):
+        other.add(feature=np.zeros((2, 3), np.float16), **flags, **numbers)
+
+
 def test_load_refuses_another_shape_and_gaps(tmp_path):
     replay = make(10)
     for k in range(2):

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from mbrl_pvr import checkpoint
+from analysis import latents
+from mbrl_pvr import api, checkpoint
 from mbrl_pvr.config import RunConfig, load_config, shrink, to_yaml
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import read_status
+from mbrl_pvr.session import load_trained
 from mbrl_pvr.trainer import train
 
 COMMON = [
@@ -78,3 +82,33 @@ def test_replay_keeps_states_that_updates_refresh(encoder_file: Path, tmp_path: 
 def test_it_trains_without_a_frozen_encoder(encoder: str, tmp_path: Path) -> None:
     config = make(encoder, "env=counting/default")
     assert train(config, tmp_path / "run").steps == config.steps
+
+
+@pytest.mark.timeout(300)
+def test_runs_of_both_algorithms_are_played_recorded_and_analysed(
+    encoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The KL of the figure is the one that the agent learns with, before free bits."""
+    monkeypatch.setattr(latents, "umap", lambda points, *_: latents.pca(points)[0])  # compiling takes half a minute
+    task = ["env=dmc/finger-spin", "env.render=fast", "steps=70"]
+    dreamer, tdmpc = tmp_path / "dreamer", tmp_path / "tdmpc"
+    train(make(encoder_file, *task, "agent.unimix=0.04"), dreamer)
+    other = ["agent=tdmpc2_tiny", f"encoder={encoder_file}", *task, "threads=1", "sinks=[]", "eval.video=false"]
+    train(shrink(load_config([*other, "random_steps=60"])), tdmpc)
+    for run in (dreamer, tdmpc):
+        api.ood(run, episodes=1, shift="color_easy", video=False)
+        api.record(run, episodes=3, context=5)
+
+    report = api.analyze([dreamer, tdmpc], tmp_path / "out")
+    assert list(report["figures"]) == ["returns", "ood", "dynamics", "latents"] and report["missing"] == []
+    numbers = pd.read_csv(tmp_path / "out" / "dynamics.csv").set_index(["agent", "measure"])
+    assert set(numbers.index) == {("dreamerv3", "KL"), ("tdmpc2", "MSE")}
+    mine = numbers.loc[("dreamerv3", "KL")]
+    assert mine["k"].tolist() == list(range(1, 17)) and (mine["context"] == 5).all()  # 21 frames, 5 of them given
+    with np.load(dreamer / "latents.npz") as stored, load_trained(dreamer) as trained:
+        posterior, prior = (torch.from_numpy(stored[name]) for name in ("posterior", "open_loop"))
+        kl = trained.agent.model.kl  # type: ignore[attr-defined]
+        wanted = (kl(posterior, prior) + kl(prior, posterior))[:, 5:] / 2
+    np.testing.assert_allclose(mine["error"], wanted.mean(0).numpy(), rtol=1e-3)
+    np.testing.assert_allclose(mine["error_sum"], wanted.cumsum(1).mean(0).numpy(), rtol=1e-3)
+    assert wanted.mean() > 1e-4

@@ -131,6 +131,27 @@ def test_report_is_aligned_with_the_batch(dream_any):
         agent.report(batch, context=8)
 
 
+def test_pictures_are_what_the_decoder_draws_of_the_open_loop(dream_any, monkeypatch):
+    """Some at a time, the last of them fewer."""
+    monkeypatch.setattr("world_models.dreamerv3.agent.REPORT_STEPS", 4)
+    agent = dream_any.agent()
+    report = agent.report(dream_any.batch(b=2, t=5), context=2)
+    pictures = agent.pictures(report)
+    if "pixels" not in agent.model.decoders:
+        assert pictures is None
+        return
+    height, width, _ = dream_any.shapes.pixels
+    assert pictures.shape == (2, 5, height, width, 3) and pictures.dtype == torch.uint8
+    deter, stoch = report["latent_open_loop"][1, 4:].tensor_split([agent.config.widths.deter], -1)
+    with torch.no_grad():
+        drawn = agent.model.decode(State(deter, stoch))["pixels"][0]
+    assert (pictures[1, 4] - 255 * drawn.clamp(0, 1)).abs().max() < 0.51
+    assert pictures.float().std() > 1
+    agent.model.decoders["pixels"].register_forward_hook(lambda *call: 5 * call[-1] - 2)  # far below 0 and above 1
+    assert ((agent.pictures(report)[1, 4] - (5 * drawn - 2).clamp(0, 1) * 255).abs() < 0.51).all()
+    assert dream_any.agent(target="none").pictures(report) is None
+
+
 # State
 
 
@@ -191,6 +212,12 @@ def test_wrong_input_is_refused(dream):
     agent = dream.agent()
     with pytest.raises(ValueError, match="sequences of 6 steps; batch_length=5"):
         agent.update(dream.batch(t=6))
+    with pytest.raises(ValueError, match="sequences of 4 steps; batch_length=5"):
+        agent.update(dream.batch(t=4))
+    with pytest.raises(ValueError, match=r"feature of shape \(5, 4, 1, 7\), expected \(5, 4, 1, 6\)"):
+        agent.update(replace(dream, shapes=ObsShapes(feature=(7,))).batch())
+    with pytest.raises(ValueError, match="feature of shape None"):
+        agent.update(replace(dream, shapes=ObsShapes(proprio=5)).batch())
     with pytest.raises(ValueError, match="2 environments"):
         agent.act(agent.initial(2, 0), dream.obs(3), True)
     with pytest.raises(ValueError, match="feature of shape"):

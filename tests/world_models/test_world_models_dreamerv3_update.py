@@ -1,5 +1,6 @@
 """An update of DreamerV3: sequences that cross episodes, gradients, noise, hard input."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -161,11 +162,15 @@ def test_weights_of_losses_are_those_of_the_configuration(dream):
 
 
 def test_update_returns_finite_scalars_and_moves_every_trained_weight(dream_any):
-    agent = dream_any.agent(free_bits=0.0)
+    agent, numbers = dream_any.agent(free_bits=0.0), math.prod(dream_any.shapes.feature or ())
     before = {k: v.clone() for k, v in agent.nets.named_parameters()}
     metrics = agent.update(dream_any.batch())
     assert all(v.shape == () and torch.isfinite(v) for v in metrics.values()), metrics
     assert {f"{name}_loss" for name in agent.loss_weights} <= metrics.keys()
+    if "feature" in agent.model.decoders:
+        torch.testing.assert_close(metrics["feature_loss_per_dim"] * numbers, metrics["feature_loss"])
+    else:
+        assert "feature_loss_per_dim" not in metrics
     still = [k for k, v in agent.nets.named_parameters() if torch.equal(v, before[k])]
     assert not still, still
 

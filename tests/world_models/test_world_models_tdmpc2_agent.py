@@ -238,3 +238,23 @@ def test_compiled_agrees_with_eager(make_any):
         one, other = (a.update(make_any.batch(seed=i)) for a in (eager, compiled))
         for k in one:
             torch.testing.assert_close(one[k], other[k], atol=1e-4, rtol=1e-4, msg=lambda m, k=k: f"{k}: {m}")
+
+
+@pytest.mark.parametrize("size", [1e6, -1e6])
+def test_huge_rewards_stay_finite(make_any, size):
+    agent, batch = make_any.agent(), make_any.batch()
+    batch = replace(batch, reward=torch.full_like(batch.reward, size))
+    for _ in range(5):
+        metrics = agent.update(batch)
+        assert all(torch.isfinite(v).all() for v in metrics.values()), metrics
+    assert all(v.isfinite().all() for v in agent.state_dict().values())
+
+
+@pytest.mark.parametrize("norm", ["none", "running", "layernorm"])
+def test_constant_observations_stay_finite(make_any, norm):
+    agent, batch = make_any.agent(feature_norm=norm), make_any.batch()
+    nothing = replace(batch, obs=batch.obs.map(torch.zeros_like), reward=torch.zeros_like(batch.reward))
+    for _ in range(3):
+        metrics = agent.update(nothing)
+        assert all(torch.isfinite(v).all() for v in metrics.values()), metrics
+    assert all(v.isfinite().all() for v in agent.state_dict().values())

@@ -1,5 +1,6 @@
 """DreamerV3 as an agent: acting on a recurrent state, one update, predictions for study, and a flat state."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -111,7 +112,10 @@ class DreamerV3:
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
         metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(total, list(self.optimizer.parameters.values())))
         self.critic.move_slow(self.config.slow_rate)
-        return metrics | {f"{name}_loss": mean.detach() for name, mean in means.items()}
+        metrics |= {f"{name}_loss": mean.detach() for name, mean in means.items()}
+        if "feature" in means and self.shapes.feature is not None:  # sums grow with the encoder's width
+            metrics["feature_loss_per_dim"] = metrics["feature_loss"] / math.prod(self.shapes.feature)
+        return metrics
 
     def losses(self, batch: Batch, noise: UpdateNoise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Every loss, unreduced, and metrics; moves the running percentiles of returns."""
@@ -182,6 +186,15 @@ class DreamerV3:
             found[f"continue{name or '_pred'}"] = model.predicted_continue(latent)
             found[f"value{name}"] = self.critic.value(self.critic.head(latent))
         return {name: value.transpose(0, 1) for name, value in found.items()}
+
+    @torch.no_grad()
+    def pictures(self, report: dict[str, Tensor]) -> Tensor | None:
+        """What the open loop looks like, (B, T, height, width, 3) uint8; None without a decoder of pixels."""
+        latent = report["latent_open_loop"]
+        if "pixels" not in self.model.decoders:
+            return None
+        rows = latent.flatten(0, 1).split(REPORT_STEPS)  # an episode may be long
+        return torch.cat([self.model.pictures(part) for part in rows]).unflatten(0, latent.shape[:2])
 
     def _embed_rows(self, obs: Obs) -> Tensor:
         """Embeddings (T, B, E), some steps at a time, since a recorded episode may be long."""

@@ -161,6 +161,11 @@ class WorldModel(nn.Module):
             name: decoder(*state) if name == "pixels" else decoder(latent) for name, decoder in self.decoders.items()
         }
 
+    def pictures(self, latent: Tensor) -> Tensor:
+        """Images (N, height, width, 3) uint8 of latents (N, D + SK)."""
+        drawn = self.decoders["pixels"](*latent.tensor_split([self.config.widths.deter], -1))
+        return drawn.clamp(0, 1).mul(255).round().byte()  # a decoder may go beyond what a picture can show
+
     def kl(self, left: Tensor, right: Tensor) -> Tensor:
         """KL(left ‖ right) (*,) of logits (*, SK), unimix in both, summed over latents."""
         p, q = self.rssm.log_probs(left), self.rssm.log_probs(right)

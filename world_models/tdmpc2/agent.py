@@ -217,6 +217,10 @@ class TDMPC2:
             "value": value,
         }
 
+    def pictures(self, report: dict[str, Tensor]) -> None:
+        """Nothing: TD-MPC2 has no decoder."""
+        return None
+
     def _rewards(self, z: Tensor, action: Tensor) -> Tensor:
         """Predicted rewards (B, T) of taking action[t] at z[t - 1]; NaN at t = 0."""
         reward = self.model.scalar(self.model.reward(z[:, :-1], action[:, 1:]))
