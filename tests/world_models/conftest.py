@@ -108,8 +108,8 @@ class Dreams:
         with torch.no_grad():
             for head in (agent.model.reward, agent.critic.head, agent.critic.slow, agent.actor.net):
                 head.out.weight.normal_(0, 0.3, generator=g)
-                if len(head.out.bias) == len(agent.model.bins):  # small numbers are the likely ones
-                    head.out.bias.copy_(-torch.linspace(-20, 20, len(agent.model.bins)).abs())
+                if len(head.out.bias) == agent.config.bins:  # small numbers are the likely ones
+                    head.out.bias.copy_(-torch.linspace(-20, 20, agent.config.bins).abs())
         return agent
 
     def obs(self, *lead: int, seed: int = 0, first: bool = False) -> Obs:

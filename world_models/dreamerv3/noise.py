@@ -40,6 +40,26 @@ class UpdateNoise:
 
 
 @dataclass(frozen=True)
+class ExploreNoise:
+    """One update's draws of the collecting actor, where it is not the only one."""
+
+    prior: Tensor  # (H, T B, S) uniform
+    action: Tensor  # (H + 1, T B, A), or (…, 1): disagreement asks for an action in the last state too
+
+    @classmethod
+    def draw(
+        cls, config: DreamerV3Config, batch: int, action: ActionSpec, seed: int, count: int, device: torch.device
+    ) -> "ExploreNoise":
+        """The draws of update number `count`."""
+        T, H, S = config.batch_length, config.imagination, config.latents
+        g = generator(device, seed, "explore", count)
+        return cls(
+            prior=torch.rand(H, T * batch, S, generator=g, device=g.device),
+            action=action_noise((H + 1, T * batch), action, g),
+        )
+
+
+@dataclass(frozen=True)
 class ActNoise:
     """One act's draws for N environments."""
 
