@@ -114,7 +114,8 @@ def test_reconstruction_is_the_summed_squared_error(dream_any, squashed):
     for name, decoder in agent.model.decoders.items():
         if name == "pixels":
             with torch.no_grad():
-                decoder.convs[-1].weight.zero_()  # a sigmoid of 0: grey
+                last = decoder.last if agent.config.convolutions == "strided" else decoder.convs[-1]
+                last.weight.zero_()  # grey: a sigmoid of 0, or 0.5 and nothing
         else:
             say(decoder.each if hasattr(decoder, "each") else decoder, 0.3)
     losses, _ = world_losses(agent, batch)

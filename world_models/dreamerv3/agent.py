@@ -11,6 +11,7 @@ from world_models.dreamerv3.actor import Actor
 from world_models.dreamerv3.behaviour import Behaviour, Sought
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.dreamerv3.critic import Critic
+from world_models.dreamerv3.explore import Explorer
 from world_models.dreamerv3.gradients import actor_gradient
 from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.noise import ActNoise, UpdateNoise
@@ -56,8 +57,14 @@ class DreamerV3:
         model = WorldModel(shapes, action, config, g, tail)
         actor = Actor(model.rssm.features, action, config, g)
         critic = Critic(model.rssm.features, config, g)
-        self.nets = nn.ModuleDict({"model": model, "actor": actor, "critic": critic}).to(device)
+        nets: dict[str, nn.Module] = {"model": model, "actor": actor, "critic": critic}
+        self.explorer = Explorer(model, action, config, g) if config.exploration > 0 else None
+        if self.explorer is not None:
+            nets["explorer"] = self.explorer
+        self.nets = nn.ModuleDict(nets).to(device)
         self.model, self.actor, self.critic = model, actor, critic
+        self.collector = actor if self.explorer is None else self.explorer.actor
+        self.critics = [critic] if self.explorer is None else [critic, *self.explorer.critic_of.values()]
         self.device = next(model.parameters()).device
         rewards = {"": Sought(lambda imagined: model.predicted_reward(imagined.latent), critic)}
         self.behaviour = Behaviour(actor, rewards, actor_gradient(config, action))
@@ -66,6 +73,8 @@ class DreamerV3:
         learnt = {name: p for name, p in self.nets.named_parameters() if p.requires_grad}
         self.optimizer = optimizer(learnt, config)
         self.loss_weights = model.weights() | {"policy": 1.0, "value": 1.0}
+        if self.explorer is not None:
+            self.loss_weights |= self.explorer.weights()
         if config.replay_value > 0:
             self.loss_weights["replay_value"] = config.replay_value
 
@@ -79,7 +88,7 @@ class DreamerV3:
 
     @torch.no_grad()
     def act(self, carry: Carry, obs: Obs, explore: bool) -> tuple[Tensor, Carry]:
-        """Actions (N, A): drawn from the policy, or without `explore` its likeliest ones, unless `evaluate` says so."""
+        """Actions (N, A): drawn from the collecting policy, or without `explore` the task's, as `evaluate` says."""
         n = obs.is_first.shape[0]
         if len(carry.deter) != n:
             raise ValueError(f"a carry of {len(carry.deter)} environments met observations of {n}")
@@ -90,9 +99,10 @@ class DreamerV3:
         one = (x.unsqueeze(0) for x in (embed, carry.action, obs.is_first, noise.posterior))
         states, _ = self.model.rssm.observe(before, *one)
         state = states.flat()
-        params = self.actor(state.features())
+        actor = self.collector if explore else self.actor
+        params = actor(state.features())
         drawn = explore or self.config.evaluate == "sample"
-        action = self.actor.sample(params, noise.action) if drawn else self.actor.mode(params)
+        action = actor.sample(params, noise.action) if drawn else actor.mode(params)
         action = action.clamp(-1, 1)
         return action, Carry(*state, action, carry.seed, carry.step + 1)
 
@@ -105,7 +115,7 @@ class DreamerV3:
     # Learning
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on world model, actor and critic."""
+        """One step on every network."""
         noise = UpdateNoise.draw(self.config, batch.reward.shape[0], self.actions, self.seed, self.updates, self.device)
         metrics = self.learn(batch.to(self.device), noise)
         self.updates += 1
@@ -118,7 +128,8 @@ class DreamerV3:
         means = {name: loss.mean() for name, loss in found.items()}
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
         metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(total, list(self.optimizer.parameters.values())))
-        self.critic.move_slow(self.config.slow_rate)
+        for critic in self.critics:
+            critic.move_slow(self.config.slow_rate)
         return metrics | {f"{name}_loss": mean.detach() for name, mean in means.items()}
 
     def losses(self, batch: Batch, noise: UpdateNoise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -152,6 +163,10 @@ class DreamerV3:
             boot = returns[""][0].view_as(reward)
             replayed = (state.features(), boot, reward, last, terminal, config)
             found["replay_value"] = behaviour.replay_value_loss(self.critic, *replayed)
+        if self.explorer is not None:
+            assert noise.explore is not None
+            more, their_metrics = self.explorer.losses(model, state, action, obs.is_first, ended, noise.explore)
+            found, metrics = found | more, metrics | their_metrics
         return found, metrics
 
     # Study
@@ -214,7 +229,7 @@ class DreamerV3:
         return nets | optimizer | {"percentiles": self.percentiles, "updates": torch.tensor(self.updates)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies on the CPU of model.*, actor.*, critic.*, optimizer.*, percentiles and updates."""
+        """Copies on the CPU of model.*, actor.*, critic.*, explorer.*, optimizer.*, percentiles and updates."""
         return flat.copies(self._tensors())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

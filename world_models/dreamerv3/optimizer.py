@@ -10,12 +10,24 @@ def optimizer(learnt: Named, config: DreamerV3Config) -> LaProp | Adams:
     """One LaProp for everything, or an Adam for each network, by the beginning of the names of its weights."""
     if config.optimizer == "laprop":
         return LaProp(learnt, config.lr, clip=config.agc, warmup=config.warmup)
+    groups: dict[str, Named] = {}
+    for name, p in learnt.items():
+        groups.setdefault(network(name), {})[name] = p
+    settings = {
+        "model": (config.lr, config.clip, MODEL_EPS),
+        "explorer.ensemble": (config.lr, config.behaviour_clip, BEHAVIOUR_EPS),
+    }
     behaviour = (config.behaviour_lr, config.behaviour_clip, BEHAVIOUR_EPS)
-    settings = {"model.": (config.lr, config.clip, MODEL_EPS), "actor.": behaviour, "critic.": behaviour}
     adams = []
-    for prefix, (lr, clip, eps) in settings.items():
-        own = {name: p for name, p in learnt.items() if name.startswith(prefix)}
+    for group, own in groups.items():
+        lr, clip, eps = settings.get(group, behaviour)
         adams.append(Adam([(own, lr)], clip, eps))
-    found = Adams(adams)
-    assert list(found.parameters) == list(learnt), "a weight has no optimiser"
-    return found
+    return Adams(adams)
+
+
+def network(name: str) -> str:
+    """The network that a weight belongs to: model, actor, critic, explorer.actor, explorer.critics.task, …"""
+    parts = name.split(".")
+    if parts[0] != "explorer":
+        return parts[0]
+    return ".".join(parts[: 3 if parts[1] == "critics" else 2])
