@@ -1,9 +1,10 @@
 """Every value of the study's preset beside its source: the paper, the code of 2023 that it used, or a stand-in.
 
-Code: danijar/dreamerv3, commit 8fa35f8 (June 2023), `dreamerv3/configs.yaml`, defaults with its preset `dmc_vision`; the
-paper (arXiv 2411.10175) gives its table of hyper-parameters as an image and says that it mostly kept them. What the code
-does and no key says is named by its function. Updates of the code are one after the other (world model, actor, critics);
-ours take all gradients at the weights before the update, and fp32 instead of fp16.
+Code: danijar/dreamerv3, commit 8fa35f8 (June 2023), `dreamerv3/configs.yaml`, defaults with its preset `dmc_vision`.
+The paper (arXiv 2411.10175) gives its table of hyper-parameters as an image and says that it mostly kept them. What the
+code does and no key says is named by its function. Beside the values: the code steps world model, ensemble, actors and
+critics one after the other, ours takes all gradients at the weights before the update; the code's slow critic becomes
+the critic at the first update, ours starts as it; the code computes in fp16, ours in fp32.
 """
 
 from dataclasses import asdict
@@ -20,10 +21,14 @@ PAPER, CODE, STAND_IN, OURS = "paper: ", "2023 code: ", "stand-in: ", "ours: "
 AGENT = {
     "name": ("dreamerv3", PAPER + "section 3"),
     "size": ("small", CODE + "dmc_vision has the values of small"),
-    **{
-        k: (None, CODE + "by size, below")
-        for k in ("deter", "hidden", "classes", "depth", "units", "layers", "head_layers", "coder_layers")
-    },
+    "deter": (None, CODE + "by size, below"),
+    "hidden": (None, CODE + "by size, below"),
+    "classes": (None, CODE + "by size, below"),
+    "depth": (None, CODE + "by size, below"),
+    "units": (None, CODE + "by size, below"),
+    "layers": (None, CODE + "by size, below"),
+    "head_layers": (None, CODE + "by size, below"),
+    "coder_layers": (None, CODE + "by size, below"),
     "coder_units": (None, CODE + "by size, below"),
     "prior_layers": (None, CODE + "by size, below"),
     "latents": (32, CODE + "rssm.stoch"),

@@ -113,8 +113,8 @@ class Dreams:
         agent = DreamerV3(self.shapes, self.actions, config, seed=seed)
         g = torch.Generator().manual_seed(seed)  # reward and value start at zero: fill them, so that they say something
         with torch.no_grad():
-            critics = [head for critic in agent.critics for head in (critic.head, critic.slow)]
-            for head in (agent.model.reward, *critics, agent.actor.net):
+            critic, *others = ((c.head, c.slow) for c in agent.critics)
+            for head in (agent.model.reward, *critic, agent.actor.net, *(head for c in others for head in c)):
                 head.out.weight.normal_(0, 0.3, generator=g)
                 if len(head.out.bias) == agent.config.bins:  # small numbers are the likely ones
                     head.out.bias.copy_(-torch.linspace(-20, 20, agent.config.bins).abs())

@@ -61,7 +61,7 @@ def test_dense_gru_equals_its_formula():
 
 
 def test_initial_weights_are_drawn_by_both_fans():
-    """Hidden layers normal and cut off at two deviations, last ones uniform, both of variance 2 / (inputs + outputs)."""
+    """Hidden layers normal, cut off at two deviations, last ones uniform, both of variance 2 / (inputs + outputs)."""
     hidden, last = LayerNormedLinear(300, 100, draws()), UniformLinear(300, 100, draws())
     std = math.sqrt(2 / 400)
     assert hidden.bias is None and float(last.bias.detach().abs().max()) == 0
@@ -215,7 +215,7 @@ class Nothing(nn.Module):
 
 
 def test_gradients_through_the_dynamics_by_hand():
-    """Two steps from s = 1 with λ = 1 and γ = 1/2: R0 = r1 + (r2 + v(s2) / 2) / 2, R1 = r2 + v(s2) / 2, less v(s0), v(s1).
+    """Two steps from s = 1 with λ = 1 and γ = 1/2: R1 = r2 + v(s2) / 2 and R0 = r1 + R1 / 2, less v(s1) and v(s0).
 
     s1 = 1 + 2 a0 and s2 = s1 + 2 a1, a0 = a1 = p, so that ds1 / dp = 2, ds2 / dp = 4.
     """

@@ -98,7 +98,11 @@ class Explorer(nn.Module):
         self.shares = {"task": 1 / (1 + beta), "disagreement": beta / (1 + beta), "sum": 1.0}
 
     def rewards(self, model: WorldModel, imagined: Imagined, name: str) -> Tensor:
-        """(H + 1, N) of one name: what the task gives, disagreement where the actor stands, or both weighed."""
+        """(H + 1, N) of one name: what the task gives, disagreement, or their weighed sum.
+
+        As in the 2023 code, what heads disagree on in a state, under the action that follows it, arrives with that
+        state: `Reinforce` credits it to actions before, `Dynamics` to this one as well.
+        """
         if name == "task":
             return model.predicted_reward(imagined.latent)
         bonus = self.ensemble.disagreement(imagined.latent, imagined.action)
