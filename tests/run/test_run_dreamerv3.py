@@ -1,5 +1,6 @@
 """DreamerV3 through the same run: killed and resumed bitwise, its recurrent states in replay, choices as actions."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mbrl_pvr import checkpoint
 from mbrl_pvr.config import RunConfig, load_config, shrink, to_yaml
@@ -18,7 +21,6 @@ from mbrl_pvr.runfolder import read_status
 from mbrl_pvr.trainer import train
 
 COMMON = [
-    "agent=dreamerv3_tiny",
     "threads=1",
     "sinks=[]",
     "eval.video=false",
@@ -28,8 +30,8 @@ COMMON = [
 ]
 
 
-def make(encoder: Path | str, *overrides: str) -> RunConfig:
-    return shrink(load_config([*COMMON, f"encoder={encoder}", *overrides]))
+def make(encoder: Path | str, *overrides: str, agent: str = "dreamerv3_tiny") -> RunConfig:
+    return shrink(load_config([f"agent={agent}", *COMMON, f"encoder={encoder}", *overrides]))
 
 
 def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
@@ -40,10 +42,17 @@ def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("task", ["counting/default", "counting/discrete"])
-def test_a_killed_run_resumes_bitwise(task: str, encoder_file: Path, tmp_path: Path) -> None:
-    """States that updates have refreshed are restored as well, or the second run would differ."""
-    config = make(encoder_file, f"env={task}", "env.num=2")
+@pytest.mark.parametrize(
+    ("agent", "task"),
+    [
+        ("dreamerv3_tiny", "counting/default"),
+        ("dreamerv3_tiny", "counting/discrete"),
+        ("dreamerv3_study", "counting/default"),
+    ],
+)
+def test_a_killed_run_resumes_bitwise(agent: str, task: str, encoder_file: Path, tmp_path: Path) -> None:
+    """States that updates have refreshed are restored as well, or the second run would differ; so are both actors."""
+    config = make(encoder_file, f"env={task}", "env.num=2", agent=agent)
     train(config, tmp_path / "a")
     child = in_a_process(config, tmp_path / "b")
     while child.poll() is None and not _has_checkpoint(tmp_path / "b"):
@@ -78,3 +87,19 @@ def test_replay_keeps_states_that_updates_refresh(encoder_file: Path, tmp_path: 
 def test_it_trains_without_a_frozen_encoder(encoder: str, tmp_path: Path) -> None:
     config = make(encoder, "env=counting/default")
     assert train(config, tmp_path / "run").steps == config.steps
+
+
+def test_no_recorded_reward_knows_of_disagreement(encoder_file: Path, tmp_path: Path) -> None:
+    """Rewards of the counting environment are whole numbers; disagreement is not, however much of it is sought."""
+    overrides = ("env=counting/default", "agent.exploration=1000", "agent.exploration_critics=summed")
+    config = make(encoder_file, *overrides, agent="dreamerv3_study")
+    train(config, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "episodes.jsonl").read_text().splitlines()]
+    totals = {frames * (frames + 1) // 2 for frames in range(3, 25)}
+    assert len(rows) > 5 and {row["return"] for row in rows} <= totals
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    sought = [row["train/explore_imagined_reward_sum"] for row in metrics if "train/explore_imagined_reward_sum" in row]
+    assert sought and all(abs(value) > 1 for value in sought), "disagreement was not sought"
+    segments = sorted((tmp_path / "run" / "replay").glob("*.safetensors"))
+    rewards = torch.cat([load_file(path)["reward"] for path in segments])
+    assert len(rewards) >= config.steps and torch.equal(rewards, rewards.round()) and float(rewards.max()) <= 24 + 23
