@@ -41,15 +41,10 @@ def check_names(config: RunConfig) -> RunConfig:
 
 def _check_target(config: RunConfig, agent: DreamerV3Config) -> None:
     """What is reconstructed must be there, must have a size that can be drawn, and must not move as it is learnt."""
-    side, filters = 2 ** len(DEPTHS), agent.widths.depth * DEPTHS[-1]
-    if config.encoder.name == "scratch" and agent.target != "none" and config.env.size % side:
-        what = f"env.size={config.env.size}: agent=dreamerv3 draws frames whose sides are multiples of {side}"
-        raise ConfigError(
-            what, "env.size", f"Take env.size={config.env.size // side * side or side}, or agent.target=none"
-        )
-    if config.encoder.name == "scratch" and agent.target != "none" and filters % agent.blocks:
-        what = f"agent.depth={agent.widths.depth} gives {filters} filters, not divisible by agent.blocks={agent.blocks}"
-        raise ConfigError(what, "agent.depth")
+    if config.encoder.name == "scratch" and agent.convolutions == "strided":
+        _check_strided(config.env.size)
+    elif config.encoder.name == "scratch" and agent.target != "none":
+        _check_drawn(config, agent)
     given = {"scratch": ("pixels",), "state": ()}.get(config.encoder.name, ("feature",))
     if agent.target in ("feature", "pixels") and agent.target not in given:
         legal = ", ".join(("auto", *given, "none"))
@@ -60,6 +55,24 @@ def _check_target(config: RunConfig, agent: DreamerV3Config) -> None:
             f"encoder.trainable={config.encoder.trainable}: a network that reconstructs its own moving output collapses"
         )
         raise ConfigError(what, "agent.target", "Train with agent.target=none")
+
+
+def _check_drawn(config: RunConfig, agent: DreamerV3Config) -> None:
+    """Sides and filters that the decoder of frames can draw."""
+    side, filters, size = 2 ** len(DEPTHS), agent.widths.depth * DEPTHS[-1], config.env.size
+    if size % side:
+        what = f"env.size={size}: agent=dreamerv3 draws frames whose sides are multiples of {side}"
+        raise ConfigError(what, "env.size", f"Take env.size={size // side * side or side}, or agent.target=none")
+    if filters % agent.blocks:
+        what = f"agent.depth={agent.widths.depth} gives {filters} filters, not divisible by agent.blocks={agent.blocks}"
+        raise ConfigError(what, "agent.depth")
+
+
+def _check_strided(size: int) -> None:
+    """Convolutions of the 2023 code halve frames until 4×4 pixels are left."""
+    if size < 8 or size & (size - 1):
+        what = f"env.size={size}: agent.convolutions=strided takes frames whose sides are powers of 2, from 8"
+        raise ConfigError(what, "env.size", f"Take env.size={max(8, 2 ** (size.bit_length() - 1))}")
 
 
 def _check_lengths(config: RunConfig) -> None:

@@ -39,6 +39,12 @@ _CEILINGS = {  # sizes beyond these are slips of the keyboard
     "agent.units": 2**16,
     "agent.latents": 2**12,
     "agent.bins": 10_001,
+    "agent.layers": 64,
+    "agent.head_layers": 64,
+    "agent.coder_layers": 64,
+    "agent.prior_layers": 64,
+    "agent.coder_units": 2**16,
+    "agent.disagreement_heads": 1000,
 }
 
 
@@ -173,12 +179,19 @@ def inert(config: RunConfig) -> dict[str, str]:
 
 
 def _inert_dreamerv3(config: RunConfig, agent: DreamerV3Config) -> Rules:
-    encoder = f"encoder={config.encoder.name}"
-    barlow = agent.target != "none"
+    encoder, scratch = f"encoder={config.encoder.name}", config.encoder.name == "scratch"
+    barlow, laprop = agent.target != "none", agent.optimizer == "laprop"
+    drawn_in_blocks = scratch and barlow and agent.convolutions == "pooled"
+    adam = ("agent.clip", "agent.behaviour_lr", "agent.behaviour_clip")
     return (
-        (config.encoder.name != "scratch", encoder, ("agent.depth",)),
+        (not scratch, encoder, ("agent.depth", "agent.convolutions")),
+        (scratch and not config.env.proprio, encoder, ("agent.coder_layers", "agent.coder_units")),
         (barlow, f"agent.target={agent.target}", ("agent.barlow",)),
         (not barlow, "agent.target=none", ("agent.reconstruction",)),
+        (agent.sequence == "dense" and not drawn_in_blocks, "agent.sequence=dense", ("agent.blocks",)),
+        (laprop, "agent.optimizer=laprop", adam),
+        (not laprop, "agent.optimizer=adam", ("agent.agc", "agent.warmup")),
+        (agent.exploration == 0, "agent.exploration=0", ("agent.exploration_critics", "agent.disagreement_heads")),
     )
 
 

@@ -1,6 +1,7 @@
 """Adam whose state exists from the start and is named by parameter, so that it can be saved flat and strictly."""
 
 from collections.abc import Iterable
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,26 @@ class Adam:
         """Tensors, not copied, named <parameter>.exp_avg, .exp_avg_sq and .step."""
         found = {name: self.inner.state[p] for name, p in self.parameters.items()}
         return {f"{name}.{key}": value for name, state in found.items() for key, value in state.items()}
+
+
+class Adams:
+    """An Adam for each of several networks, with gradients clipped network by network."""
+
+    def __init__(self, adams: Iterable[Adam]):
+        self.adams = list(adams)
+        self.parameters: Named = {name: p for adam in self.adams for name, p in adam.parameters.items()}
+
+    def step(self, gradients: Iterable[Tensor]) -> Tensor:
+        """Apply gradients in the order of `parameters`; returns the norm of all before clipping."""
+        left = iter(gradients)
+        norms = [adam.step(islice(left, len(adam.parameters))) for adam in self.adams]
+        if next(left, None) is not None:
+            raise ValueError(f"more gradients than the {len(self.parameters)} parameters")
+        return torch.stack(norms).square().sum().sqrt()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors, not copied, named as by each `Adam`."""
+        return {name: x for adam in self.adams for name, x in adam.state_dict().items()}
 
 
 class LaProp:

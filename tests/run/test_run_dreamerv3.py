@@ -1,5 +1,6 @@
 """DreamerV3 through the same run: killed and resumed bitwise, its recurrent states in replay, choices as actions."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from analysis import latents
 from mbrl_pvr import api, checkpoint
@@ -22,7 +24,6 @@ from mbrl_pvr.session import load_trained
 from mbrl_pvr.trainer import train
 
 COMMON = [
-    "agent=dreamerv3_tiny",
     "threads=1",
     "sinks=[]",
     "eval.video=false",
@@ -32,8 +33,8 @@ COMMON = [
 ]
 
 
-def make(encoder: Path | str, *overrides: str) -> RunConfig:
-    return shrink(load_config([*COMMON, f"encoder={encoder}", *overrides]))
+def make(encoder: Path | str, *overrides: str, agent: str = "dreamerv3_tiny") -> RunConfig:
+    return shrink(load_config([f"agent={agent}", *COMMON, f"encoder={encoder}", *overrides]))
 
 
 def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
@@ -44,10 +45,17 @@ def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("task", ["counting/default", "counting/discrete"])
-def test_a_killed_run_resumes_bitwise(task: str, encoder_file: Path, tmp_path: Path) -> None:
-    """States that updates have refreshed are restored as well, or the second run would differ."""
-    config = make(encoder_file, f"env={task}", "env.num=2")
+@pytest.mark.parametrize(
+    ("agent", "task"),
+    [
+        ("dreamerv3_tiny", "counting/default"),
+        ("dreamerv3_tiny", "counting/discrete"),
+        ("dreamerv3_study", "counting/default"),
+    ],
+)
+def test_a_killed_run_resumes_bitwise(agent: str, task: str, encoder_file: Path, tmp_path: Path) -> None:
+    """States that updates have refreshed are restored as well, or the second run would differ; so are both actors."""
+    config = make(encoder_file, f"env={task}", "env.num=2", agent=agent)
     train(config, tmp_path / "a")
     child = in_a_process(config, tmp_path / "b")
     while child.poll() is None and not _has_checkpoint(tmp_path / "b"):
@@ -112,3 +120,19 @@ def test_runs_of_both_algorithms_are_played_recorded_and_analysed(
     np.testing.assert_allclose(mine["error"], wanted.mean(0).numpy(), rtol=1e-3)
     np.testing.assert_allclose(mine["error_sum"], wanted.cumsum(1).mean(0).numpy(), rtol=1e-3)
     assert wanted.mean() > 1e-4
+
+
+def test_no_recorded_reward_knows_of_disagreement(encoder_file: Path, tmp_path: Path) -> None:
+    """Rewards of the counting environment are whole numbers; disagreement is not, however much of it is sought."""
+    overrides = ("env=counting/default", "agent.exploration=1000", "agent.exploration_critics=summed")
+    config = make(encoder_file, *overrides, agent="dreamerv3_study")
+    train(config, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "episodes.jsonl").read_text().splitlines()]
+    totals = {frames * (frames + 1) // 2 for frames in range(3, 25)}
+    assert len(rows) > 5 and {row["return"] for row in rows} <= totals
+    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    sought = [row["train/explore_imagined_reward_sum"] for row in metrics if "train/explore_imagined_reward_sum" in row]
+    assert sought and all(abs(value) > 1 for value in sought), "disagreement was not sought"
+    segments = sorted((tmp_path / "run" / "replay").glob("*.safetensors"))
+    rewards = torch.cat([load_file(path)["reward"] for path in segments])
+    assert len(rewards) >= config.steps and torch.equal(rewards, rewards.round()) and float(rewards.max()) <= 24 + 23

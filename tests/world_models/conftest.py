@@ -95,21 +95,29 @@ DREAM_SHAPES = {
 }
 
 
+STUDY = {"sequence": "dense", "initial": "learned", "norm": "layer", "convolutions": "strided", "two_hot": "symlog"}
+STUDY |= {"context": "zero", "actor_gradient": "dynamics", "ends": "likeliest", "optimizer": "adam"}
+STUDY |= {"replay_value": 0.0, "exploration": 1.0, "disagreement_heads": 3, "behaviour_lr": 1e-3, "prior_layers": 1}
+
+
 @dataclass(frozen=True)
 class Dreams:
     """Makes small DreamerV3 agents, and batches and observations for them."""
 
     shapes: ObsShapes = field(default_factory=lambda: DREAM_SHAPES["feature"])
     actions: ActionSpec = field(default_factory=lambda: ActionSpec(2))
+    settings: dict = field(default_factory=dict)
 
     def agent(self, seed: int = 0, **settings) -> DreamerV3:
-        agent = DreamerV3(self.shapes, self.actions, DreamerV3Config(**{**DREAM_SMALL, **settings}), seed=seed)
+        config = DreamerV3Config(**{**DREAM_SMALL, **self.settings, **settings})
+        agent = DreamerV3(self.shapes, self.actions, config, seed=seed)
         g = torch.Generator().manual_seed(seed)  # reward and value start at zero: fill them, so that they say something
         with torch.no_grad():
-            for head in (agent.model.reward, agent.critic.head, agent.critic.slow, agent.actor.net):
+            critic, *others = ((c.head, c.slow) for c in agent.critics)
+            for head in (agent.model.reward, *critic, agent.actor.net, *(head for c in others for head in c)):
                 head.out.weight.normal_(0, 0.3, generator=g)
-                if len(head.out.bias) == len(agent.model.bins):  # small numbers are the likely ones
-                    head.out.bias.copy_(-torch.linspace(-20, 20, len(agent.model.bins)).abs())
+                if len(head.out.bias) == agent.config.bins:  # small numbers are the likely ones
+                    head.out.bias.copy_(-torch.linspace(-20, 20, agent.config.bins).abs())
         return agent
 
     def obs(self, *lead: int, seed: int = 0, first: bool = False) -> Obs:
@@ -133,9 +141,18 @@ def dream() -> Dreams:
     return Dreams()
 
 
-@pytest.fixture(params=[*DREAM_SHAPES, "choices"])
+@pytest.fixture
+def study() -> Dreams:
+    """The code of 2023 with Plan2Explore, as in the study."""
+    return Dreams(settings=STUDY)
+
+
+@pytest.fixture(params=[*DREAM_SHAPES, "choices", "study", "study pixels", "study choices", "study summed"])
 def dream_any(request) -> Dreams:
-    """One maker for each kind of observation, and one for discrete actions."""
-    if request.param == "choices":
-        return Dreams(actions=ActionSpec(3, discrete=True))
-    return Dreams(DREAM_SHAPES[request.param])
+    """One maker for each kind of observation, one for discrete actions, and the same of the study."""
+    kind = request.param.removeprefix("study").strip()
+    settings = STUDY if request.param.startswith("study") else {}
+    if kind == "summed":
+        settings = settings | {"exploration_critics": "summed"}
+    action = ActionSpec(3, discrete=True) if kind == "choices" else ActionSpec(2)
+    return Dreams(DREAM_SHAPES.get(kind, DREAM_SHAPES["feature"]), action, settings)

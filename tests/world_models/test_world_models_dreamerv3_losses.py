@@ -9,8 +9,9 @@ from torch import Tensor
 
 from world_models.distributions import symlog
 from world_models.dreamerv3 import behaviour
-from world_models.dreamerv3.behaviour import Imagined
+from world_models.dreamerv3.behaviour import Behaviour, Imagined, Sought
 from world_models.dreamerv3.config import DreamerV3Config
+from world_models.dreamerv3.gradients import Reinforce
 from world_models.dreamerv3.noise import UpdateNoise
 
 CONFIG = DreamerV3Config(discount_horizon=2, return_lambda=0.5, entropy=0.1, return_rate=1.0, imagination=2)  # γ = 1/2
@@ -36,11 +37,12 @@ def test_policy_and_value_losses_by_hand():
     #            reward  continue  value  slow
     latent = [[7.0, 0.8, 2.0, 1.0], [4.0, 0.5, 4.0, 2.0], [8.0, 1.0, 16.0, 3.0]]
     params = torch.tensor([[-1.0, 3.0], [-2.0, 5.0]]).unsqueeze(1)  # log probability, entropy
-    imagined = Imagined(torch.tensor(latent).unsqueeze(1), params, torch.zeros(2, 1, 1))
+    imagined = Imagined(torch.tensor(latent).unsqueeze(1), params, torch.zeros(2, 1, 1), torch.zeros(1))
+    seeks = Behaviour(actor, {"": Sought(lambda x: model.predicted_reward(x.latent), told())}, Reinforce())
     # live = γ continue = 0.4, 0.25, 0.5; R1 = 8 + 0.5 · 16 = 16; R0 = 4 + 0.25 (0.5 · 4 + 0.5 · 16) = 6.5
-    found, returns, percentiles, metrics = behaviour.losses(model, actor, told(), imagined, torch.zeros(2), CONFIG)
-    close(returns, [[6.5], [16.0]])
-    close(percentiles, [6.5 + 0.05 * 9.5, 6.5 + 0.95 * 9.5])
+    found, returns, percentiles, metrics = behaviour.losses(model, seeks, imagined, torch.zeros(1, 2), CONFIG)
+    close(returns[""], [[6.5], [16.0]])
+    close(percentiles[0], [6.5 + 0.05 * 9.5, 6.5 + 0.95 * 9.5])
     scale = 0.9 * 9.5
     weight = [0.4, 0.4 * 0.25]
     close(found["policy"], [[-weight[0] * (-1 * 4.5 / scale + 0.3)], [-weight[1] * (-2 * 12 / scale + 0.5)]])
@@ -66,8 +68,9 @@ def test_replayed_value_loss_by_hand():
 
 def test_critic_learns_returns_and_stays_near_its_slow_copy(dream):
     critic = dream.agent().critic
-    logits = torch.randn(2, len(critic.bins), generator=torch.Generator().manual_seed(0))
-    found = critic.loss(logits, critic.bins[[3, 20]], critic.bins[[5, 20]])
+    bins = critic.two_hot.bins
+    logits = torch.randn(2, len(bins), generator=torch.Generator().manual_seed(0))
+    found = critic.loss(logits, bins[[3, 20]], bins[[5, 20]])
     log_probs = logits.log_softmax(-1)
     torch.testing.assert_close(found, -log_probs[[0, 1], [3, 20]] - log_probs[[0, 1], [5, 20]])
 
@@ -111,7 +114,8 @@ def test_reconstruction_is_the_summed_squared_error(dream_any, squashed):
     for name, decoder in agent.model.decoders.items():
         if name == "pixels":
             with torch.no_grad():
-                decoder.convs[-1].weight.zero_()  # a sigmoid of 0: grey
+                last = decoder.last if agent.config.convolutions == "strided" else decoder.convs[-1]
+                last.weight.zero_()  # grey: a sigmoid of 0, or 0.5 and nothing
         else:
             say(decoder.each if hasattr(decoder, "each") else decoder, 0.3)
     losses, _ = world_losses(agent, batch)

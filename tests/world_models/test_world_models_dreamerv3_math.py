@@ -146,7 +146,7 @@ def test_actions_are_clipped_to_the_box_without_gradients_through_the_clip():
 
 
 def actor(discrete: bool) -> tuple[Actor, Tensor]:
-    net = Actor(6, ActionSpec(3, discrete), DreamerV3Config(size="1M"), 2, draws())
+    net = Actor(6, ActionSpec(3, discrete), DreamerV3Config(size="1M", layers=2), draws())
     with torch.no_grad():
         net.net.out.weight.normal_(0, 0.3, generator=draws(1))
     return net, net(torch.randn(50, 6, generator=draws(2)))

@@ -17,12 +17,13 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 class Actor(nn.Module):
     """Latents (*, L) to a distribution, as the tensor `params` that the other methods read."""
 
-    def __init__(self, latent: int, action: ActionSpec, config: DreamerV3Config, layers: int, generator: Generator):
+    def __init__(self, latent: int, action: ActionSpec, config: DreamerV3Config, generator: Generator):
         super().__init__()
         self.discrete, self.unimix = action.discrete, config.unimix
         self.low, self.high = config.min_std, config.max_std
         outputs = action.dim if action.discrete else 2 * action.dim
-        self.net = MLP(latent, config.widths.units, layers, generator, out=outputs, scale=0.01)
+        sizes = (latent, config.widths.units, config.widths.layers)
+        self.net = MLP(*sizes, generator, out=outputs, scale=config.actor_scale, norm=config.norm)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Mean and deviation (*, 2A), or log probabilities (*, A)."""

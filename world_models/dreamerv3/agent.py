@@ -1,7 +1,7 @@
 """DreamerV3 as an agent: acting on a recurrent state, one update, predictions for study, and a flat state."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,15 @@ from torch import Tensor, nn
 from world_models import flat
 from world_models.dreamerv3 import behaviour
 from world_models.dreamerv3.actor import Actor
-from world_models.dreamerv3.behaviour import Critic
+from world_models.dreamerv3.behaviour import Behaviour, Sought
 from world_models.dreamerv3.config import DreamerV3Config
-from world_models.dreamerv3.model import LAYERS, WorldModel
+from world_models.dreamerv3.critic import Critic
+from world_models.dreamerv3.explore import Explorer
+from world_models.dreamerv3.gradients import actor_gradient
+from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.noise import ActNoise, UpdateNoise
+from world_models.dreamerv3.optimizer import optimizer
 from world_models.dreamerv3.rssm import State
-from world_models.optim import LaProp
 from world_models.seeding import generator
 from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec, Tail
 
@@ -53,27 +56,40 @@ class DreamerV3:
         g = generator(torch.device("cpu"), seed, "weights")
         self.classes = config.widths.classes
         model = WorldModel(shapes, action, config, g, tail)
-        actor = Actor(model.rssm.features, action, config, LAYERS, g)
-        critic = Critic(model.rssm.features, config, model.bins, g)
-        self.nets = nn.ModuleDict({"model": model, "actor": actor, "critic": critic}).to(device)
+        actor = Actor(model.rssm.features, action, config, g)
+        critic = Critic(model.rssm.features, config, g)
+        nets: dict[str, nn.Module] = {"model": model, "actor": actor, "critic": critic}
+        self.explorer = Explorer(model, action, config, g) if config.exploration > 0 else None
+        if self.explorer is not None:
+            nets["explorer"] = self.explorer
+        self.nets = nn.ModuleDict(nets).to(device)
         self.model, self.actor, self.critic = model, actor, critic
-        self.device = model.bins.device
+        self.collector = actor if self.explorer is None else self.explorer.actor
+        self.critics = [critic] if self.explorer is None else [critic, *self.explorer.critic_of.values()]
+        self.device = next(model.parameters()).device
+        rewards = {"": Sought(lambda imagined: model.predicted_reward(imagined.latent), critic)}
+        self.behaviour = Behaviour(actor, rewards, actor_gradient(config, action))
         self.percentiles = torch.zeros(2, device=self.device)
         self.updates = 0
         learnt = {name: p for name, p in self.nets.named_parameters() if p.requires_grad}
-        self.optimizer = LaProp(learnt, config.lr, clip=config.agc, warmup=config.warmup)
-        self.loss_weights = model.weights() | {"policy": 1.0, "value": 1.0, "replay_value": config.replay_value}
+        self.optimizer = optimizer(learnt, config)
+        self.loss_weights = model.weights() | {"policy": 1.0, "value": 1.0}
+        if self.explorer is not None:
+            self.loss_weights |= self.explorer.weights()
+        if config.replay_value > 0:
+            self.loss_weights["replay_value"] = config.replay_value
 
     # Acting
 
     def initial(self, n: int, seed: int) -> Carry:
         """The carry of `n` environments before their first observation."""
-        state = self.model.rssm.initial(n, self.percentiles)
+        with torch.no_grad():
+            state = self.model.rssm.initial(n, self.percentiles)
         return Carry(*state, torch.zeros(n, self.actions.dim, device=self.device), seed, 0)
 
     @torch.no_grad()
     def act(self, carry: Carry, obs: Obs, explore: bool) -> tuple[Tensor, Carry]:
-        """Actions (N, A): drawn from the policy, or without `explore` its likeliest ones."""
+        """Actions (N, A): drawn from the collecting policy, or without `explore` the task's, as `evaluate` says."""
         n = obs.is_first.shape[0]
         if len(carry.deter) != n:
             raise ValueError(f"a carry of {len(carry.deter)} environments met observations of {n}")
@@ -84,8 +100,10 @@ class DreamerV3:
         one = (x.unsqueeze(0) for x in (embed, carry.action, obs.is_first, noise.posterior))
         states, _ = self.model.rssm.observe(before, *one)
         state = states.flat()
-        params = self.actor(state.features())
-        action = self.actor.sample(params, noise.action) if explore else self.actor.mode(params)
+        actor = self.collector if explore else self.actor
+        params = actor(state.features())
+        drawn = explore or self.config.evaluate == "sample"
+        action = actor.sample(params, noise.action) if drawn else actor.mode(params)
         action = action.clamp(-1, 1)
         return action, Carry(*state, action, carry.seed, carry.step + 1)
 
@@ -98,7 +116,7 @@ class DreamerV3:
     # Learning
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on world model, actor and critic."""
+        """One step on every network."""
         noise = UpdateNoise.draw(self.config, batch.reward.shape[0], self.actions, self.seed, self.updates, self.device)
         metrics = self.learn(batch.to(self.device), noise)
         self.updates += 1
@@ -111,7 +129,8 @@ class DreamerV3:
         means = {name: loss.mean() for name, loss in found.items()}
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
         metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(total, list(self.optimizer.parameters.values())))
-        self.critic.move_slow(self.config.slow_rate)
+        for critic in self.critics:
+            critic.move_slow(self.config.slow_rate)
         metrics |= {f"{name}_loss": mean.detach() for name, mean in means.items()}
         if "feature" in means and self.shapes.feature is not None:  # sums grow with the encoder's width
             metrics["feature_loss_per_dim"] = metrics["feature_loss"] / math.prod(self.shapes.feature)
@@ -125,6 +144,8 @@ class DreamerV3:
         obs = batch.obs.map(lambda x: x.transpose(0, 1))
         action, reward = batch.action.transpose(0, 1), batch.reward.t().contiguous()
         last, terminal = batch.is_last.t().float(), batch.is_terminal.t().float()
+        if config.context == "zero":  # as if an episode began there: the action that led to it is forgotten as well
+            obs = replace(obs, is_first=torch.cat([torch.ones_like(obs.is_first[:1]), obs.is_first[1:]]))
         parts = model.embedding.parts(obs)
         embed = model.embedding(parts)  # (T, B, E)
         start = model.rssm.initial(reward.shape[1], embed)
@@ -135,16 +156,21 @@ class DreamerV3:
             batch.carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
         found = model.losses(parts, embed, state, posterior, reward, terminal)
 
-        imagined = behaviour.imagine(model, self.actor, state.flat().detach(), noise)
-        learnt, returns, self.percentiles, metrics = behaviour.losses(
-            model, self.actor, self.critic, imagined, self.percentiles, config
+        start, ended = state.flat().detach(), terminal.flatten()
+        imagined = behaviour.imagine(model, self.behaviour, start, ended, noise)
+        learnt, returns, moved, metrics = behaviour.losses(
+            model, self.behaviour, imagined, self.percentiles.unsqueeze(0), config
         )
-        boot = returns[0].view_as(reward)
-        found |= learnt | {
-            "replay_value": behaviour.replay_value_loss(
-                self.critic, state.features(), boot, reward, last, terminal, config
-            )
-        }
+        self.percentiles = moved[0]
+        found |= learnt
+        if config.replay_value > 0:
+            boot = returns[""][0].view_as(reward)
+            replayed = (state.features(), boot, reward, last, terminal, config)
+            found["replay_value"] = behaviour.replay_value_loss(self.critic, *replayed)
+        if self.explorer is not None:
+            assert noise.explore is not None
+            more, their_metrics = self.explorer.losses(model, state, action, obs.is_first, ended, noise.explore)
+            found, metrics = found | more, metrics | their_metrics
         return found, metrics
 
     # Study
@@ -216,7 +242,7 @@ class DreamerV3:
         return nets | optimizer | {"percentiles": self.percentiles, "updates": torch.tensor(self.updates)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies on the CPU of model.*, actor.*, critic.*, optimizer.*, percentiles and updates."""
+        """Copies on the CPU of model.*, actor.*, critic.*, explorer.*, optimizer.*, percentiles and updates."""
         return flat.copies(self._tensors())
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,107 +1,123 @@
-"""Actor and critic, learnt in imagination (arXiv 2301.04104v2, equations 6 to 11) and from replayed steps."""
+"""Actors and critics, learnt in imagination (arXiv 2301.04104v2, equations 6 to 11) and from replayed steps."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
-from world_models.distributions import symexp_loss, symexp_mean
 from world_models.dreamerv3.actor import Actor
 from world_models.dreamerv3.config import DreamerV3Config
-from world_models.dreamerv3.model import LAYERS, WorldModel
-from world_models.dreamerv3.nets import MLP
-from world_models.dreamerv3.noise import UpdateNoise
+from world_models.dreamerv3.critic import Critic
+from world_models.dreamerv3.gradients import Dynamics, Reinforce
+from world_models.dreamerv3.model import WorldModel
+from world_models.dreamerv3.noise import ExploreNoise, UpdateNoise
 from world_models.dreamerv3.returns import lambda_return, move_percentiles, return_scale
 from world_models.dreamerv3.rssm import State
 
 
-class Critic(nn.Module):
-    """The value head, and a slow copy of it that the head is drawn towards."""
+@dataclass(frozen=True)
+class Imagined:
+    """Open-loop sequences of H steps from N states; gradients as the actor's `Reinforce` or `Dynamics` has them."""
 
-    bins: Tensor
-
-    def __init__(self, latent: int, config: DreamerV3Config, bins: Tensor, generator: Generator):
-        super().__init__()
-        sizes = (latent, config.widths.units, LAYERS)
-        self.head = MLP(*sizes, generator, out=config.bins, scale=0.0)
-        self.slow = MLP(*sizes, generator, out=config.bins, scale=0.0).requires_grad_(False)
-        self.slow.load_state_dict(self.head.state_dict())
-        self.register_buffer("bins", bins, persistent=False)
-
-    def value(self, logits: Tensor) -> Tensor:
-        """The value (*,) that logits (*, K) mean."""
-        return symexp_mean(logits, self.bins)
-
-    @torch.no_grad()
-    def slow_value(self, latent: Tensor) -> Tensor:
-        """The slow copy's value (*,)."""
-        return symexp_mean(self.slow(latent), self.bins)
-
-    def loss(self, logits: Tensor, target: Tensor, slow: Tensor) -> Tensor:
-        """Cross entropy (*,) with a return and, to stay near it, with the slow copy's value."""
-        return symexp_loss(logits, target, self.bins) + symexp_loss(logits, slow, self.bins)
-
-    @torch.no_grad()
-    def move_slow(self, rate: float) -> None:
-        """slow ← (1 - rate) slow + rate head."""
-        torch._foreach_lerp_(list(self.slow.parameters()), list(self.head.parameters()), rate)
+    latent: Tensor  # (H + 1, N, L)
+    params: Tensor  # (H, N, ...) of the policy at all but the last
+    action: Tensor  # (H, N, A) taken there; (H + 1, N, A) where the noise has one for the last state too
+    ended: Tensor  # (N,) 1.0 where the replayed state that imagination starts from has ended its episode
 
 
 @dataclass(frozen=True)
-class Imagined:
-    """Open-loop sequences of H steps from N states."""
+class Sought:
+    """A reward that an actor seeks."""
 
-    latent: Tensor  # (H + 1, N, L)
-    params: Tensor  # (H, N, ...) of the policy at all but the last, with gradients for the actor alone
-    action: Tensor  # (H, N, A) taken there
+    reward: Callable[[Imagined], Tensor]  # (H + 1, N), arriving with each state; the first is not read
+    critic: Critic
+    share: float = 1.0  # of its normalised advantage in that of the actor
 
 
-def imagine(model: WorldModel, actor: Actor, start: State, noise: UpdateNoise) -> Imagined:
-    """Follow the policy from states (N, ...) outside the graph, but keep what the actor learns from."""
-    with torch.no_grad():
+@dataclass(frozen=True)
+class Behaviour:
+    """An actor, what it seeks, and how it learns."""
+
+    actor: Actor
+    sought: dict[str, Sought]  # by what is put behind the names of losses and metrics
+    gradient: Reinforce | Dynamics
+
+
+def imagine(
+    model: WorldModel, behaviour: Behaviour, start: State, ended: Tensor, noise: UpdateNoise | ExploreNoise
+) -> Imagined:
+    """Follow the policy from states (N, ...) outside the graph."""
+    actor, gradient = behaviour.actor, behaviour.gradient
+    with gradient.path(model):
         step = model.rssm.sequence.laid_out()
     state, latents, params, actions = start, [start.features()], [], []
-    for action_noise, uniform in zip(noise.action, noise.prior, strict=True):
-        params.append(actor(latents[-1]))
-        with torch.no_grad():
-            actions.append(actor.sample(params[-1], action_noise))
-            state = model.rssm.step(step, state, actions[-1], uniform)
+    for t, action_noise in enumerate(noise.action):
+        chosen = actor(latents[-1].detach())
+        with gradient.path(model):
+            actions.append(actor.sample(chosen, action_noise))
+            if t == len(noise.prior):
+                break
+            state = model.rssm.step(step, state, actions[-1], noise.prior[t])
+        params.append(chosen)
         latents.append(state.features())
-    return Imagined(torch.stack(latents), torch.stack(params), torch.stack(actions))
+    return Imagined(torch.stack(latents), torch.stack(params), torch.stack(actions), ended)
+
+
+def lives(model: WorldModel, imagined: Imagined, config: DreamerV3Config) -> tuple[Tensor, Tensor]:
+    """γ where episodes go on behind each state, (H + 1, N), and how likely all but the last are reached, (H, N)."""
+    going = model.predicted_continue(imagined.latent)
+    if config.ends == "expected":
+        live = config.discount * going
+        return live, live.detach().cumprod(0)[:-1]
+    going = torch.cat([1 - imagined.ended.unsqueeze(0), (going[1:] > 0.5).to(going.dtype)])
+    live = config.discount * going
+    return live, live.cumprod(0)[:-1] / config.discount
 
 
 def losses(
-    model: WorldModel, actor: Actor, critic: Critic, imagined: Imagined, percentiles: Tensor, config: DreamerV3Config
-) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Tensor]]:
-    """Policy and value losses (H, N), λ-returns (H, N), the moved percentiles (2,), and metrics."""
-    latent = imagined.latent
-    with torch.no_grad():
-        reward = model.predicted_reward(latent)
-        live = config.discount * model.predicted_continue(latent)  # (H + 1, N)
-        slow = critic.slow_value(latent[:-1])
-        last = critic.value(critic.head(latent[-1:]))  # apart: only a bootstrap, so it needs no gradients
-    logits = critic.head(latent[:-1])  # (H, N, K)
-    value = torch.cat([critic.value(logits.detach()), last])
+    model: WorldModel, behaviour: Behaviour, imagined: Imagined, percentiles: Tensor, config: DreamerV3Config
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, dict[str, Tensor]]:
+    """Policy and value losses (H, N), λ-returns (H, N) of each reward sought, moved percentiles (K, 2), and metrics.
+
+    `percentiles` are those of the returns of each of K rewards, in the order of `behaviour.sought`.
+    """
+    actor, latent, gradient = behaviour.actor, imagined.latent, behaviour.gradient
+    with gradient.path(model):
+        live, weight = lives(model, imagined, config)
     keep = torch.full_like(live, config.return_lambda)
-    returns = lambda_return(reward, live, keep, value)  # (H, N)
-    percentiles = move_percentiles(percentiles, returns, config.return_rate)
-    advantage = (returns - value[:-1]) / return_scale(percentiles)
-    weight = live.cumprod(0)[:-1]  # how likely a step is reached at all
-    log_prob, entropy = actor.log_prob(imagined.params, imagined.action), actor.entropy(imagined.params)
-    found = {
-        "policy": -weight * (log_prob * advantage + config.entropy * entropy),
-        "value": weight * critic.loss(logits, returns, slow),
-    }
-    metrics = {
-        "imagined_reward": reward.mean(),
-        "imagined_continue": live.mean() / config.discount,
-        "imagined_return": returns.mean(),
-        "advantage": advantage.mean(),
+    found: dict[str, Tensor] = {}
+    metrics: dict[str, Tensor] = {}
+    returns: dict[str, Tensor] = {}
+    moved, advantages = [], []
+    for (name, sought), running in zip(behaviour.sought.items(), percentiles, strict=True):
+        critic = sought.critic
+        logits = critic.head(latent[:-1].detach())  # (H, N, K)
+        with gradient.path(model, critic):
+            reward = sought.reward(imagined)
+            value = gradient.values(critic, latent, logits)
+            returned = lambda_return(reward, live, keep, value)  # (H, N)
+            returns[name] = returned.detach()
+            moved.append(move_percentiles(running, returns[name], config.return_rate))
+            advantages.append(sought.share * (returned - value[:-1]) / return_scale(moved[-1]))
+        slow = critic.slow_value(latent[:-1])
+        found[f"value{name}"] = weight * critic.loss(logits, returns[name], slow)
+        metrics |= {
+            f"imagined_reward{name}": reward.detach().mean(),
+            f"imagined_return{name}": returns[name].mean(),
+            f"return_5{name}": moved[-1][0],
+            f"return_95{name}": moved[-1][1],
+        }
+    advantage, params = torch.stack(advantages).sum(0), imagined.params
+    gain = gradient.gain(actor, params, imagined.action[: len(params)], advantage)
+    entropy = actor.entropy(params)
+    found["policy"] = -weight * (gain + config.entropy * entropy)
+    metrics |= {
+        "imagined_continue": live.detach().mean() / config.discount,
+        "advantage": advantage.detach().mean(),
         "entropy": entropy.detach().mean(),
-        "return_5": percentiles[0],
-        "return_95": percentiles[1],
     }
-    return found, returns, percentiles, metrics
+    return found, returns, torch.stack(moved), metrics
 
 
 def replay_value_loss(

@@ -10,20 +10,44 @@
 collapsing by redundancy reduction against the embedding (R2-Dreamer, arXiv 2603.18202).
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from world_models import patches
-from world_models.distributions import symexp_bins, symexp_loss, symexp_mean, symlog
+from world_models.distributions import symlog
 from world_models.dreamerv3.config import DEPTHS, DreamerV3Config
-from world_models.dreamerv3.nets import MLP, ConvDecoder, ConvEncoder, Linear
+from world_models.dreamerv3.nets import MLP, NORMS, ConvDecoder, ConvEncoder, Linear
 from world_models.dreamerv3.rssm import RSSM, State
+from world_models.dreamerv3.strided import StridedDecoder, StridedEncoder
+from world_models.dreamerv3.two_hot import TWO_HOTS
 from world_models.feature_norm import FeatureNorm
 from world_models.types import ActionSpec, Obs, ObsShapes, Tail
 
-LAYERS = 3  # of state encoders, decoders, actor and critic
 BARLOW_OFF_DIAGONAL = 5e-4  # weight of what the dimensions of a latent share, beside that of what each should say
+
+
+def image_encoder(
+    shape: tuple[int, int, int], config: DreamerV3Config, generator: Generator
+) -> ConvEncoder | StridedEncoder:
+    """The convolutions of `config.convolutions`."""
+    depth = config.widths.depth
+    if config.convolutions == "strided":
+        return StridedEncoder(shape, depth, generator)
+    return ConvEncoder(shape, tuple(depth * multiple for multiple in DEPTHS), generator)
+
+
+def image_decoder(
+    shape: tuple[int, int, int], config: DreamerV3Config, generator: Generator
+) -> ConvDecoder | StridedDecoder:
+    """Their counterpart."""
+    w, stoch = config.widths, config.latents * config.widths.classes
+    if config.convolutions == "strided":
+        return StridedDecoder(shape, w.deter + stoch, w.depth, generator)
+    depths = tuple(w.depth * multiple for multiple in DEPTHS)
+    return ConvDecoder(shape, w.deter, stoch, w.units, config.blocks, depths, generator)
 
 
 class Embedder(nn.Module):
@@ -31,7 +55,8 @@ class Embedder(nn.Module):
 
     def __init__(self, shapes: ObsShapes, config: DreamerV3Config, generator: Generator, tail: Tail | None):
         super().__init__()
-        w = config.widths
+        w, units = config.widths, config.widths.coder_units
+        state_encoder = partial(MLP, units=units, layers=w.coder_layers, generator=generator, norm=config.norm)
         self.shapes, self.tail, self.symlog = shapes, tail, config.symlog
         self.outputs = 0
         shape = shapes.feature if tail is None else tail.feature_shape
@@ -40,15 +65,14 @@ class Embedder(nn.Module):
             self.patches = patches.front(config.patches, shape, config.patch_dim, generator)
             inputs = self.patches.outputs
             linear = config.front_end == "linear"
-            self.feature = Linear(inputs, w.units, generator) if linear else MLP(inputs, w.units, LAYERS, generator)
-            self.outputs += w.units
+            self.feature = NORMS[config.norm][1](inputs, units, generator) if linear else state_encoder(inputs)
+            self.outputs += units
         if shapes.pixels is not None and tail is None:
-            depths = tuple(w.depth * multiple for multiple in DEPTHS)
-            self.pixels = ConvEncoder(shapes.pixels, depths, generator)
+            self.pixels = image_encoder(shapes.pixels, config, generator)
             self.outputs += self.pixels.outputs
         if shapes.proprio is not None:
-            self.proprio = MLP(shapes.proprio, w.units, LAYERS, generator)
-            self.outputs += w.units
+            self.proprio = state_encoder(shapes.proprio)
+            self.outputs += units
 
     def parts(self, obs: Obs) -> dict[str, Tensor]:
         """What is read of `obs`, shapes checked: feature (*, *feature), normalised, pixels (*, H, W, 3), proprio."""
@@ -90,12 +114,12 @@ class Embedder(nn.Module):
 class PatchDecoder(nn.Module):
     """Latents (N, L) to a feature of patches (N, P, F): what all share, a word for each place, one layer, one map."""
 
-    def __init__(self, inputs: int, shape: tuple[int, ...], units: int, generator: Generator):
+    def __init__(self, inputs: int, shape: tuple[int, ...], config: DreamerV3Config, generator: Generator):
         super().__init__()
-        count, numbers = shape
-        self.shared = MLP(inputs, units, LAYERS - 1, generator, out=units)
+        (count, numbers), units = shape, config.widths.coder_units
+        self.shared = MLP(inputs, units, config.widths.coder_layers - 1, generator, out=units, norm=config.norm)
         self.places = nn.Parameter(torch.empty(count, units).normal_(0, 0.02, generator=generator))
-        self.each = MLP(units, units, 1, generator, out=numbers)
+        self.each = MLP(units, units, 1, generator, out=numbers, norm=config.norm)
 
     def forward(self, latent: Tensor) -> Tensor:
         return self.each(self.shared(latent).unsqueeze(-2) + self.places)
@@ -103,8 +127,6 @@ class PatchDecoder(nn.Module):
 
 class WorldModel(nn.Module):
     """Everything that learns from replayed sequences; actor and critic stand beside it."""
-
-    bins: Tensor
 
     def __init__(
         self,
@@ -118,40 +140,32 @@ class WorldModel(nn.Module):
         w = config.widths
         self.config = config
         self.embedding = Embedder(shapes, config, generator, tail)
-        sizes = {"deter": w.deter, "hidden": w.hidden, "latents": config.latents, "classes": w.classes}
-        self.rssm = RSSM(
-            self.embedding.outputs,
-            action.dim,
-            **sizes,
-            blocks=config.blocks,
-            unimix=config.unimix,
-            generator=generator,
-        )
+        self.rssm = RSSM(self.embedding.outputs, action.dim, config, generator)
         latent = self.rssm.features
-        self.reward = MLP(latent, w.units, 1, generator, out=config.bins, scale=0.0)
-        self.cont = MLP(latent, w.units, 1, generator, out=1)
+        head = partial(MLP, latent, w.units, w.head_layers, generator, norm=config.norm)
+        self.reward = head(out=config.bins, scale=0.0)
+        self.cont = head(out=1)
         self.decoders = self._decoders(shapes, generator)
         self.projection = None
         if config.target == "none":
             self.projection = Linear(latent, self.embedding.outputs, generator)
-        self.register_buffer("bins", symexp_bins(config.bins), persistent=False)
+        self.two_hot = TWO_HOTS[config.two_hot](config.bins)
 
     def _decoders(self, shapes: ObsShapes, generator: Generator) -> nn.ModuleDict:
         config, w, latent = self.config, self.config.widths, self.rssm.features
+        state_decoder = partial(MLP, latent, w.coder_units, w.coder_layers, generator, norm=config.norm)
         found: dict[str, nn.Module] = {}
         if shapes.feature is not None and config.target in ("auto", "feature"):
             flat = len(shapes.feature) == 1
             found["feature"] = (
-                MLP(latent, w.units, LAYERS, generator, out=shapes.feature[0])
+                state_decoder(out=shapes.feature[0])
                 if flat
-                else PatchDecoder(latent, shapes.feature, w.units, generator)
+                else PatchDecoder(latent, shapes.feature, config, generator)
             )
         if shapes.pixels is not None and config.target in ("auto", "pixels"):
-            depths = tuple(w.depth * multiple for multiple in DEPTHS)
-            stoch = config.latents * w.classes
-            found["pixels"] = ConvDecoder(shapes.pixels, w.deter, stoch, w.units, config.blocks, depths, generator)
+            found["pixels"] = image_decoder(shapes.pixels, config, generator)
         if shapes.proprio is not None and config.target != "none":
-            found["proprio"] = MLP(latent, w.units, LAYERS, generator, out=shapes.proprio)
+            found["proprio"] = state_decoder(out=shapes.proprio)
         return nn.ModuleDict(found)
 
     def decode(self, state: State) -> dict[str, Tensor]:
@@ -197,7 +211,7 @@ class WorldModel(nn.Module):
             found["barlow"] = barlow_twins(self.projection(latent).flatten(0, 1), embed.detach().flatten(0, 1)).expand(
                 lead
             )
-        found["reward"] = symexp_loss(self.reward(latent), reward, self.bins)
+        found["reward"] = self.two_hot.loss(self.reward(latent), reward)
         cont = self.cont(latent).squeeze(-1)
         found["continue"] = F.binary_cross_entropy_with_logits(cont, 1 - terminal, reduction="none")
         return found
@@ -211,7 +225,7 @@ class WorldModel(nn.Module):
 
     def predicted_reward(self, latent: Tensor) -> Tensor:
         """(*, D + SK) to (*,)."""
-        return symexp_mean(self.reward(latent), self.bins)
+        return self.two_hot.mean(self.reward(latent))
 
     def predicted_continue(self, latent: Tensor) -> Tensor:
         """The probability (*,) that the episode goes on."""

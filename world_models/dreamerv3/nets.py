@@ -1,7 +1,8 @@
-"""Building blocks of DreamerV3: RMS norm with SiLU, dense and block-diagonal layers, convolutions, heads.
+"""Building blocks of DreamerV3: norms with SiLU, dense and block-diagonal layers, convolutions, heads.
 
 Weights come from an explicit generator: normal, cut off at two deviations, of variance 1 / fan_in (the published code's
-`trunc_normal_in`). Images are (N, C, height, width) with channels last in memory.
+`trunc_normal_in`). Where the norm is "layer", as in 2023, the mean of inputs and outputs takes the place of fan_in, and
+last layers are drawn uniformly. Images are (N, C, height, width) with channels last in memory.
 """
 
 import itertools
@@ -12,15 +13,23 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 NORM_EPS = 1e-4
+LAYER_NORM_EPS = 1e-3
 TRUNCATED = 1.1368  # makes up for the variance that cutting off at two deviations takes
 KERNEL = 5
 
 
-def _drawn(shape: tuple[int, ...], fan_in: int, generator: Generator, scale: float = 1.0) -> nn.Parameter:
-    std = TRUNCATED / math.sqrt(fan_in)
+def drawn(shape: tuple[int, ...], fan: float, generator: Generator, scale: float = 1.0) -> nn.Parameter:
+    """Weights of variance 1 / fan, times `scale`: normal, cut off at two deviations."""
+    std = TRUNCATED / math.sqrt(fan)
     weight = torch.empty(shape)
     nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std, generator=generator)
     return nn.Parameter(weight.mul_(scale))
+
+
+def uniform(shape: tuple[int, ...], fan: float, generator: Generator, scale: float = 1.0) -> nn.Parameter:
+    """Weights of variance scale / fan: uniform."""
+    limit = math.sqrt(3 * scale / fan)
+    return nn.Parameter(torch.empty(shape).uniform_(-limit, limit, generator=generator))
 
 
 class _NormSilu(torch.autograd.Function):
@@ -62,7 +71,7 @@ class Linear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, generator: Generator, *, scale: float = 1.0):
         super().__init__()
-        self.weight = _drawn((outputs, inputs), inputs, generator, scale)
+        self.weight = drawn((outputs, inputs), inputs, generator, scale)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,17 +86,75 @@ class NormedLinear(Linear):
         self.scale = nn.Parameter(torch.ones(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return norm_silu(super().forward(x), self.scale)
+        return self.activate(super().forward(x))
+
+    def activate(self, x: Tensor) -> Tensor:
+        """What comes after the product and its bias."""
+        return norm_silu(x, self.scale)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over the last dimension, then SiLU unless `silu` is off."""
+
+    def __init__(self, width: int, *, silu: bool = True):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.silu = silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(x, x.shape[-1:], self.scale, self.shift, LAYER_NORM_EPS)
+        return F.silu(x) if self.silu else x
+
+
+class LayerNormedLinear(nn.Module):
+    """Linear layer without a bias, layer norm, SiLU."""
+
+    bias = None  # the norm shifts
+
+    def __init__(self, inputs: int, outputs: int, generator: Generator, *, silu: bool = True):
+        super().__init__()
+        self.weight = drawn((outputs, inputs), (inputs + outputs) / 2, generator)
+        self.activate = LayerNorm(outputs, silu=silu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activate(F.linear(x, self.weight))
+
+
+class UniformLinear(Linear):
+    """x Wᵀ + b, the weights drawn uniformly; `scale` multiplies their variance."""
+
+    def __init__(self, inputs: int, outputs: int, generator: Generator, *, scale: float = 1.0):
+        nn.Module.__init__(self)
+        self.weight = uniform((outputs, inputs), (inputs + outputs) / 2, generator, scale)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+
+Normed = type[NormedLinear] | type[LayerNormedLinear]
+NORMS: dict[str, tuple[Normed, type[Linear]]] = {  # hidden and last layers
+    "rms": (NormedLinear, Linear),
+    "layer": (LayerNormedLinear, UniformLinear),
+}
 
 
 class MLP(nn.Module):
     """`layers` normed layers of `units`; `out` linear outputs after them, whose initial weights `scale` multiplies."""
 
-    def __init__(self, inputs: int, units: int, layers: int, generator: Generator, *, out: int = 0, scale: float = 1.0):
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        layers: int,
+        generator: Generator,
+        *,
+        out: int = 0,
+        scale: float = 1.0,
+        norm: str = "rms",
+    ):
         super().__init__()
+        normed, last = NORMS[norm]
         sizes = [inputs, *[units] * layers]
-        self.layers = nn.ModuleList([NormedLinear(a, b, generator) for a, b in itertools.pairwise(sizes)])
-        self.out = Linear(sizes[-1], out, generator, scale=scale) if out else nn.Identity()
+        self.layers = nn.ModuleList([normed(a, b, generator) for a, b in itertools.pairwise(sizes)])
+        self.out = last(sizes[-1], out, generator, scale=scale) if out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -100,7 +167,7 @@ class BlockLinear(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: int, generator: Generator):
         super().__init__()
-        self.weight = _drawn((blocks, inputs // blocks, outputs // blocks), inputs, generator)
+        self.weight = drawn((blocks, inputs // blocks, outputs // blocks), inputs, generator)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +182,7 @@ class Conv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, generator: Generator):
         super().__init__()
-        self.weight = _drawn((outputs, inputs, KERNEL, KERNEL), inputs * KERNEL**2, generator)
+        self.weight = drawn((outputs, inputs, KERNEL, KERNEL), inputs * KERNEL**2, generator)
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,12 +18,28 @@ def action_noise(shape: tuple[int, ...], action: ActionSpec, g: torch.Generator)
 
 
 @dataclass(frozen=True)
+class ExploreNoise:
+    """One update's draws of the collecting actor, where it is not the task's."""
+
+    prior: Tensor  # (H, T B, S) uniform
+    action: Tensor  # (H + 1, T B, A), or (…, 1): disagreement asks for an action in the last state too
+
+    @classmethod
+    def draw(cls, config: DreamerV3Config, batch: int, action: ActionSpec, g: torch.Generator) -> "ExploreNoise":
+        """From a generator."""
+        H, N = config.imagination, config.batch_length * batch
+        prior = torch.rand(H, N, config.latents, generator=g, device=g.device)
+        return cls(prior, action_noise((H + 1, N), action, g))
+
+
+@dataclass(frozen=True)
 class UpdateNoise:
     """One update's draws; imagination starts from each of the T B replayed states."""
 
     posterior: Tensor  # (T, B, S) uniform
     prior: Tensor  # (H, T B, S) uniform
     action: Tensor  # (H, T B, A), or (…, 1) for discrete actions
+    explore: ExploreNoise | None = None  # with exploration
 
     @classmethod
     def draw(
@@ -32,10 +48,14 @@ class UpdateNoise:
         """The draws of update number `count`."""
         T, H, S = config.batch_length, config.imagination, config.latents
         g = generator(device, seed, "update", count)
+        explore = None
+        if config.exploration > 0:
+            explore = ExploreNoise.draw(config, batch, action, generator(device, seed, "explore", count))
         return cls(
             posterior=torch.rand(T, batch, S, generator=g, device=g.device),
             prior=torch.rand(H, T * batch, S, generator=g, device=g.device),
             action=action_noise((H, T * batch), action, g),
+            explore=explore,
         )
 
 

@@ -1,4 +1,4 @@
-"""The recurrent state-space model (Hafner et al. 2025, arXiv 2301.04104v2, equation 3), block-diagonal.
+"""The recurrent state-space model (Hafner et al. 2025, arXiv 2301.04104v2, equation 3), block-diagonal or dense.
 
 Inside, sequences are (T, N, ...). A state is the recurrent h, (N, D), and the latent z, one-hot, (N, SK):
 
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from world_models.dreamerv3.nets import MLP, BlockLinear, Linear, NormedLinear, norm_silu
+from world_models.dreamerv3.config import DreamerV3Config
+from world_models.dreamerv3.nets import MLP, NORMS, BlockLinear, LayerNormedLinear, NormedLinear, norm_silu
 
 
 class State(NamedTuple):
@@ -39,6 +40,10 @@ class State(NamedTuple):
     def where(self, keep: Tensor) -> "State":
         """The state where `keep` (*, 1) is 1, zeros where it is 0."""
         return State(self.deter * keep, self.stoch * keep)
+
+    def plus(self, other: "State") -> "State":
+        """The sum of both."""
+        return State(self.deter + other.deter, self.stoch + other.stoch)
 
 
 def mix_uniform(logits: Tensor, unimix: float) -> Tensor:
@@ -112,30 +117,68 @@ class Step:
         return torch.lerp(old, candidate, torch.sigmoid(update - 1)).flatten(1)
 
 
+class DenseGRU(nn.Module):
+    """The sequence model of 2023: latent and action through one normed layer, then normed gates that read all of h."""
+
+    def __init__(self, deter: int, stoch: int, actions: int, hidden: int, generator: Generator):
+        super().__init__()
+        self.action_dim = actions
+        self.enter = LayerNormedLinear(stoch + actions, hidden, generator)
+        self.gates = LayerNormedLinear(deter + hidden, 3 * deter, generator, silu=False)
+
+    def laid_out(self) -> "DenseStep":
+        """The step function with its weights sliced once for a whole sequence."""
+        return DenseStep(self)
+
+
+class DenseStep:
+    """One step of a `DenseGRU`; `actions` are prepared for all steps at once."""
+
+    def __init__(self, net: DenseGRU):
+        self.net = net
+        deter = net.gates.weight.shape[0] // 3
+        stoch = net.enter.weight.shape[1] - net.action_dim
+        self.by_stoch, self.by_action = net.enter.weight.split([stoch, net.action_dim], 1)
+        self.by_deter, self.by_hidden = net.gates.weight.split([deter, net.enter.weight.shape[0]], 1)
+
+    def actions(self, action: Tensor) -> Tensor:
+        """What actions (*, A) add in front of the first norm, (*, U)."""
+        return F.linear(clip_action(action), self.by_action)
+
+    def __call__(self, state: State, from_action: Tensor) -> Tensor:
+        """The next recurrent state (N, D)."""
+        net = self.net
+        hidden = net.enter.activate(torch.addmm(from_action, state.stoch, self.by_stoch.t()))
+        gates = net.gates.activate(torch.addmm(hidden @ self.by_hidden.t(), state.deter, self.by_deter.t()))
+        reset, candidate, update = gates.chunk(3, -1)  # (N, D) each
+        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
+        return torch.lerp(state.deter, candidate, torch.sigmoid(update - 1))
+
+
+def sequence_model(actions: int, config: DreamerV3Config, generator: Generator) -> BlockGRU | DenseGRU:
+    """The recurrent unit that `config.sequence` names."""
+    w = config.widths
+    sizes = (w.deter, config.latents * w.classes, actions, w.hidden)
+    if config.sequence == "dense":
+        return DenseGRU(*sizes, generator)
+    return BlockGRU(*sizes, config.blocks, generator)
+
+
 class RSSM(nn.Module):
     """Sequence model, posterior and prior."""
 
-    def __init__(
-        self,
-        embed: int,
-        actions: int,
-        *,
-        deter: int,
-        hidden: int,
-        latents: int,
-        classes: int,
-        blocks: int,
-        unimix: float,
-        generator: Generator,
-    ):
+    def __init__(self, embed: int, actions: int, config: DreamerV3Config, generator: Generator):
         super().__init__()
-        self.sizes = (deter, latents, classes)
-        self.unimix = unimix
-        stoch = latents * classes
-        self.sequence = BlockGRU(deter, stoch, actions, hidden, blocks, generator)
-        self.posterior_in = NormedLinear(deter + embed, hidden, generator)
-        self.posterior_out = Linear(hidden, stoch, generator)
-        self.prior = MLP(deter, hidden, 2, generator, out=stoch)
+        w = config.widths
+        self.sizes = (w.deter, config.latents, w.classes)
+        self.unimix = config.unimix
+        stoch = config.latents * w.classes
+        normed, last = NORMS[config.norm]
+        self.sequence = sequence_model(actions, config, generator)
+        self.posterior_in = normed(w.deter + embed, w.hidden, generator)
+        self.posterior_out = last(w.hidden, stoch, generator)
+        self.prior = MLP(w.deter, w.hidden, w.prior_layers, generator, out=stoch, norm=config.norm)
+        self.start = nn.Parameter(torch.zeros(w.deter)) if config.initial == "learned" else None
 
     @property
     def features(self) -> int:
@@ -144,9 +187,14 @@ class RSSM(nn.Module):
         return deter + latents * classes
 
     def initial(self, n: int, like: Tensor) -> State:
-        """The state before an episode: zeros."""
+        """The state before an episode: zeros, or a learned h and the latent that is likeliest with it."""
         deter, latents, classes = self.sizes
-        return State(like.new_zeros(n, deter), like.new_zeros(n, latents * classes))
+        if self.start is None:
+            return State(like.new_zeros(n, deter), like.new_zeros(n, latents * classes))
+        h = torch.tanh(self.start)
+        likeliest = self.prior(h).unflatten(-1, (latents, classes)).argmax(-1)  # (S,)
+        stoch = F.one_hot(likeliest, classes).to(h.dtype).flatten()
+        return State(h.expand(n, -1), stoch.expand(n, -1))
 
     def pack(self, state: State) -> Tensor:
         """States (*, ...) as (*, D + S) float16: h, then each latent's class counted from 1; 0 is none."""
@@ -174,7 +222,7 @@ class RSSM(nn.Module):
     ) -> tuple[State, Tensor]:
         """The closed loop over embeddings (T, N, E): states (T, N, ...) and posterior logits (T, N, SK).
 
-        action[t] led to embed[t]; where is_first (T, N) the state before is zero and the action nothing.
+        action[t] led to embed[t]; where is_first (T, N) the state before is `initial` and the action nothing.
         """
         keep = (~is_first).to(embed.dtype).unsqueeze(-1)  # (T, N, 1)
         step = self.sequence.laid_out()
@@ -182,19 +230,22 @@ class RSSM(nn.Module):
         deter_width = self.sizes[0]
         by_deter, by_embed = self.posterior_in.weight.split([deter_width, embed.shape[-1]], 1)
         from_embed = F.linear(embed, by_embed, self.posterior_in.bias)  # (T, N, U)
+        begin = None if self.start is None else self.initial(embed.shape[1], embed)
         state, states, logits = start, [], []
         # unbind, since the gradient of every x[t] would be a cleared tensor of all steps
         steps = (x.unbind() for x in (keep, from_action, from_embed, uniform))
         for live, by_action, seen, draw in zip(*steps, strict=True):
             state = state.where(live)
+            if begin is not None:
+                state = state.plus(begin.where(1 - live))
             deter = step(state, by_action)
-            hidden = norm_silu(torch.addmm(seen, deter, by_deter.t()), self.posterior_in.scale)
+            hidden = self.posterior_in.activate(torch.addmm(seen, deter, by_deter.t()))
             logits.append(self.posterior_out(hidden))
             state = State(deter, self.sample(logits[-1], draw))
             states.append(state)
         return State(*(torch.stack(parts) for parts in zip(*states, strict=True))), torch.stack(logits)
 
-    def step(self, step: Step, state: State, action: Tensor, uniform: Tensor) -> State:
+    def step(self, step: Step | DenseStep, state: State, action: Tensor, uniform: Tensor) -> State:
         """One step of the open loop: the next state of N states under actions (N, A)."""
         deter = step(state, step.actions(action))
         return State(deter, self.sample(self.prior(deter), uniform))
