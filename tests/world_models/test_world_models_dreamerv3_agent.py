@@ -196,16 +196,28 @@ def test_loading_is_strict_and_changes_nothing_on_failure(dream):
 # What it is made of
 
 
-@pytest.mark.parametrize("size", [size for size in SIZES if size.endswith("M")])
-def test_sizes_have_about_their_parameters(size):
+PUBLISHED = {
+    "small": 18,
+    "medium": 37,
+    "large": 77,
+    "xlarge": 200,
+}  # millions (arXiv 2301.04104v1, model sizes S to XL)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_have_about_their_parameters(size, study):
     shapes, action = ObsShapes(pixels=(64, 64, 3)), ActionSpec(6)
+    settings = study.settings | {"prior_layers": None} if size in PUBLISHED else {}
     with torch.device("meta"):  # shapes alone: the largest would need gigabytes
-        config, g = DreamerV3Config(size=size), torch.Generator("cpu")
+        config, g = DreamerV3Config(size=size, **settings), torch.Generator("cpu")
         model = WorldModel(shapes, action, config, g)
         actor = Actor(model.rssm.features, action, config, g)
         critic = Critic(model.rssm.features, config, g)
     count = sum(p.numel() for net in (model, actor, critic.head) for p in net.parameters())
-    assert count / 1e6 == pytest.approx(float(size.removesuffix("M")), rel=0.35)
+    if size in PUBLISHED:
+        assert count / 1e6 == pytest.approx(PUBLISHED[size], rel=0.03)
+    else:
+        assert count / 1e6 == pytest.approx(float(size.removesuffix("M")), rel=0.35)
 
 
 def test_wrong_input_is_refused(dream):
