@@ -4,12 +4,13 @@
 |---|---|
 | features | `FeatureNorm`, `patches`, one linear layer (`front_end="linear"`, the study) or the state encoder ("mlp") |
 | what a tail takes | the trainable end of an encoder makes features of it, then as above |
-| pixels | the official four convolutions; one linear layer more where they do not give `latent_dim` numbers |
+| pixels | the official four convolutions; one normed layer more where they do not give `latent_dim` numbers |
 | proprioception alone | the official state encoder |
-| several | each image part as above, then [parts, proprioception] concatenated, one linear layer |
+| several | each image part as above, then [parts, proprioception] concatenated, one normed layer |
 
 The result goes through SimNorm. The official code knows one part at a time,
-and pixels only of 64x64 with a latent of 512.
+and pixels only of 64x64 with a latent of 512. A layer of ours in front of SimNorm has the layer norm that the official
+state encoder ends with: without it a small pixel encoder's latents were the same for all frames, one-hot or uniform.
 """
 
 import torch
@@ -18,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from world_models import patches
 from world_models.feature_norm import FeatureNorm
-from world_models.nets import MLP, Conv, Linear, simnorm
+from world_models.nets import MLP, Conv, Linear, NormedLinear, simnorm
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.types import Obs, ObsShapes, Tail
 
@@ -105,7 +106,7 @@ class Encoder(nn.Module):
                 self.state = MLP(shapes.proprio, hidden, w.latent_dim, generator)
             widths.append(w.latent_dim if not widths else shapes.proprio)
         if len(widths) > 1 or widths[0] != w.latent_dim:
-            self.merge = Linear(sum(widths), w.latent_dim, generator)
+            self.merge = NormedLinear(sum(widths), w.latent_dim, generator, activate=False)
 
     @staticmethod
     def _pixel_encoder(shape: tuple[int, int, int], config: TDMPC2Config, generator: Generator) -> PixelEncoder:
