@@ -42,6 +42,8 @@ def shapes(row: EncoderSpec) -> dict[str, list[int]]:
 @pytest.mark.parametrize("name", sorted(KINDS.values()))
 def test_a_full_size_file_loads_and_is_used(name: str, tmp_path: Path) -> None:
     row = pvr_zoo.spec(name)
+    if row.family == "r2d2":  # drawn weights make no point reliable
+        row = row.request(feature="patches")
     state = verify.synthetic(shapes(row))
     frames = verify.frames()[:2]
     try:
