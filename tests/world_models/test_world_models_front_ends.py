@@ -1,5 +1,7 @@
 """Patch features and the trainable end of an encoder, as front ends of TD-MPC2."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -105,6 +107,17 @@ def test_patch_features_train_every_layer(kind: str, norm: str) -> None:
     moved = [k for k, v in learner.model.encoder.named_parameters() if not torch.equal(v, before[k])]
     still = {k for k in before if k not in moved}
     assert moved and not still - {"patches.key.bias"}  # which no softmax notices
+
+
+@pytest.mark.parametrize("shapes", [ObsShapes(pixels=(64, 64, 3)), ObsShapes(feature=(5,), proprio=3)], ids=str)
+def test_a_layer_of_ours_leaves_simnorm_soft(shapes: ObsShapes) -> None:
+    """Uniform and one-hot groups are the same for all frames: without its norm a small pixel encoder began uniform."""
+    learner = agent(shapes)
+    obs = batch(shapes).obs
+    obs = obs if shapes.proprio is None else replace(obs, proprio=100 * torch.randn(4, 4, 3, generator=generator()))
+    latent = learner.model.encoder(learner.model.encoder.inputs(obs))
+    peak = latent.unflatten(-1, (-1, learner.config.simnorm_dim)).amax(-1).mean()
+    assert 0.25 < peak < 0.6
 
 
 @pytest.mark.parametrize("shapes", [ObsShapes(feature=(4, 5)), ObsShapes(pixels=(4, 4, 3))], ids=["tokens", "frames"])
