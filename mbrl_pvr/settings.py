@@ -163,7 +163,7 @@ def inert(config: RunConfig) -> dict[str, str]:
     agent, shifts, trainable = config.agent, config.env.shifts, config.encoder.trainable
     encoder = f"encoder={config.encoder.name}"
     without, state = config.encoder.name in WITHOUT_ENCODER, config.encoder.name == "state"
-    front = ("agent.front_end", "agent.feature_norm", "agent.patches", "agent.patch_dim")
+    front = ("agent.front_end", "agent.patches", "agent.patch_dim")
     fast = ("encoder.precision", "encoder.compile")
     rules: Rules = (
         (without, encoder, (*front, *fast)),
@@ -171,7 +171,7 @@ def inert(config: RunConfig) -> dict[str, str]:
         (trainable != 0, f"encoder.trainable={trainable}", fast),
         (trainable != "lora", f"encoder.trainable={trainable}", ("encoder.lora_rank",)),
         (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),
-        (state, encoder, ("env.proprio", "env.severity", "env.factors")),
+        (state, encoder, ("env.proprio", "env.severity", "env.factors", "agent.feature_norm")),
         (state and shifts != "none", encoder, ("env.shifts",)),
         (shifts == "none", "env.shifts=none", ("env.severity", "env.factors")),
     )
@@ -186,6 +186,7 @@ def _inert_dreamerv3(config: RunConfig, agent: DreamerV3Config) -> Rules:
     adam = ("agent.clip", "agent.behaviour_lr", "agent.behaviour_clip")
     return (
         (not scratch, encoder, ("agent.depth", "agent.convolutions")),
+        (scratch, encoder, ("agent.feature_norm",)),
         (scratch and not config.env.proprio, encoder, ("agent.coder_layers", "agent.coder_units")),
         (barlow, f"agent.target={agent.target}", ("agent.barlow",)),
         (not barlow, "agent.target=none", ("agent.reconstruction",)),

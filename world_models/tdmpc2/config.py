@@ -68,7 +68,7 @@ class TDMPC2Config:
     front_end: str = "linear"  # of features: "linear" (the study: 3F -> latent -> SimNorm) or "mlp" (official encoder)
     patches: str = "flatten"  # of patch features: "flatten", "each" (a linear layer for all alike) or "attention"
     patch_dim: int = 32  # numbers that "each" makes of a patch
-    feature_norm: str = "none"  # of features, before it: "none" (the study), "running" or "layernorm"; feature_norm.py
+    feature_norm: str = "none"  # of features or pixels: "none" (the study), "running" or "layernorm"; feature_norm.py
     augment: str = "shift"  # of pixels: "shift" (up to 3 pixels, as the official code) or "none"
     episodic: bool = False  # the task can terminate: a termination head enters losses and planner
 

@@ -4,7 +4,7 @@
 |---|---|
 | features | `FeatureNorm`, `patches`, one linear layer (`front_end="linear"`, the study) or the state encoder ("mlp") |
 | what a tail takes | the trainable end of an encoder makes features of it, then as above |
-| pixels | the official four convolutions; one normed layer more where they do not give `latent_dim` numbers |
+| pixels | `FeatureNorm`, the official four convolutions; one normed layer more if they do not give `latent_dim` numbers |
 | proprioception alone | the official state encoder |
 | several | each image part as above, then [parts, proprioception] concatenated, one normed layer |
 
@@ -12,6 +12,8 @@ The result goes through SimNorm. The official code knows one part at a time,
 and pixels only of 64x64 with a latent of 512. A layer of ours in front of SimNorm has the layer norm that the official
 state encoder ends with: without it a small pixel encoder's latents were the same for all frames, one-hot or uniform.
 """
+
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +51,11 @@ def shift_pixels(pixels: Tensor, shift: Tensor) -> Tensor:
 
 
 def to_channels(pixels: Tensor) -> Tensor:
-    """Images (N, S, height, width, C) of bytes as (N, SC, height, width) in [-0.5, 0.5], channels-last."""
-    return torch.cat(pixels.unbind(1), -1).float().mul_(1 / 255).sub_(0.5).permute(0, 3, 1, 2)
+    """Images (N, S, height, width, C) as (N, SC, height, width), channels-last: bytes in [-0.5, 0.5], others as is."""
+    stacked = torch.cat(pixels.unbind(1), -1)  # (N, height, width, SC)
+    if stacked.dtype == torch.uint8:
+        stacked = stacked.float().mul_(1 / 255).sub_(0.5)
+    return stacked.permute(0, 3, 1, 2)
 
 
 class PixelEncoder(nn.Module):
@@ -85,6 +90,7 @@ class Encoder(nn.Module):
         self.feature: nn.Module | None = None
         self.feature_norm: FeatureNorm | None = None
         self.patches: nn.Module | None = None
+        self.pixel_norm: FeatureNorm | None = None
         self.pixels: PixelEncoder | None = None
         self.state: nn.Module | None = None
         self.merge: nn.Module | None = None
@@ -100,6 +106,8 @@ class Encoder(nn.Module):
             widths.append(w.latent_dim)
         if shapes.pixels is not None and tail is None:
             self.pixels = self._pixel_encoder(shapes.pixels, config, generator)
+            if config.feature_norm != "none":
+                self.pixel_norm = FeatureNorm(prod(shapes.pixels), config.feature_norm)
             widths.append(self.pixels.outputs)
         if shapes.proprio is not None:
             if not widths:
@@ -138,6 +146,8 @@ class Encoder(nn.Module):
             if value is None or value.shape != (*lead, *shape):
                 found = None if value is None else tuple(value.shape)
                 raise ValueError(f"{name} of shape {found}, expected {(*lead, *shape)}")
+            if name == "pixels" and self.pixel_norm is not None:
+                value = self.pixel_norm(value.flatten(-3)).unflatten(-1, shape[1:])
             if name == "pixels" and shift is not None:
                 value = shift_pixels(value, shift)
             parts[name] = value.float() if name == "proprio" else value
@@ -163,7 +173,10 @@ class Encoder(nn.Module):
 
     @torch.no_grad()
     def observe(self, obs: Obs) -> None:
-        """Show observations (T, B, ...) to the running statistics, where there are any; of a tail's only the first."""
+        """Show observations (T, B, ...) to the running statistics; of a tail and of pixels the first step is enough."""
+        if self.pixel_norm is not None:
+            assert obs.pixels is not None
+            self.pixel_norm.observe(obs.pixels[0].flatten(-3))
         if self.feature_norm is None or self.feature_norm.kind != "running":
             return
         first = {k: v for k, v in vars(obs[0]).items() if v is not None}
