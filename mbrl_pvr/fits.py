@@ -13,6 +13,7 @@ from mbrl_pvr.settings import WITHOUT_ENCODER, EncoderConfig, RunConfig
 from mbrl_pvr.sinks import check_sinks
 from world_models.dreamerv3.config import DEPTHS, DreamerV3Config
 
+POOL_HEADS = 4  # of agent.patches=attention; a test compares it with the module
 SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
 
 
@@ -125,6 +126,7 @@ def _check_encoder(config: RunConfig) -> None:
     if choice.trainable != 0:
         with _as_config_error():
             spec.check_trainable(choice.trainable)
+    _check_patches(config.agent.patches, spec.feature_shape)
     if config.env.size < spec.render_size:
         step = max(spec.input_multiple, 1)
         fits = config.env.size * spec.input_size // spec.render_size // step * step
@@ -134,6 +136,15 @@ def _check_encoder(config: RunConfig) -> None:
             "env.size",
             f"Leave env.size out{smaller}",
         )
+
+
+def _check_patches(kind: str, shape: tuple[int, ...]) -> None:
+    if kind != "flatten" and len(shape) != 2:
+        what = f"agent.patches={kind} wants patches (P, F), but the encoder gives {shape}"
+        raise ConfigError(what, "agent.patches", "Ask for encoder.feature=patches, where the encoder has it")
+    if kind == "attention" and shape[-1] % POOL_HEADS:
+        what = f"agent.patches=attention has {POOL_HEADS} heads, which do not divide features of {shape[-1]}"
+        raise ConfigError(what, "agent.patches", "Take agent.patches=each or flatten")
 
 
 def encoder_spec(choice: EncoderConfig) -> Any:

@@ -269,15 +269,21 @@ def split_carry(carry: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 def try_start(wanted: RunConfig, directory: Path | str) -> list[str]:
     """All that a start would refuse short of building anything; returns the addresses of weights not at hand."""
+    import pvr_zoo
     from pvr_zoo import weights
 
+    pick_device(wanted)
     check_start(wanted, directory)
     if not is_new(directory):
         with open_folder(wanted, directory):
             pass
-    if wanted.encoder.name in WITHOUT_ENCODER or wanted.encoder.weights is not None:
+    choice = wanted.encoder
+    if choice.name in WITHOUT_ENCODER:
         return []
-    sources = config.encoder_spec(wanted.encoder).sources
+    if choice.weights is not None:
+        pvr_zoo.create(choice.name, weights=choice.weights, **choice.request)  # whether they fit
+        return []
+    sources = config.encoder_spec(choice).sources
     return [source.address for source in sources if not source.package and not weights.place(source).is_file()]
 
 

@@ -11,18 +11,23 @@ from world_models.nets import Linear
 HEADS = 4
 
 
-class Flatten(nn.Module):
-    """All numbers side by side, divided by the patches: (*, P, F) to (*, PF); a pooled feature (*, F) stays.
+def as_pooled(shape: tuple[int, ...], outputs: int) -> float:
+    """What `outputs` numbers made of a feature (P, F) or (F,) are multiplied by, at most 1: F / outputs.
 
     Adam moves each weight of the layer behind by its learning rate, so that its output moves with the sum of what goes
-    in. Divided by P, that sum is as large as a pooled feature's; undivided, SimNorm is nearly one-hot after a hundred
-    updates, where an agent sees nothing any more.
+    in. Scaled, that sum is as large as a pooled feature's; else SimNorm is nearly one-hot after a hundred updates, and
+    an agent sees nothing any more.
     """
+    return min(1.0, shape[-1] / outputs)
+
+
+class Flatten(nn.Module):
+    """All numbers side by side, times `scale`: (*, P, F) to (*, PF); a pooled feature (*, F) stays."""
 
     def __init__(self, shape: tuple[int, ...]):
         super().__init__()
         self.dims, self.outputs = len(shape), prod(shape)
-        self.scale = 1 / shape[0] if self.dims == 2 else 1.0
+        self.scale = as_pooled(shape, self.outputs)
 
     def forward(self, feature: Tensor) -> Tensor:
         flat = feature.flatten(-self.dims)
@@ -30,15 +35,16 @@ class Flatten(nn.Module):
 
 
 class Each(nn.Module):
-    """One linear layer for all patches alike, then side by side: (*, P, F) to (*, P width)."""
+    """One linear layer for all patches alike, then side by side, times `scale`: (*, P, F) to (*, P width)."""
 
     def __init__(self, shape: tuple[int, ...], width: int, generator: Generator):
         super().__init__()
         patches, numbers = shape
         self.linear, self.outputs = Linear(numbers, width, generator), patches * width
+        self.scale = as_pooled(shape, self.outputs)
 
     def forward(self, feature: Tensor) -> Tensor:
-        return self.linear(feature).flatten(-2)
+        return self.linear(feature).flatten(-2) * self.scale
 
 
 class AttentionPool(nn.Module):
@@ -51,7 +57,7 @@ class AttentionPool(nn.Module):
             raise ValueError(f"patches=attention splits a feature into {HEADS} heads; {numbers} is not divisible")
         self.query = nn.Parameter(torch.empty(HEADS, 1, numbers // HEADS).normal_(0, 0.02, generator=generator))
         self.key, self.value = Linear(numbers, numbers, generator), Linear(numbers, numbers, generator)
-        self.outputs = numbers
+        self.outputs, self.scale = numbers, 1.0
 
     def forward(self, feature: Tensor) -> Tensor:
         keys, values = self._heads(self.key(feature)), self._heads(self.value(feature))  # (*, heads, P, F / heads)

@@ -106,13 +106,24 @@ def test_dry_run_touches_nothing(
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("mine")
     assert main(["train", "--dir", "taken", "--dry-run"]) == 5
+    assert main(["train", "encoder=resnet18_in1k", "encoder.weights=/etc/passwd", "--dry-run"]) == 3
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["train", "device=cuda", "--dry-run"]) == 8
 
 
 @pytest.mark.parametrize(
     ("args", "function", "expected"),
     [
-        (["train", "seed=2", "--dir", "d"], "train", ((["seed=2"], Path("d")), {"config": None, "debug": False})),
-        (["train", "--config", "demo", "--debug"], "train", (([], None), {"config": "demo", "debug": True})),
+        (
+            ["train", "seed=2", "--dir", "d"],
+            "train",
+            ((["seed=2"], Path("d")), {"config": None, "debug": False, "licence": None}),
+        ),
+        (
+            ["train", "--config", "demo", "--debug"],
+            "train",
+            (([], None), {"config": "demo", "debug": True, "licence": None}),
+        ),
         (["resume", "r"], "resume", ((Path("r"),), {})),
         (["eval", "r", "--video"], "evaluate", ((Path("r"),), {"episodes": 12, "video": True, "debug": False})),
         (["eval", "r", "--debug"], "evaluate", ((Path("r"),), {"episodes": 12, "video": False, "debug": True})),

@@ -23,7 +23,7 @@ from mbrl_pvr.config import (
     to_yaml,
 )
 from mbrl_pvr.errors import ConfigError, Error
-from mbrl_pvr.fits import SMALLEST_PIXELS
+from mbrl_pvr.fits import POOL_HEADS, SMALLEST_PIXELS
 from mbrl_pvr.schema import convert, field_docs, flatten, leaf_keys
 from mbrl_pvr.settings import TDMPC2Run
 from mbrl_pvr.yamlfile import dump_yaml, parse_yaml
@@ -231,6 +231,8 @@ def test_what_means_nothing_may_stand_in_a_preset_or_file_or_be_turned_off(tmp_p
         (["encoder=scratch", "encoder.truncate=2"], ["encoder=scratch", "encoder.truncate"]),
         (["encoder=resnet18_in1k", "encoder.trainable=5"], ["trainable=5", "4 stages"]),
         (["encoder=dinov2_vits14", "env.size=64"], ["env.size=64", "256"]),
+        (["agent.patches=each"], ["agent.patches=each", "(256,)", "encoder.feature=patches"]),
+        (["agent=dreamerv3", "agent.patches=attention"], ["agent.patches=attention", "(256,)"]),
         (["encoder=scratch", "env.size=38"], ["env.size=38", "at least 39"]),
         (["random_steps=0"], ["random_steps=0", "agent.horizon=3"]),
         (["random_steps=12", "env.num=4"], ["random_steps=12", "env.num=4"]),
@@ -242,6 +244,15 @@ def test_impossible_combinations_name_both_values(overrides: list[str], words: l
     with pytest.raises(ConfigError) as caught:
         load_config(overrides)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_attention_refuses_features_that_its_heads_do_not_divide() -> None:
+    from mbrl_pvr import fits
+    from world_models import patches
+
+    assert POOL_HEADS == patches.HEADS
+    with pytest.raises(ConfigError, match="4 heads, which do not divide features of 30"):
+        fits._check_patches("attention", (49, 30))
 
 
 def test_the_smallest_frames_for_scratch_are_those_that_the_convolutions_leave_something_of() -> None:

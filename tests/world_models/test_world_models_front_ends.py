@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 from mbrl_pvr.replay import Replay
+from world_models.dreamerv3.config import DreamerV3Config
+from world_models.dreamerv3.model import Embedder
 from world_models.patches import AttentionPool, Each, Flatten, front
 from world_models.tdmpc2 import TDMPC2Config
 from world_models.tdmpc2.agent import TDMPC2
+from world_models.tdmpc2.encoder import shift_pixels
 from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec
 
 SMALL = {"size": 1, "latent_dim": 16, "mlp_dim": 24, "num_channels": 4, "batch_size": 4, "horizon": 3, "iterations": 1}
@@ -26,7 +29,7 @@ def test_each_patch_goes_through_the_same_layer() -> None:
     each = front("each", (5, 8), 4, generator())
     assert isinstance(each, Each) and each.outputs == 20
     wanted = torch.stack([each.linear(feature[:, :, p]) for p in range(5)], 2).flatten(2)
-    torch.testing.assert_close(each(feature), wanted)
+    torch.testing.assert_close(each(feature), wanted * 8 / 20)
 
 
 def test_flatten_is_all_numbers_and_takes_pooled_features_too() -> None:
@@ -107,6 +110,55 @@ def test_patch_features_train_every_layer(kind: str, norm: str) -> None:
     moved = [k for k, v in learner.model.encoder.named_parameters() if not torch.equal(v, before[k])]
     still = {k for k in before if k not in moved}
     assert moved and not still - {"patches.key.bias"}  # which no softmax notices
+
+
+def test_each_is_no_larger_than_a_pooled_feature() -> None:
+    each = front("each", (49, 64), 32, generator())
+    assert each.scale == 64 / (49 * 32) and front("each", (2, 64), 32, generator()).scale == 1
+
+
+@pytest.mark.parametrize("kind", ["flatten", "each"])
+def test_dreamerv3_begins_with_patches_as_with_a_pooled_feature(kind: str) -> None:
+    """No norm stands behind its linear layer, so the scale of patches must not make observations vanish."""
+    config = DreamerV3Config(size="1M", patches=kind)
+
+    def size(shape: tuple[int, ...]) -> float:
+        settings = config if len(shape) == 2 else replace(config, patches="flatten")
+        embedder = Embedder(ObsShapes(feature=shape), settings, generator(), None)
+        feature = torch.randn(64, *shape, generator=torch.Generator().manual_seed(1))
+        return embedder({"feature": feature}).detach().square().mean().sqrt().item()
+
+    ratio = size((49, 96)) / size((96,))
+    assert (0.8 if kind == "flatten" else 0.1) < ratio < 1.2  # "each" begins with weights of deviation 0.02
+
+
+@pytest.mark.parametrize("kind", ["running", "layernorm"])
+def test_pixels_are_normalised_before_they_are_shifted(kind: str) -> None:
+    shapes = ObsShapes(pixels=(64, 64, 3))
+    learner, data = agent(shapes, feature_norm=kind, augment="shift"), batch(shapes)
+    background = torch.randint(0, 256, (64, 64, 3), generator=generator())
+    data.obs.pixels.copy_((0.9 * background + 0.1 * data.obs.pixels).to(torch.uint8))  # type: ignore[union-attr]
+    learner.update(data)
+    frames = learner.model.encoder.inputs(data.obs)["pixels"]
+    assert frames.dtype == torch.float32
+    if kind == "running":  # the background is gone
+        assert frames.mean((0, 1, 2)).abs().mean() < 0.3 and 0.8 < frames.std() < 1.2
+    else:
+        torch.testing.assert_close(frames.flatten(-3).mean(-1), torch.zeros(4, 4, 3), atol=1e-5, rtol=0)
+    shift = torch.randint(0, 7, (4, 4, 2), generator=generator())
+    moved = learner.model.encoder.inputs(data.obs, shift)["pixels"]
+    torch.testing.assert_close(moved, shift_pixels(frames, shift))
+    assert "model.encoder.pixel_norm.mean" in learner.state_dict() or kind == "layernorm"
+
+
+def test_simplex_peak_is_the_mean_of_the_largest_entries() -> None:
+    shapes = ObsShapes(feature=(5,))
+    learner, data = agent(shapes), batch(shapes)
+    encoder = learner.model.encoder
+    with torch.no_grad():
+        latent = encoder(encoder.inputs(data.obs[:, 0]))
+    wanted = latent.unflatten(-1, (-1, learner.config.simnorm_dim)).amax(-1).mean()
+    torch.testing.assert_close(learner.update(data)["simplex_peak"], wanted)
 
 
 @pytest.mark.parametrize("shapes", [ObsShapes(pixels=(64, 64, 3)), ObsShapes(feature=(5,), proprio=3)], ids=str)

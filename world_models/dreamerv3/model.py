@@ -64,8 +64,10 @@ class Embedder(nn.Module):
             self.feature_norm = FeatureNorm(shape[-1], config.feature_norm)
             self.patches = patches.front(config.patches, shape, config.patch_dim, generator)
             inputs = self.patches.outputs
-            linear = config.front_end == "linear"
-            self.feature = NORMS[config.norm][1](inputs, units, generator) if linear else state_encoder(inputs)
+            linear = NORMS[config.norm][1](inputs, units, generator) if config.front_end == "linear" else None
+            self.feature = state_encoder(inputs) if linear is None else linear
+            if linear is not None:  # no norm follows: it begins as if nothing were scaled
+                linear.weight.data /= self.patches.scale
             self.outputs += units
         if shapes.pixels is not None and tail is None:
             self.pixels = image_encoder(shapes.pixels, config, generator)

@@ -171,7 +171,9 @@ class TDMPC2:
         heads = model.heads(noise.target_heads, target=True)
         next_z, td = run["targets"](model, heads, later, reward, terminal, noise.target_noise, self.discount)
         loss, metrics, zs = run["model_losses"](model, first, action, reward, terminal, next_z, td, noise.value_keep)
-        metrics["simplex_peak"] = zs[0].unflatten(-1, (-1, self.config.simnorm_dim)).amax(-1).mean()  # 1: it is blind
+        metrics["simplex_peak"] = (
+            zs[0].unflatten(-1, (-1, self.config.simnorm_dim)).amax(-1).mean()
+        )  # 1 or 1 / simnorm_dim: it is blind
         metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(loss, list(self.optimizer.parameters.values())))
 
         heads = model.heads(noise.policy_heads)

@@ -24,7 +24,7 @@ SIZES: dict[int, Widths] = {  # by millions of parameters
     317: Widths(1376, 4096, 4096, 5, 32, 8),
 }
 
-AT_LEAST_ONE = ("stack", "batch_size", "horizon", "iterations", "num_samples", "num_elites", "simnorm_dim", "patch_dim")
+AT_LEAST_ONE = ("stack", "batch_size", "horizon", "iterations", "num_samples", "num_elites", "patch_dim")
 POSITIVE = (
     "lr",
     "enc_lr_scale",
@@ -135,6 +135,7 @@ class TDMPC2Config:
             (("dropout", "discount_min"), lambda x: 0 <= x < 1, "in [0, 1)"),
             (("discount_max",), lambda x: x <= 1, "at most 1"),
             (("num_bins",), lambda x: x >= 2, "at least 2 (two-hot regression)"),
+            (("simnorm_dim",), lambda x: x >= 2, "at least 2: a group of one is always 1"),
         ):
             for name in names:
                 if not holds(getattr(self, name)):

@@ -4,7 +4,7 @@
 |---|---|
 | features | `FeatureNorm`, `patches`, one linear layer (`front_end="linear"`, the study) or the state encoder ("mlp") |
 | what a tail takes | the trainable end of an encoder makes features of it, then as above |
-| pixels | `FeatureNorm`, the official four convolutions; one normed layer more if they do not give `latent_dim` numbers |
+| pixels | `FeatureNorm`, the official four convolutions; one normed layer more if these give no `latent_dim` numbers |
 | proprioception alone | the official state encoder |
 | several | each image part as above, then [parts, proprioception] concatenated, one normed layer |
 
