@@ -46,8 +46,6 @@ _SLOWEST = 1024  # bytes a second; a connection that stays below it for the whol
 _BLOCK = 1 << 20
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may be another one a moment later
 _PACKAGE = Path(__file__).parent
-
-
 _gathered: ContextVar[Path | None] = ContextVar("_gathered", default=None)
 
 
