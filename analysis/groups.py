@@ -51,6 +51,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
     """Settings that nothing reads under the others (of agents: TD-MPC2's), so that they tell no two runs apart."""
     encoder = look_up(config, "encoder.name")
     state, pixels, features = encoder == "state", encoder == "scratch", encoder not in ("scratch", "state")
+    dreamer, drawn = look_up(config, "agent.name") == "dreamerv3", look_up(config, "agent.target") == "pixels"
     linear, learns = look_up(config, "agent.front_end") == "linear", look_up(config, "encoder.trainable") or 0
     unread = {
         tuple(f"env.{name}" for name in (*_LOOKS, "proprio")): state,
@@ -65,6 +66,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
         ("agent.augment",): not pixels and learns not in ("lora", "all"),
         ("agent.num_channels",): not pixels,
         ("agent.enc_dim", "agent.num_enc_layers"): pixels or (features and linear),
+        ("agent.target_size",): dreamer and not (features and drawn),
         ("agent.termination_coef",): look_up(config, "agent.episodic") is False,
     }
     return {key for keys, here in unread.items() if here for key in keys}

@@ -16,6 +16,7 @@ from mbrl_pvr.process import keep_freed_memory, set_threads
 from mbrl_pvr.settings import WITHOUT_ENCODER
 from pvr_zoo import fast
 from pvr_zoo.fast import Precision
+from pvr_zoo.specs import TRAINABLE
 from pvr_zoo.trainable import Tail, Trunk, cut, held_shape
 from world_models.agent import Agent
 from world_models.dreamerv3.agent import DreamerV3
@@ -113,16 +114,23 @@ def env_config(config: RunConfig, *, pixels: bool = False) -> envs.EnvConfig:
 
 def planned_shapes(config: RunConfig) -> ObsShapes:
     """What replay will hold at least, known before anything is started; the state's width is not, and counts as 1."""
-    if config.encoder.name == "state":
-        return ObsShapes(proprio=1)
+    held, trainable = None, config.encoder.trainable
+    if config.encoder.name not in WITHOUT_ENCODER:
+        spec = encoder_spec(config.encoder)
+        held = spec.feature_shape if trainable == 0 else held_shape(spec, trainable)
+    return _obs_shapes(config, held, 1 if env_config(config).proprio else None)
+
+
+def _obs_shapes(config: RunConfig, held: tuple[int, ...] | None, proprio: int | None) -> ObsShapes:
+    """What the agent gets and replay keeps, `held` being what the encoder gives of a frame; None without one."""
     if config.encoder.name == "scratch":
-        return ObsShapes(pixels=(config.env.size, config.env.size, 3))
-    spec, trainable = encoder_spec(config.encoder), config.encoder.trainable
-    if trainable == 0:
-        return ObsShapes(feature=spec.feature_shape)
-    if isinstance(trainable, str):
-        return ObsShapes(pixels=(spec.input_size, spec.input_size, 3))
-    return ObsShapes(feature=held_shape(spec, trainable))
+        return ObsShapes(pixels=(config.env.size, config.env.size, 3), proprio=proprio)
+    if config.encoder.trainable in TRAINABLE:  # frames at its input size, of which the agent makes its features
+        assert held is not None
+        return ObsShapes(pixels=(held[0], held[1], 3), proprio=proprio)
+    if (side := config.agent.drawn) is not None:
+        return ObsShapes(feature=held, pixels=(side, side, 3), proprio=proprio, drawn_only=True)
+    return ObsShapes(feature=held, proprio=proprio)
 
 
 def refuse_short_episodes(config: RunConfig, facts: EnvFacts) -> None:
@@ -143,7 +151,8 @@ def build_features(
     """The feature provider that fits the environment's frames and the run's encoder."""
     proprio = facts.proprio_dim if env_config(config).proprio else None
     encoder, tail, chosen = build_encoder(config, device, precision=precision, compiled=compiled)
-    return Features(config.encoder, encoder, config.env.size, proprio, tail, chosen)
+    held = None if encoder is None else encoder.feature_shape
+    return Features(_obs_shapes(config, held, proprio), encoder, tail, chosen)
 
 
 def build_agent(

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from mbrl_pvr.config import EncoderConfig
 from mbrl_pvr.envs import EnvStep
 from mbrl_pvr.errors import IntegrityError
 from pvr_zoo.encoder import Encoder
 from pvr_zoo.fast import Precision
-from pvr_zoo.specs import TRAINABLE
 from pvr_zoo.trainable import Tail, Trunk
+from world_models.frames import averaged
 from world_models.types import ObsShapes
 
 
@@ -28,32 +27,34 @@ class View:
 
 
 class Features:
-    """Turns environment steps into views. Without an encoder pixels pass through (scratch) or are absent (state)."""
+    """Turns environment steps into views of `shapes`.
+
+    Without an encoder pixels pass through (scratch) or are absent (state). Pixels that the agent does not see but
+    reconstructs are the environment's frames, averaged to their size here and nowhere else.
+    """
 
     def __init__(
         self,
-        config: EncoderConfig,
+        shapes: ObsShapes,
         encoder: Encoder | Trunk | None,
-        size: int,
-        proprio: int | None,
         tail: Tail | None = None,
         precision: Precision | None = None,
     ) -> None:
-        held = None if encoder is None else encoder.feature_shape
-        frames = config.name == "scratch" or config.trainable in TRAINABLE  # the agent makes its features of pixels
-        side = size if held is None else held[0]
-        pixels = (side, side, 3) if frames else None
-        self.shapes = ObsShapes(feature=None if frames else held, pixels=pixels, proprio=proprio)
-        self.encoder, self.tail, self.precision = encoder, tail, precision
+        self.shapes, self.encoder, self.tail, self.precision = shapes, encoder, tail, precision
 
     def view(self, step: EnvStep) -> View:
         """What the agent may see of one tick; each frame in it is encoded here and nowhere else."""
         seen = step.frame if self.encoder is None else self._encode(self.encoder, step)
+        pixels = self._drawn(step) if self.shapes.drawn_only else seen
         return View(
             feature=seen if self.shapes.feature is not None else None,
-            pixels=seen if self.shapes.pixels is not None else None,
+            pixels=pixels if self.shapes.pixels is not None else None,
             proprio=step.proprio if self.shapes.proprio is not None else None,
         )
+
+    def _drawn(self, step: EnvStep) -> np.ndarray:
+        assert step.frame is not None and self.shapes.pixels is not None
+        return averaged(torch.from_numpy(step.frame), *self.shapes.pixels[:2]).numpy()
 
     @torch.inference_mode()
     def _encode(self, encoder: Encoder | Trunk, step: EnvStep) -> np.ndarray:

@@ -14,7 +14,6 @@ from mbrl_pvr.sinks import check_sinks
 from world_models.dreamerv3.config import DEPTHS, DreamerV3Config
 
 POOL_HEADS = 4  # of agent.patches=attention; a test compares it with the module
-SMALLEST_PIXELS = 39  # that the convolutions of encoder=scratch leave one number of; a test compares it with them
 
 
 def check_names(config: RunConfig) -> RunConfig:
@@ -42,38 +41,54 @@ def check_names(config: RunConfig) -> RunConfig:
 
 def _check_target(config: RunConfig, agent: DreamerV3Config) -> None:
     """What is reconstructed must be there, must have a size that can be drawn, and must not move as it is learnt."""
-    if config.encoder.name == "scratch" and agent.convolutions == "strided":
-        _check_strided(config.env.size)
-    elif config.encoder.name == "scratch" and agent.target != "none":
-        _check_drawn(config, agent)
-    given = {"scratch": ("pixels",), "state": ()}.get(config.encoder.name, ("feature",))
+    name, learns = config.encoder.name, config.encoder.trainable
+    if learns != 0 and agent.target in ("auto", "feature"):
+        what = f"encoder.trainable={learns}, agent.target={agent.target}"
+        why = "a network that reconstructs its own moving output collapses"
+        raise ConfigError(f"{what}: {why}", "agent.target", "Train with agent.target=pixels or agent.target=none")
+    given = {"scratch": ("pixels",), "state": ()}.get(name, ("feature", "pixels"))
     if agent.target in ("feature", "pixels") and agent.target not in given:
         legal = ", ".join(("auto", *given, "none"))
-        what = f"agent.target={agent.target}, but with encoder={config.encoder.name} the agent is not given that"
+        what = f"agent.target={agent.target}, but with encoder={name} the agent is not given that"
         raise ConfigError(what, "agent.target", f"It may be: {legal}")
-    if config.encoder.trainable != 0 and agent.target != "none":
-        what = (
-            f"encoder.trainable={config.encoder.trainable}: a network that reconstructs its own moving output collapses"
-        )
-        raise ConfigError(what, "agent.target", "Train with agent.target=none")
+    key, size = "env.size", config.env.size
+    if name != "scratch":
+        if agent.drawn is None:
+            return
+        _check_not_enlarged(config, agent.drawn)
+        key, size = "agent.target_size", agent.drawn
+    if agent.convolutions == "strided":
+        _check_strided(key, size)
+    elif agent.target != "none":
+        _check_drawn(agent, key, size)
 
 
-def _check_drawn(config: RunConfig, agent: DreamerV3Config) -> None:
+def _check_not_enlarged(config: RunConfig, drawn: int) -> None:
+    """Frames that are kept to be reconstructed are averaged from larger ones, or have their size already."""
+    key, size = "env.size", config.env.size
+    if isinstance(config.encoder.trainable, str):  # what is kept are the encoder's inputs
+        key, size = "encoder.input_size", encoder_spec(config.encoder).input_size
+    if size < drawn:
+        what = f"agent.target_size={drawn}: frames of {key}={size} would be enlarged to be reconstructed"
+        raise ConfigError(what, "agent.target_size", f"Take agent.target_size={size // 16 * 16}, or a larger {key}")
+
+
+def _check_drawn(agent: DreamerV3Config, key: str, size: int) -> None:
     """Sides and filters that the decoder of frames can draw."""
-    side, filters, size = 2 ** len(DEPTHS), agent.widths.depth * DEPTHS[-1], config.env.size
+    side, filters = 2 ** len(DEPTHS), agent.widths.depth * DEPTHS[-1]
     if size % side:
-        what = f"env.size={size}: agent=dreamerv3 draws frames whose sides are multiples of {side}"
-        raise ConfigError(what, "env.size", f"Take env.size={size // side * side or side}, or agent.target=none")
+        what = f"{key}={size}: agent=dreamerv3 draws frames whose sides are multiples of {side}"
+        raise ConfigError(what, key, f"Take {key}={size // side * side or side}, or agent.target=none")
     if filters % agent.blocks:
         what = f"agent.depth={agent.widths.depth} gives {filters} filters, not divisible by agent.blocks={agent.blocks}"
         raise ConfigError(what, "agent.depth")
 
 
-def _check_strided(size: int) -> None:
+def _check_strided(key: str, size: int) -> None:
     """Convolutions of the 2023 code halve frames until 4×4 pixels are left."""
     if size < 8 or size & (size - 1):
-        what = f"env.size={size}: agent.convolutions=strided takes frames whose sides are powers of 2, from 8"
-        raise ConfigError(what, "env.size", f"Take env.size={max(8, 2 ** (size.bit_length() - 1))}")
+        what = f"{key}={size}: agent.convolutions=strided takes frames whose sides are powers of 2, from 8"
+        raise ConfigError(what, key, f"Take {key}={max(8, 2 ** (size.bit_length() - 1))}")
 
 
 def _check_lengths(config: RunConfig) -> None:
@@ -107,11 +122,12 @@ def not_episodic(task: str) -> ConfigError:
 
 def _check_encoder(config: RunConfig) -> None:
     choice = config.encoder
-    if choice.name == "scratch" and config.env.size < SMALLEST_PIXELS:
+    smallest = config.agent.smallest_pixels
+    if choice.name == "scratch" and config.env.size < smallest:
         raise ConfigError(
-            f"env.size={config.env.size}: encoder=scratch needs frames of at least {SMALLEST_PIXELS} pixels",
+            f"env.size={config.env.size}: encoder=scratch needs frames of at least {smallest} pixels",
             "env.size",
-            "Its four convolutions leave nothing of smaller ones",
+            f"The convolutions of agent={config.agent.name} leave nothing of smaller ones",
         )
     if choice.name in WITHOUT_ENCODER:
         given = [

@@ -167,7 +167,8 @@ def run_frames(run: Path | str) -> Frames:
     """All frames that a run's newest checkpoint holds; ConfigError where the run kept none."""
     saved = checkpoint.latest(run)
     if saved is None or saved.replay is None or "pixels" not in saved.replay["shape"]:
-        raise ConfigError("this run kept no frames to train on", str(run), "Use a run with encoder=scratch")
+        hint = "Use a run with encoder=scratch or agent.target=pixels"
+        raise ConfigError("this run kept no frames to train on", str(run), hint)
     if saved.replay["shape"]["pixels"][2:4] != [SIZE, SIZE]:
         raise ConfigError(f"frames of this run are not {SIZE}×{SIZE} pixels", str(run))
     segments = [load(Path(run) / entry["file"]) for entry in saved.replay["segments"]]

@@ -11,6 +11,7 @@ from mbrl_pvr.evaluation import IN_DISTRIBUTION, episode_steps, output, play, sh
 from mbrl_pvr.rollout import Episode
 from mbrl_pvr.session import Trained, load_trained
 from mbrl_pvr.video import write_video
+from world_models.frames import averaged
 from world_models.types import Batch, Obs
 
 
@@ -95,7 +96,8 @@ def _report(
     pictures = trained.agent.pictures(predicted) if number < film.COLUMNS else None
     drawn = None
     if pictures is not None and batch.obs.pixels is not None:
-        drawn = film.Film(batch.obs.pixels[0, :, -1].cpu().numpy(), pictures[0].cpu().numpy())
+        truth = averaged(batch.obs.pixels[0, :, -1], *pictures.shape[2:4])  # frames may be held larger than drawn
+        drawn = film.Film(truth.cpu().numpy(), pictures[0].cpu().numpy())
     report = {k: v[0].float().cpu().numpy() for k, v in predicted.items()}
     report["reward_true"] = episode.reward
     if episode.views[0].feature is not None:

@@ -31,6 +31,7 @@ _CEILINGS = {  # sizes beyond these are slips of the keyboard
     "agent.num_samples": 2**20,
     "agent.iterations": 1000,
     "agent.batch_length": 2**16,
+    "agent.target_size": 1024,
     "agent.imagination": 1024,
     "agent.deter": 2**18,
     "agent.hidden": 2**16,
@@ -181,15 +182,21 @@ def inert(config: RunConfig) -> dict[str, str]:
 
 def _inert_dreamerv3(config: RunConfig, agent: DreamerV3Config) -> Rules:
     encoder, scratch = f"encoder={config.encoder.name}", config.encoder.name == "scratch"
-    barlow, laprop = agent.target != "none", agent.optimizer == "laprop"
-    drawn_in_blocks = scratch and barlow and agent.convolutions == "pooled"
+    target, laprop = f"agent.target={agent.target}", agent.optimizer == "laprop"
+    draws = agent.target != "none" if scratch else agent.drawn is not None
+    drawn_in_blocks = draws and agent.convolutions == "pooled"
+    features = config.encoder.name not in WITHOUT_ENCODER
+    only_linear = features and agent.front_end == "linear" and agent.target in ("pixels", "none")
     adam = ("agent.clip", "agent.behaviour_lr", "agent.behaviour_clip")
     return (
-        (not scratch, encoder, ("agent.depth", "agent.convolutions")),
+        (not scratch and not draws, f"{encoder}, {target}", ("agent.depth", "agent.convolutions")),
+        (scratch, encoder, ("agent.target_size",)),
+        (not scratch and not draws, target, ("agent.target_size",)),
         (scratch, encoder, ("agent.feature_norm",)),
         (scratch and not config.env.proprio, encoder, ("agent.coder_layers", "agent.coder_units")),
-        (barlow, f"agent.target={agent.target}", ("agent.barlow",)),
-        (not barlow, "agent.target=none", ("agent.reconstruction",)),
+        (only_linear and not config.env.proprio, f"{target}, agent.front_end=linear", ("agent.coder_layers",)),
+        (agent.target != "none", target, ("agent.barlow",)),
+        (agent.target == "none", target, ("agent.reconstruction",)),
         (agent.sequence == "dense" and not drawn_in_blocks, "agent.sequence=dense", ("agent.blocks",)),
         (laprop, "agent.optimizer=laprop", adam),
         (not laprop, "agent.optimizer=adam", ("agent.agc", "agent.warmup")),

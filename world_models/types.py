@@ -26,10 +26,13 @@ class ObsShapes:
     feature: tuple[int, ...] | None = None  # (F,) or (P, F)
     pixels: tuple[int, int, int] | None = None  # (height, width, 3)
     proprio: int | None = None  # D
+    drawn_only: bool = False  # pixels are there to be reconstructed, and the agent does not see them
 
     def __post_init__(self) -> None:
         if self.feature is None and self.pixels is None and self.proprio is None:
             raise ValueError("an agent needs at least one of feature, pixels, proprio; all three are None")
+        if self.drawn_only and (self.pixels is None or (self.feature is None and self.proprio is None)):
+            raise ValueError(f"drawn_only wants pixels, and feature or proprio to be seen beside them; got {self}")
 
 
 class Tail(Protocol):

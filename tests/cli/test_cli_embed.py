@@ -21,7 +21,7 @@ from mbrl_pvr import embedding
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
 from mbrl_pvr.features import Features
-from mbrl_pvr.settings import EncoderConfig
+from world_models.types import ObsShapes
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -77,7 +77,8 @@ def test_features_are_those_that_a_run_keeps(tmp_path: Path, encoder: str) -> No
     for number, frame in enumerate(frames):
         save(tmp_path / f"{number}.png", frame)
     got = mbrl_pvr.embed(tmp_path, encoder, batch_size=4, dtype="float16")
-    run = Features(EncoderConfig(name=encoder), pvr_zoo.create(encoder), 256, proprio=None)
+    network = pvr_zoo.create(encoder)
+    run = Features(ObsShapes(feature=network.feature_shape), network)
     kept = run.view(SimpleNamespace(frame=frames)).feature
     assert kept is not None and np.array_equal(got.features, kept)
 

@@ -40,7 +40,7 @@ SIZES: dict[str, Widths] = {
 }
 DEPTHS = (2, 3, 4, 4)  # filters of the four convolutions, in multiples of `depth`
 
-AT_LEAST_ONE = ("latents", "blocks", "batch_size", "batch_length", "imagination", "bins", "patch_dim")
+AT_LEAST_ONE = ("latents", "blocks", "batch_size", "batch_length", "imagination", "bins", "patch_dim", "target_size")
 POSITIVE = (
     "lr",
     "agc",
@@ -107,6 +107,9 @@ class DreamerV3Config:
     feature_norm: str = "none"  # of features, before all else: "none" (the study), "running" or "layernorm"
     symlog: bool = True  # of features and proprioception, as inputs and as targets
     target: str = "auto"  # what is reconstructed: "feature", "pixels", "none", or "auto" (what the agent is given)
+    target_size: int = (
+        64  # side of reconstructed frames beside an encoder, averaged from larger ones; scratch: env.size
+    )
 
     # training
     batch_size: int = 16  # sequences of an update
@@ -214,6 +217,16 @@ class DreamerV3Config:
     def carried(self) -> int:
         """Numbers of recurrent state that replay keeps beside each observation."""
         return self.widths.deter + self.latents if self.context == "replayed" else 0
+
+    @property
+    def drawn(self) -> int | None:
+        """Side of the frames that an agent on features reconstructs; None where it reconstructs none."""
+        return self.target_size if self.target == "pixels" else None
+
+    @property
+    def smallest_pixels(self) -> int:
+        """Side of the smallest frames that the convolutions of encoder=scratch take."""
+        return 2 ** len(DEPTHS) if self.convolutions == "pooled" else 8
 
     def smallest(self) -> dict[str, int]:
         """Sizes at which everything still happens, for trials."""

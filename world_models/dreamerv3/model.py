@@ -7,7 +7,8 @@
 | proprioception | symlog, three normed layers | squared error of symlog, summed |
 
 `target` says which of features and pixels are reconstructed; with "none" nothing is, and the latent is kept from
-collapsing by redundancy reduction against the embedding (R2-Dreamer, arXiv 2603.18202).
+collapsing by redundancy reduction against the embedding (R2-Dreamer, arXiv 2603.18202). Pixels that no convolutions
+embed, since the agent sees features or a tail makes them of frames, are drawn at `target_size`.
 """
 
 from functools import partial
@@ -24,6 +25,7 @@ from world_models.dreamerv3.rssm import RSSM, State
 from world_models.dreamerv3.strided import StridedDecoder, StridedEncoder
 from world_models.dreamerv3.two_hot import TWO_HOTS
 from world_models.feature_norm import FeatureNorm
+from world_models.frames import averaged
 from world_models.types import ActionSpec, Obs, ObsShapes, Tail
 
 BARLOW_OFF_DIAGONAL = 5e-4  # weight of what the dimensions of a latent share, beside that of what each should say
@@ -58,6 +60,7 @@ class Embedder(nn.Module):
         w, units = config.widths, config.widths.coder_units
         state_encoder = partial(MLP, units=units, layers=w.coder_layers, generator=generator, norm=config.norm)
         self.shapes, self.tail, self.symlog = shapes, tail, config.symlog
+        self.pixels: ConvEncoder | StridedEncoder | None = None
         self.outputs = 0
         shape = shapes.feature if tail is None else tail.feature_shape
         if shape is not None:
@@ -69,7 +72,7 @@ class Embedder(nn.Module):
             if linear is not None:  # no norm follows: it begins as if nothing were scaled
                 linear.weight.data /= self.patches.scale
             self.outputs += units
-        if shapes.pixels is not None and tail is None:
+        if shapes.pixels is not None and not shapes.drawn_only and tail is None:
             self.pixels = image_encoder(shapes.pixels, config, generator)
             self.outputs += self.pixels.outputs
         if shapes.proprio is not None:
@@ -77,7 +80,10 @@ class Embedder(nn.Module):
             self.outputs += units
 
     def parts(self, obs: Obs) -> dict[str, Tensor]:
-        """What is read of `obs`, shapes checked: feature (*, *feature), normalised, pixels (*, H, W, 3), proprio."""
+        """What is read of `obs`, shapes checked: feature (*, *feature), normalised, pixels (*, H, W, 3), proprio.
+
+        Of a tail the feature is what it gives, with its gradient.
+        """
         lead = obs.is_first.shape
         found: dict[str, Tensor] = {}
         for name in ("feature", "pixels", "proprio"):
@@ -90,7 +96,7 @@ class Embedder(nn.Module):
                 raise ValueError(f"{name} of shape {None if value is None else tuple(value.shape)}, expected {wanted}")
             found[name] = value if name == "proprio" else value.squeeze(len(lead))
         if self.tail is not None:
-            held = found.pop("feature" if self.shapes.feature else "pixels")
+            held = found["feature" if self.shapes.feature else "pixels"]
             found["feature"] = self.tail(held.flatten(0, len(lead) - 1)).unflatten(0, lead)
         if "feature" in found:
             found["feature"] = self.feature_norm(found["feature"])
@@ -101,7 +107,7 @@ class Embedder(nn.Module):
         embedded = []
         if "feature" in parts:
             embedded.append(self.feature(self.patches(self.squash(parts["feature"]))))
-        if "pixels" in parts:
+        if self.pixels is not None:
             pixels = parts["pixels"]
             embedded.append(self.pixels(pixels.flatten(0, -4)).unflatten(0, pixels.shape[:-3]))
         if "proprio" in parts:
@@ -140,6 +146,8 @@ class WorldModel(nn.Module):
     ):
         super().__init__()
         w = config.widths
+        if tail is not None and config.target in ("auto", "feature"):
+            raise ValueError(f"target={config.target}: with a tail, which learns, it must be pixels or none")
         self.config = config
         self.embedding = Embedder(shapes, config, generator, tail)
         self.rssm = RSSM(self.embedding.outputs, action.dim, config, generator)
@@ -165,7 +173,9 @@ class WorldModel(nn.Module):
                 else PatchDecoder(latent, shapes.feature, config, generator)
             )
         if shapes.pixels is not None and config.target in ("auto", "pixels"):
-            found["pixels"] = image_decoder(shapes.pixels, config, generator)
+            size = config.target_size
+            shape = (size, size, 3) if self.embedding.pixels is None else shapes.pixels
+            found["pixels"] = image_decoder(shape, config, generator)
         if shapes.proprio is not None and config.target != "none":
             found["proprio"] = state_decoder(out=shapes.proprio)
         return nn.ModuleDict(found)
@@ -206,7 +216,10 @@ class WorldModel(nn.Module):
         }
         for name, output in self.decode(state.flat()).items():
             wanted = parts[name].flatten(0, 1)
-            wanted = wanted.float().div(255) if name == "pixels" else self.embedding.squash(wanted)
+            if name == "pixels":
+                wanted = averaged(wanted, *output.shape[1:3]).float().div(255)
+            else:
+                wanted = self.embedding.squash(wanted)
             found[name] = (output - wanted).square().flatten(1).sum(-1).view(lead)
         latent = state.features()
         if self.projection is not None:

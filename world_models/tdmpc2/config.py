@@ -47,6 +47,8 @@ class TDMPC2Config:
 
     LENGTH: ClassVar[str] = "horizon"  # the field that says how long sequences are
     carried: ClassVar[int] = 0  # numbers of recurrent state that replay keeps beside each observation
+    drawn: ClassVar[None] = None  # it reconstructs no frames
+    smallest_pixels: ClassVar[int] = 39  # side of frames that its convolutions leave one number of
     CHOICES: ClassVar[bool] = False  # whether it can act where actions are choices
     COMPILES: ClassVar[bool] = True  # whether its updates can be compiled
 

@@ -83,6 +83,8 @@ class Encoder(nn.Module):
 
     def __init__(self, shapes: ObsShapes, config: TDMPC2Config, generator: Generator, tail: Tail | None = None):
         super().__init__()
+        if shapes.drawn_only:
+            raise ValueError("TD-MPC2 reconstructs nothing, so pixels that it does not see are of no use to it")
         self.tail = tail
         self.shapes, self.stack, self.simnorm_dim = shapes, config.stack, config.simnorm_dim
         w = config.widths
