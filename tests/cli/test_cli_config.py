@@ -23,7 +23,7 @@ from mbrl_pvr.config import (
     to_yaml,
 )
 from mbrl_pvr.errors import ConfigError, Error
-from mbrl_pvr.fits import POOL_HEADS, SMALLEST_PIXELS
+from mbrl_pvr.fits import POOL_HEADS
 from mbrl_pvr.schema import convert, field_docs, flatten, leaf_keys
 from mbrl_pvr.settings import TDMPC2Run
 from mbrl_pvr.yamlfile import dump_yaml, parse_yaml
@@ -255,14 +255,13 @@ def test_attention_refuses_features_that_its_heads_do_not_divide() -> None:
         fits._check_patches("attention", (49, 30))
 
 
-def test_the_smallest_frames_for_scratch_are_those_that_the_convolutions_leave_something_of() -> None:
-    from torch import Generator
-
-    from world_models.tdmpc2.encoder import PixelEncoder
-
-    outputs = [PixelEncoder(3, size, 1, Generator()).outputs for size in (SMALLEST_PIXELS - 1, SMALLEST_PIXELS)]
-    assert outputs == [0, 1]
-    assert load_config(["encoder=scratch", f"env.size={SMALLEST_PIXELS}"]).env.size == SMALLEST_PIXELS
+@pytest.mark.parametrize(("agent", "smallest"), [("tdmpc2", 39), ("dreamerv3", 16), ("dreamerv3_study", 8)])
+def test_the_smallest_frames_for_scratch_are_the_agents(agent: str, smallest: int) -> None:
+    """A test of world_models compares them with the convolutions."""
+    asked = [f"agent={agent}", "encoder=scratch"]
+    assert load_config([*asked, f"env.size={smallest}"]).env.size == smallest
+    with pytest.raises(ConfigError, match=f"at least {smallest} pixels" if smallest > 8 else "8..1024"):
+        load_config([*asked, f"env.size={smallest - 1}"])
 
 
 def test_overrides_as_one_text_are_refused() -> None:

@@ -40,9 +40,26 @@ def test_a_runs_own_file_says_which_agent_it_has(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "match"),
     [
-        (["agent.target=pixels"], "is not given"),
-        (["encoder=scratch", "agent.target=feature"], "is not given"),
-        (["encoder=random_resnet18", "encoder.trainable=all"], "moving output"),
+        (["encoder=state", "agent.target=pixels"], "is not given.*\n.*auto, none"),
+        (["encoder=scratch", "agent.target=feature"], "is not given.*\n.*auto, pixels, none"),
+        (
+            ["encoder=random_resnet18", "encoder.trainable=all"],
+            r"moving output.*\n.*target=pixels or agent.target=none",
+        ),
+        (["encoder=random_resnet18", "encoder.trainable=1", "agent.target=feature"], "moving output"),
+        (["agent.target_size=32"], r"means nothing with agent\.target=auto"),
+        (["encoder=scratch", "agent.target_size=32"], "means nothing with encoder=scratch"),
+        (["agent.target=pixels", "agent.target_size=0"], "target_size=0 must be at least 1"),
+        (["agent.target=pixels", "agent.target_size=2048"], "at most 1024"),
+        (["agent.target=pixels", "agent.target_size=56"], r"multiples of 16.*\n.*agent\.target_size=48"),
+        (["agent.target=pixels", "agent.convolutions=strided", "agent.target_size=48"], r"powers of 2.*\n.*size=32"),
+        (["agent.target=pixels", "agent.target_size=80"], r"env\.size=64 would be enlarged"),
+        (["agent.target=pixels", "agent.depth=3"], "12 filters"),
+        (["agent.target=pixels", "agent.coder_layers=2"], r"means nothing with agent\.target=pixels"),
+        (
+            ["encoder=random_vits16", "encoder.input_size=32", "encoder.trainable=lora", "agent.target=pixels"],
+            r"encoder\.input_size=32 would be enlarged.*\n.*target_size=32",
+        ),
         (["agent.depth=8"], "means nothing"),
         (["encoder=scratch", "env.size=72"], r"env\.size=64"),
         (["encoder=scratch", "agent.depth=3"], "12 filters"),
@@ -61,6 +78,22 @@ def test_a_runs_own_file_says_which_agent_it_has(tmp_path: Path) -> None:
 def test_what_does_not_fit_dreamerv3_is_refused(overrides: list[str], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         load_config(["agent=dreamerv3", *overrides])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["agent.target=pixels", "agent.target_size=32", "agent.depth=8", "agent.convolutions=strided"],
+        ["agent.target=pixels", "agent.coder_layers=2", "agent.front_end=mlp"],
+        ["agent.target=pixels", "agent.coder_layers=2", "env.proprio=true"],
+        ["encoder=state", "agent.target=none", "agent.coder_layers=2"],
+        ["encoder=random_resnet18", "agent.target=pixels"],  # 256 pixels are averaged to 64
+        ["encoder=random_vits16", "encoder.trainable=2", "agent.target=pixels"],
+        ["encoder=random_vits16", "encoder.trainable=lora", "agent.target=pixels", "agent.target_size=224"],
+    ],
+)
+def test_what_fits_dreamerv3_is_taken(overrides: list[str]) -> None:
+    assert load_config(["agent=dreamerv3", *overrides])
 
 
 @pytest.mark.parametrize("agent", ["tdmpc2", "dreamerv3"])

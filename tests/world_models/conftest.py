@@ -9,7 +9,7 @@ from world_models.dreamerv3.agent import DreamerV3
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.tdmpc2 import TDMPC2Config
 from world_models.tdmpc2.agent import TDMPC2
-from world_models.types import ActionSpec, Batch, Obs, ObsShapes
+from world_models.types import ActionSpec, Batch, Obs, ObsShapes, Tail
 
 SMALL = {
     "size": 1,
@@ -86,12 +86,14 @@ def make_any(request) -> Maker:
 DREAM_BATCH, DREAM_LENGTH = 4, 5
 DREAM_SMALL = {"deter": 32, "hidden": 16, "classes": 4, "depth": 2, "units": 16, "latents": 4, "bins": 41}
 DREAM_SMALL |= {"batch_size": DREAM_BATCH, "batch_length": DREAM_LENGTH, "imagination": 3, "lr": 1e-3, "warmup": 0}
+DREAM_SMALL |= {"target_size": 32}
 DREAM_SHAPES = {
     "feature": ObsShapes(feature=(6,)),
     "patches": ObsShapes(feature=(4, 3)),
     "pixels": ObsShapes(pixels=(32, 32, 3)),
     "proprio": ObsShapes(proprio=5),
     "all": ObsShapes(feature=(6,), pixels=(32, 32, 3), proprio=5),
+    "drawn": ObsShapes(feature=(6,), pixels=(32, 32, 3), drawn_only=True),
 }
 
 
@@ -108,9 +110,9 @@ class Dreams:
     actions: ActionSpec = field(default_factory=lambda: ActionSpec(2))
     settings: dict = field(default_factory=dict)
 
-    def agent(self, seed: int = 0, **settings) -> DreamerV3:
+    def agent(self, seed: int = 0, tail: Tail | None = None, **settings) -> DreamerV3:
         config = DreamerV3Config(**{**DREAM_SMALL, **self.settings, **settings})
-        agent = DreamerV3(self.shapes, self.actions, config, seed=seed)
+        agent = DreamerV3(self.shapes, self.actions, config, seed=seed, tail=tail)
         g = torch.Generator().manual_seed(seed)  # reward and value start at zero: fill them, so that they say something
         with torch.no_grad():
             critic, *others = ((c.head, c.slow) for c in agent.critics)

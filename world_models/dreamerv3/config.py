@@ -107,9 +107,7 @@ class DreamerV3Config:
     feature_norm: str = "none"  # of features, before all else: "none" (the study), "running" or "layernorm"
     symlog: bool = True  # of features and proprioception, as inputs and as targets
     target: str = "auto"  # what is reconstructed: "feature", "pixels", "none", or "auto" (what the agent is given)
-    target_size: int = (
-        64  # side of reconstructed frames beside an encoder, averaged from larger ones; scratch: env.size
-    )
+    target_size: int = 64  # side of frames that are reconstructed beside features, averaged from larger ones
 
     # training
     batch_size: int = 16  # sequences of an update
