@@ -1,7 +1,7 @@
 """Train the study's in-distribution autoencoder on frames of tasks, and write its encoder as a file for `encoder=PATH`.
 
-Frames come from held random actions, or from run folders that kept pixels (encoder=scratch), since random actions leave
-most states unseen. Beside the file stand its loss curve and a picture of reconstructions.
+Frames come from held random actions, or from run folders that kept pixels (encoder=scratch, agent.target=pixels), since
+random actions leave most states unseen. Beside the file stand its loss curve and a picture of reconstructions.
 """
 
 import dataclasses

@@ -185,7 +185,7 @@ def autoencoder(
 ) -> None:
     """Train the study's autoencoder and write a file for encoder=PATH.
 
-    frames=RUN wants runs with encoder=scratch, which keep frames; env= is then theirs.
+    frames=RUN wants runs with encoder=scratch or agent.target=pixels, which keep frames; env= is then theirs.
     """
     given = [text for text in overrides or [] if text.startswith("frames=")]
     rest = [text for text in overrides or [] if text not in given]
