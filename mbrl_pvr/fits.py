@@ -70,7 +70,7 @@ def _check_not_enlarged(config: RunConfig, drawn: int) -> None:
         key, size = "encoder.input_size", encoder_spec(config.encoder).input_size
     if size < drawn:
         what = f"agent.target_size={drawn}: frames of {key}={size} would be enlarged to be reconstructed"
-        raise ConfigError(what, "agent.target_size", f"Take agent.target_size={size // 16 * 16}, or a larger {key}")
+        raise ConfigError(what, "agent.target_size", f"Take agent.target_size of at most {size}, or a larger {key}")
 
 
 def _check_drawn(agent: DreamerV3Config, key: str, size: int) -> None:

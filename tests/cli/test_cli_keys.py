@@ -58,7 +58,7 @@ def test_a_runs_own_file_says_which_agent_it_has(tmp_path: Path) -> None:
         (["agent.target=pixels", "agent.coder_layers=2"], r"means nothing with agent\.target=pixels"),
         (
             ["encoder=random_vits16", "encoder.input_size=32", "encoder.trainable=lora", "agent.target=pixels"],
-            r"encoder\.input_size=32 would be enlarged.*\n.*target_size=32",
+            r"encoder\.input_size=32 would be enlarged.*\n.*at most 32",
         ),
         (["agent.depth=8"], "means nothing"),
         (["encoder=scratch", "env.size=72"], r"env\.size=64"),
