@@ -1,6 +1,7 @@
 """DreamerV3 beside r2dreamer in interleaved rounds: updates of the 12M model from 64×64 pixels and from 768 numbers.
 
     PEERS=peers python benchmarks/dreamerv3_speed.py [--cases pixels feature] [--rounds 7] [--write]
+    python benchmarks/dreamerv3_speed.py --profile                       where the time of our update goes
 
 $PEERS holds a clone of NM512/r2dreamer (commit 546e4fa) and a virtual environment `.venv` with torch 2.13.0, tensordict
 0.12.0, numpy and omegaconf. Both run `rep_loss=dreamer` as the published algorithm has it, eager, in float32 (the
@@ -81,6 +82,44 @@ def ours(case: str):
     )
     batch = Batch(obs, torch.rand(*lead, ACTIONS) * 2 - 1, torch.randn(lead), nothing, nothing)
     return lambda: agent.update(batch)
+
+
+KINDS = {
+    "products": ("mm", "addmm", "bmm", "baddbmm"),
+    "convolutions": ("mkldnn_convolution", "convolution_backward", "thnn_conv2d", "slow_conv2d_forward"),
+    "copies, joins, clearing": (
+        "copy_",
+        "cat",
+        "stack",
+        "clone",
+        "fill_",
+        "zero_",
+        "index",
+        "gather",
+        "scatter_",
+        "repeat",
+    ),
+}
+
+
+def profile(case: str) -> list[str]:
+    """Rows of a table: the share of each kind of operator in the time of our update, and how many calls it makes."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    step = ours(case)
+    for _ in range(2):
+        step()
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as found:
+        step()
+    rows = {kind: [0.0, 0] for kind in (*KINDS, "everything else")}
+    for event in found.key_averages():
+        name = event.key.removeprefix("aten::").removeprefix("mkldnn::")
+        row = rows[next((kind for kind, names in KINDS.items() if name in names), "everything else")]
+        row[0] += event.self_cpu_time_total
+        row[1] += event.count
+    total = sum(time for time, _ in rows.values())
+    return [f"| {CASES[case]} | {kind} | {time / total:.1%} | {count:,} |" for kind, (time, count) in rows.items()]
 
 
 def work(side: str, case: str, threads: int) -> None:
@@ -185,7 +224,12 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what else the machine was doing, for the table's first line")
     parser.add_argument("--write", action="store_true", help="put the table into benchmarks/README.md")
     parser.add_argument("--worker", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--profile", action="store_true", help="where the time of our update goes; needs no PEERS")
     args = parser.parse_args()
+    if args.profile:
+        keep_freed_memory()
+        print("| from | operators | of the time | calls |\n|---|---|---|---|")
+        return print("\n".join(row for case in args.cases for row in profile(case)))
     if args.worker:
         return work(args.worker, args.cases[0], args.threads)
     if "PEERS" not in os.environ:

@@ -290,9 +290,11 @@ def _split(text: str, where: str, cls: type) -> tuple[str, str]:
         key += ".name"
     for part in key.split("."):
         refuse_code(part, where)
+    if key in ("agent.name", "agent_preset"):
+        raise ConfigError(f"{key} follows from the agent", where, f"Choose one with agent=NAME: {', '.join(agents())}")
     known, sections = _given_keys(cls), _sections(cls)
     if key not in (*known, *sections) or (key in sections and key != "agent" and value[:1] != "{"):
-        raise unknown_key(key, known, where)
+        raise unknown_key(key, (*known, "agent", "env", "encoder"), where)
     if key in _PATH_KEYS and is_path(value) and value[:1] not in "'\"":
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return key, value

@@ -78,7 +78,9 @@ CASES = [
     override("tensorboard=false", "unknown key 'tensorboard'"),
     override("env.pixels=false", "unknown key 'env.pixels'"),
     override("env={pixels: false}", "unknown key 'env.pixels'"),
-    override("agent_preset=tdmpc2_tiny", "unknown key 'agent_preset'"),
+    override("agent_preset=tdmpc2_tiny", "agent_preset follows from the agent"),
+    override("agent.name=dreamerv3", "agent.name follows from the agent"),
+    override("agnt=tdmpc2", "Did you mean 'agent'"),
     # ranges
     override("agent.batch_size=0", "batch_size=0", "at least 1"),
     override("agent.batch_size=-1", "batch_size=-1"),
