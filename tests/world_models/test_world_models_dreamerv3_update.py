@@ -273,3 +273,18 @@ def test_constant_observations_stay_finite(dream_any, settings):
         metrics = agent.update(nothing)
         assert all(torch.isfinite(v) for v in metrics.values()), metrics
     assert all(v.isfinite().all() for v in agent.state_dict().values())
+
+
+def test_a_running_norm_follows_the_features_and_takes_their_constant_part_away(dream):
+    batch = dream.batch()
+    moved = replace(batch, obs=replace(batch.obs, feature=batch.obs.feature.float() + 5))
+    agents = [dream.agent(feature_norm="running") for _ in range(2)]
+    metrics = [agent.update(b) for agent, b in zip(agents, (batch, moved), strict=True)]
+    norm = agents[1].model.embedding.feature_norm
+    torch.testing.assert_close(norm.mean, moved.obs.feature.flatten(0, -2).mean(0))
+    assert norm.batches == 1
+    for name in metrics[0]:
+        torch.testing.assert_close(metrics[0][name], metrics[1][name], atol=1e-4, rtol=1e-3)
+    agents[1].report(moved, context=2)
+    agents[1].act(agents[1].initial(1, 0), moved.obs[:1, 0], explore=False)
+    assert norm.batches == 1  # looking teaches nothing

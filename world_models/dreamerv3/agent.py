@@ -137,7 +137,7 @@ class DreamerV3:
         return metrics
 
     def losses(self, batch: Batch, noise: UpdateNoise) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Every loss, unreduced, and metrics; moves the running percentiles of returns."""
+        """Every loss, unreduced, and metrics; moves the running percentiles of returns and norm of features."""
         model, config = self.model, self.config
         if batch.reward.shape[1] != config.batch_length:
             raise ValueError(f"sequences of {batch.reward.shape[1]} steps; batch_length={config.batch_length}")
@@ -146,7 +146,7 @@ class DreamerV3:
         last, terminal = batch.is_last.t().float(), batch.is_terminal.t().float()
         if config.context == "zero":  # as if an episode began there: the action that led to it is forgotten as well
             obs = replace(obs, is_first=torch.cat([torch.ones_like(obs.is_first[:1]), obs.is_first[1:]]))
-        parts = model.embedding.parts(obs)
+        parts = model.embedding.parts(obs, learn=True)
         embed = model.embedding(parts)  # (T, B, E)
         start = model.rssm.initial(reward.shape[1], embed)
         if batch.carried is not None:

@@ -79,10 +79,10 @@ class Embedder(nn.Module):
             self.proprio = state_encoder(shapes.proprio)
             self.outputs += units
 
-    def parts(self, obs: Obs) -> dict[str, Tensor]:
+    def parts(self, obs: Obs, *, learn: bool = False) -> dict[str, Tensor]:
         """What is read of `obs`, shapes checked: feature (*, *feature), normalised, pixels (*, H, W, 3), proprio.
 
-        Of a tail the feature is what it gives, with its gradient.
+        Of a tail the feature is what it gives, with its gradient. `learn` moves a running normalisation first.
         """
         lead = obs.is_first.shape
         found: dict[str, Tensor] = {}
@@ -99,6 +99,8 @@ class Embedder(nn.Module):
             held = found["feature" if self.shapes.feature else "pixels"]
             found["feature"] = self.tail(held.flatten(0, len(lead) - 1)).unflatten(0, lead)
         if "feature" in found:
+            if learn:
+                self.feature_norm.observe(found["feature"])
             found["feature"] = self.feature_norm(found["feature"])
         return found
 
