@@ -18,6 +18,7 @@ from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.noise import ActNoise, UpdateNoise
 from world_models.dreamerv3.optimizer import optimizer
 from world_models.dreamerv3.rssm import State
+from world_models.precision import products
 from world_models.seeding import generator
 from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec, Tail
 
@@ -37,7 +38,10 @@ class Carry:
 
 
 class DreamerV3:
-    """Keeps the contract of `world_models.agent.Agent`."""
+    """Keeps the contract of `world_models.agent.Agent`.
+
+    `precision` is that of products in updates and acts: `world_models.precision`. Reports are always float32.
+    """
 
     def __init__(
         self,
@@ -47,9 +51,11 @@ class DreamerV3:
         *,
         seed: int,
         tail: Tail | None = None,
+        precision: str = "float32",
         device: torch.device | str = "cpu",
     ):
         self.config, self.actions, self.seed, self.shapes = config, action, seed, shapes
+        self.precision = precision
         self.sequence = SequenceSpec(
             config.batch_size, config.batch_length, stack=1, within_episode=False, carried=config.carried
         )
@@ -83,7 +89,7 @@ class DreamerV3:
 
     def initial(self, n: int, seed: int) -> Carry:
         """The carry of `n` environments before their first observation."""
-        with torch.no_grad():
+        with torch.no_grad(), products(self.device, self.precision):
             state = self.model.rssm.initial(n, self.percentiles)
         return Carry(*state, torch.zeros(n, self.actions.dim, device=self.device), seed, 0)
 
@@ -95,13 +101,14 @@ class DreamerV3:
             raise ValueError(f"a carry of {len(carry.deter)} environments met observations of {n}")
         noise = ActNoise.draw(self.config, n, self.actions, carry.seed, carry.step, self.device)
         obs = obs.to(self.device)
-        embed = self.model.embedding(self.model.embedding.parts(obs))
         before = State(carry.deter, carry.stoch)
-        one = (x.unsqueeze(0) for x in (embed, carry.action, obs.is_first, noise.posterior))
-        states, _ = self.model.rssm.observe(before, *one)
-        state = states.flat()
         actor = self.collector if explore else self.actor
-        params = actor(state.features())
+        with products(self.device, self.precision):
+            embed = self.model.embedding(self.model.embedding.parts(obs))
+            one = (x.unsqueeze(0) for x in (embed, carry.action, obs.is_first, noise.posterior))
+            states, _ = self.model.rssm.observe(before, *one)
+            state = states.flat()
+            params = actor(state.features())
         drawn = explore or self.config.evaluate == "sample"
         action = actor.sample(params, noise.action) if drawn else actor.mode(params)
         action = action.clamp(-1, 1)
@@ -124,7 +131,8 @@ class DreamerV3:
 
     def learn(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
         """The update with given noise."""
-        found, metrics = self.losses(batch, noise)
+        with products(self.device, self.precision):
+            found, metrics = self.losses(batch, noise)
         assert found.keys() == self.loss_weights.keys(), (sorted(found), sorted(self.loss_weights))
         means = {name: loss.mean() for name, loss in found.items()}
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()

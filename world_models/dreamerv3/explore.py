@@ -36,7 +36,7 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(G, N, I) to (G, N, O)."""
-        x = F.layer_norm(torch.bmm(x, self.weight), self.scale.shape[-1:], eps=LAYER_NORM_EPS)
+        x = F.layer_norm(torch.bmm(x, self.weight).float(), self.scale.shape[-1:], eps=LAYER_NORM_EPS)
         return F.silu(torch.addcmul(self.shift, x, self.scale))
 
 
@@ -56,7 +56,7 @@ class Ensemble(nn.Module):
         x = torch.cat([latent, action], -1).expand(self.heads, -1, -1)
         for layer in self.layers:
             x = layer(x)
-        return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias, x, self.weight).float()
 
     def disagreement(self, latent: Tensor, action: Tensor) -> Tensor:
         """(T, N) of latents (T, N, L) and actions (T, N, A): the deviation over heads, its mean over dimensions.

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.dreamerv3.nets import MLP, NORMS, BlockLinear, LayerNormedLinear, NormedLinear, norm_silu
+from world_models.precision import cast
 
 
 class State(NamedTuple):
@@ -96,8 +97,8 @@ class Step:
         blocks, _, width = net.hidden.weight.shape
         self.blocks, self.hidden = blocks, net.from_deter.weight.shape[0]
         own, shared = net.hidden.weight.split([width, 3 * self.hidden], 1)  # (G, D / G, D / G), (G, 3U, D / G)
-        dense = shared.transpose(0, 1).flatten(1)  # (3U, D)
-        self.own, self.state_weight, self.action_weight = own, dense[: 2 * self.hidden], dense[2 * self.hidden :]
+        dense = cast(shared.transpose(0, 1).flatten(1))  # (3U, D)
+        self.own, self.state_weight, self.action_weight = cast(own), dense[: 2 * self.hidden], dense[2 * self.hidden :]
 
     def actions(self, action: Tensor) -> Tensor:
         """What actions (*, A) add to the hidden layer, (*, D)."""
@@ -138,8 +139,8 @@ class DenseStep:
         self.net = net
         deter = net.gates.weight.shape[0] // 3
         stoch = net.enter.weight.shape[1] - net.action_dim
-        self.by_stoch, self.by_action = net.enter.weight.split([stoch, net.action_dim], 1)
-        self.by_deter, self.by_hidden = net.gates.weight.split([deter, net.enter.weight.shape[0]], 1)
+        self.by_stoch, self.by_action = cast(net.enter.weight).split([stoch, net.action_dim], 1)
+        self.by_deter, self.by_hidden = cast(net.gates.weight).split([deter, net.enter.weight.shape[0]], 1)
 
     def actions(self, action: Tensor) -> Tensor:
         """What actions (*, A) add in front of the first norm, (*, U)."""
@@ -228,7 +229,7 @@ class RSSM(nn.Module):
         step = self.sequence.laid_out()
         from_action = step.actions(action * keep)
         deter_width = self.sizes[0]
-        by_deter, by_embed = self.posterior_in.weight.split([deter_width, embed.shape[-1]], 1)
+        by_deter, by_embed = cast(self.posterior_in.weight).split([deter_width, embed.shape[-1]], 1)
         from_embed = F.linear(embed, by_embed, self.posterior_in.bias)  # (T, N, U)
         begin = None if self.start is None else self.initial(embed.shape[1], embed)
         state, states, logits = start, [], []

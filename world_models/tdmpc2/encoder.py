@@ -75,7 +75,7 @@ class PixelEncoder(nn.Module):
         x = to_channels(pixels)
         for conv in self.convs[:-1]:
             x = F.relu(conv(x))
-        return self.convs[-1](x).flatten(1)
+        return self.convs[-1](x).flatten(1).float()
 
 
 class Encoder(nn.Module):
