@@ -147,12 +147,20 @@ def build_features(
 
 
 def build_agent(
-    config: RunConfig, features: Features, facts: EnvFacts, device: torch.device, *, compiled: bool
+    config: RunConfig, features: Features, facts: EnvFacts, device: torch.device, *, compiled: bool, precision: str
 ) -> Agent:
     """The agent of `config.agent`, with weights drawn from the run's seed."""
     settings, action = config.agent, ActionSpec(facts.action_dim, facts.discrete)
     if isinstance(settings, DreamerV3Config):
-        return DreamerV3(features.shapes, action, settings, seed=config.seed, tail=features.tail, device=device)
+        return DreamerV3(
+            features.shapes,
+            action,
+            settings,
+            seed=config.seed,
+            tail=features.tail,
+            precision=precision,
+            device=device,
+        )
     return TDMPC2(
         features.shapes,
         action,
@@ -161,5 +169,6 @@ def build_agent(
         seed=config.seed,
         tail=features.tail,
         compile=compiled,
+        precision=precision,
         device=device,
     )

@@ -201,7 +201,7 @@ class RSSM(nn.Module):
         """States (*, ...) as (*, D + S) float16: h, then each latent's class counted from 1; 0 is none."""
         onehot = state.stoch.unflatten(-1, self.sizes[1:])
         classes = (onehot.argmax(-1) + 1) * onehot.any(-1)
-        return torch.cat([state.deter.half(), classes.half()], -1)
+        return torch.cat([state.deter, classes.to(state.deter.dtype)], -1).half()
 
     def unpack(self, packed: Tensor) -> State:
         """The states of `pack`."""
