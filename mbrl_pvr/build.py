@@ -54,10 +54,8 @@ def pick_device(config: RunConfig) -> torch.device:
 def pick_compile(config: RunConfig, device: torch.device) -> bool:
     """Whether updates and plans are compiled; `auto`: on a GPU, and where the run is long enough for it to pay.
 
-    Never of an agent that cannot be, nor without a compiler, said once.
+    Never without a compiler, said once.
     """
-    if not config.agent.COMPILES:
-        return False
     pays = device.type == "cuda" or config.steps >= COMPILED_FROM
     return _compiles(config.compile == "on" or (config.compile == "auto" and pays), "updates run")
 
@@ -158,6 +156,7 @@ def build_agent(
             settings,
             seed=config.seed,
             tail=features.tail,
+            compile=compiled,
             precision=precision,
             device=device,
         )

@@ -109,9 +109,10 @@ class Dreams:
     actions: ActionSpec = field(default_factory=lambda: ActionSpec(2))
     settings: dict = field(default_factory=dict)
 
-    def agent(self, seed: int = 0, precision: str = "float32", **settings) -> DreamerV3:
+    def agent(self, seed: int = 0, compile: bool = False, precision: str = "float32", **settings) -> DreamerV3:
         config = DreamerV3Config(**{**DREAM_SMALL, **self.settings, **settings})
-        agent = DreamerV3(self.shapes, self.actions, config, seed=seed, precision=precision)
+        how = {"compile": compile, "precision": precision}
+        agent = DreamerV3(self.shapes, self.actions, config, seed=seed, **how)
         g = torch.Generator().manual_seed(seed)  # reward and value start at zero: fill them, so that they say something
         with torch.no_grad():
             critic, *others = ((c.head, c.slow) for c in agent.critics)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models import flat
+from world_models.compiling import compiled
 from world_models.dreamerv3 import behaviour
 from world_models.dreamerv3.actor import Actor
 from world_models.dreamerv3.behaviour import Behaviour, Sought
@@ -17,7 +18,7 @@ from world_models.dreamerv3.gradients import actor_gradient
 from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.noise import ActNoise, UpdateNoise
 from world_models.dreamerv3.optimizer import optimizer
-from world_models.dreamerv3.rssm import State
+from world_models.dreamerv3.rssm import RSSM, Follow, Open, State
 from world_models.precision import products
 from world_models.seeding import generator
 from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec, Tail
@@ -40,7 +41,10 @@ class Carry:
 class DreamerV3:
     """Keeps the contract of `world_models.agent.Agent`.
 
-    `precision` is that of products in updates and acts: `world_models.precision`. Reports are always float32.
+    With `compile`, the recurrent steps of updates run through torch.compile, a graph for each of the two loops, since a
+    graph of a whole loop takes minutes to compile; all else is eager. They agree to rounding, so a run resumes bitwise
+    within one mode only. `precision` is that of products in updates and acts: `world_models.precision`. Reports are
+    always float32.
     """
 
     def __init__(
@@ -51,11 +55,14 @@ class DreamerV3:
         *,
         seed: int,
         tail: Tail | None = None,
+        compile: bool = False,
         precision: str = "float32",
         device: torch.device | str = "cpu",
     ):
         self.config, self.actions, self.seed, self.shapes = config, action, seed, shapes
         self.precision = precision
+        self._follow: Follow = compiled(RSSM.follow) if compile else RSSM.follow
+        self._step: Open = compiled(RSSM.step) if compile else RSSM.step
         self.sequence = SequenceSpec(
             config.batch_size, config.batch_length, stack=1, within_episode=False, carried=config.carried
         )
@@ -159,13 +166,13 @@ class DreamerV3:
         start = model.rssm.initial(reward.shape[1], embed)
         if batch.carried is not None:
             start = model.rssm.unpack(batch.carried[:, 0])
-        state, posterior = model.rssm.observe(start, embed, action, obs.is_first, noise.posterior)
+        state, posterior = model.rssm.observe(start, embed, action, obs.is_first, noise.posterior, follow=self._follow)
         if batch.carried is not None:
             batch.carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
         found = model.losses(parts, embed, state, posterior, reward, terminal)
 
         start, ended = state.flat().detach(), terminal.flatten()
-        imagined = behaviour.imagine(model, self.behaviour, start, ended, noise)
+        imagined = behaviour.imagine(model, self.behaviour, start, ended, noise, step=self._step)
         learnt, returns, moved, metrics = behaviour.losses(
             model, self.behaviour, imagined, self.percentiles.unsqueeze(0), config
         )
@@ -177,7 +184,8 @@ class DreamerV3:
             found["replay_value"] = behaviour.replay_value_loss(self.critic, *replayed)
         if self.explorer is not None:
             assert noise.explore is not None
-            more, their_metrics = self.explorer.losses(model, state, action, obs.is_first, ended, noise.explore)
+            replayed_steps = (state, action, obs.is_first, ended)
+            more, their_metrics = self.explorer.losses(model, *replayed_steps, noise.explore, step=self._step)
             found, metrics = found | more, metrics | their_metrics
         return found, metrics
 

@@ -21,7 +21,7 @@ from world_models.dreamerv3.gradients import actor_gradient, frozen
 from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.nets import LAYER_NORM_EPS, drawn, uniform
 from world_models.dreamerv3.noise import ExploreNoise
-from world_models.dreamerv3.rssm import State
+from world_models.dreamerv3.rssm import RSSM, Open, State
 from world_models.types import ActionSpec
 
 
@@ -130,10 +130,12 @@ class Explorer(nn.Module):
         is_first: Tensor,
         ended: Tensor,
         noise: ExploreNoise,
+        *,
+        step: Open = RSSM.step,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Every loss, unreduced, and metrics, of replayed states (T, B); moves the running percentiles of returns."""
         seeks = self.seeks(model)
-        imagined = behaviour.imagine(model, seeks, state.flat().detach(), ended, noise)
+        imagined = behaviour.imagine(model, seeks, state.flat().detach(), ended, noise, step=step)
         found, _, moved, metrics = behaviour.losses(model, seeks, imagined, self.percentiles, self.config)
         self.percentiles.copy_(moved)
         found, metrics = ({f"explore_{k}": v for k, v in x.items()} for x in (found, metrics))

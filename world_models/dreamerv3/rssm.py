@@ -5,6 +5,7 @@ Inside, sequences are (T, N, ...). A state is the recurrent h, (N, D), and the l
     h[t] = f(h[t-1], z[t-1], action[t])      z[t] ~ q(z | h[t], observation[t])      prior z[t] ~ p(z | h[t])
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -165,6 +166,10 @@ def sequence_model(actions: int, config: DreamerV3Config, generator: Generator) 
     return BlockGRU(*sizes, config.blocks, generator)
 
 
+Follow = Callable[..., tuple[State, Tensor]]  # `RSSM.follow`, or that compiled
+Open = Callable[..., State]  # `RSSM.step`, or that compiled
+
+
 class RSSM(nn.Module):
     """Sequence model, posterior and prior."""
 
@@ -218,8 +223,26 @@ class RSSM(nn.Module):
         """One-hot latents (*, SK) from logits (*, SK) and uniform draws (*, S)."""
         return sample_onehot(self.log_probs(logits), uniform).flatten(-2)
 
+    def follow(
+        self, step: Step | DenseStep, by_deter: Tensor, state: State, by_action: Tensor, seen: Tensor, draw: Tensor
+    ) -> tuple[State, Tensor]:
+        """One step of the closed loop: the next state and its posterior logits (N, SK).
+
+        by_action and seen (N, U) are what action and embedding add, by_deter (U, D) are the posterior's weights of h.
+        """
+        deter = step(state, by_action)
+        logits = self.posterior_out(self.posterior_in.activate(torch.addmm(seen, deter, by_deter.t())))
+        return State(deter, self.sample(logits, draw)), logits
+
     def observe(
-        self, start: State, embed: Tensor, action: Tensor, is_first: Tensor, uniform: Tensor
+        self,
+        start: State,
+        embed: Tensor,
+        action: Tensor,
+        is_first: Tensor,
+        uniform: Tensor,
+        *,
+        follow: Follow = follow,
     ) -> tuple[State, Tensor]:
         """The closed loop over embeddings (T, N, E): states (T, N, ...) and posterior logits (T, N, SK).
 
@@ -239,11 +262,9 @@ class RSSM(nn.Module):
             state = state.where(live)
             if begin is not None:
                 state = state.plus(begin.where(1 - live))
-            deter = step(state, by_action)
-            hidden = self.posterior_in.activate(torch.addmm(seen, deter, by_deter.t()))
-            logits.append(self.posterior_out(hidden))
-            state = State(deter, self.sample(logits[-1], draw))
+            state, posterior = follow(self, step, by_deter, state, by_action, seen, draw)
             states.append(state)
+            logits.append(posterior)
         return State(*(torch.stack(parts) for parts in zip(*states, strict=True))), torch.stack(logits)
 
     def step(self, step: Step | DenseStep, state: State, action: Tensor, uniform: Tensor) -> State:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from world_models import flat
+from world_models.compiling import compiled
 from world_models.optim import Adam
 from world_models.precision import products
 from world_models.returns import discount_for
@@ -30,17 +30,6 @@ class Carry:
     mean: Tensor  # (H, N, A): the last plan, step 0 already taken
     seed: int
     step: int  # acts so far
-
-
-def _own(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with a code object of its own: dynamo allows few compilations per code object, over all agents."""
-    return FunctionType(
-        function.__code__.replace(),
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
 
 
 class TDMPC2:
@@ -110,7 +99,7 @@ class TDMPC2:
 
     @classmethod
     def _compiled(cls) -> dict[str, Callable[..., Any]]:
-        return {name: torch.compile(_own(f), dynamic=False, fullgraph=True) for name, f in cls._eager().items()}
+        return {name: compiled(f) for name, f in cls._eager().items()}
 
     def _products(self) -> torch.autocast:
         return products(self.device, self.precision)

@@ -48,7 +48,6 @@ class TDMPC2Config:
     LENGTH: ClassVar[str] = "horizon"  # the field that says how long sequences are
     carried: ClassVar[int] = 0  # numbers of recurrent state that replay keeps beside each observation
     CHOICES: ClassVar[bool] = False  # whether it can act where actions are choices
-    COMPILES: ClassVar[bool] = True  # whether its updates can be compiled
 
     name: str = "tdmpc2"  # the algorithm
 
