@@ -52,11 +52,12 @@ def pick_device(config: RunConfig) -> torch.device:
 
 
 def pick_compile(config: RunConfig, device: torch.device) -> bool:
-    """Whether updates and plans are compiled; `auto`: on a GPU, and where the run is long enough for it to pay.
+    """Whether updates and plans are compiled; `auto`: on a GPU, and of TD-MPC2 where the run is long enough to gain.
 
-    Never without a compiler, said once.
+    On a CPU DreamerV3 takes minutes to compile and gains nothing at its default size. Never without a compiler, said
+    once.
     """
-    pays = device.type == "cuda" or config.steps >= COMPILED_FROM
+    pays = device.type == "cuda" or (isinstance(config.agent, TDMPC2Config) and config.steps >= COMPILED_FROM)
     return _compiles(config.compile == "on" or (config.compile == "auto" and pays), "updates run")
 
 
