@@ -23,7 +23,7 @@ def make(trainable: int) -> tuple[TDMPC2, Batch]:
     encoder = ["encoder=random_vits16", "encoder.input_size=64", f"encoder.trainable={trainable}"]
     config = load_config(["agent=tdmpc2_tiny", "agent.batch_size=64", *encoder])
     features = build_features(config, FACTS, torch.device("cpu"))
-    agent = build_agent(config, features, FACTS, torch.device("cpu"), compiled=False)
+    agent = build_agent(config, features, FACTS, torch.device("cpu"), compiled=False, precision="float32")
     assert isinstance(agent, TDMPC2) and features.shapes.feature is not None
     spec, generator = agent.sequence, torch.Generator().manual_seed(0)
     lead = (spec.batch, spec.length)

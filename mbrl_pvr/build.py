@@ -53,13 +53,12 @@ def pick_device(config: RunConfig) -> torch.device:
 
 
 def pick_compile(config: RunConfig, device: torch.device) -> bool:
-    """Whether updates and plans are compiled; `auto`: on a GPU, and where the run is long enough for it to pay.
+    """Whether updates and plans are compiled; `auto`: on a GPU, and of TD-MPC2 where the run is long enough to gain.
 
-    Never of an agent that cannot be, nor without a compiler, said once.
+    On a CPU DreamerV3 takes minutes to compile and gains nothing at its default size. Never without a compiler, said
+    once.
     """
-    if not config.agent.COMPILES:
-        return False
-    pays = device.type == "cuda" or config.steps >= COMPILED_FROM
+    pays = device.type == "cuda" or (isinstance(config.agent, TDMPC2Config) and config.steps >= COMPILED_FROM)
     return _compiles(config.compile == "on" or (config.compile == "auto" and pays), "updates run")
 
 
@@ -156,12 +155,21 @@ def build_features(
 
 
 def build_agent(
-    config: RunConfig, features: Features, facts: EnvFacts, device: torch.device, *, compiled: bool
+    config: RunConfig, features: Features, facts: EnvFacts, device: torch.device, *, compiled: bool, precision: str
 ) -> Agent:
     """The agent of `config.agent`, with weights drawn from the run's seed."""
     settings, action = config.agent, ActionSpec(facts.action_dim, facts.discrete)
     if isinstance(settings, DreamerV3Config):
-        return DreamerV3(features.shapes, action, settings, seed=config.seed, tail=features.tail, device=device)
+        return DreamerV3(
+            features.shapes,
+            action,
+            settings,
+            seed=config.seed,
+            tail=features.tail,
+            compile=compiled,
+            precision=precision,
+            device=device,
+        )
     return TDMPC2(
         features.shapes,
         action,
@@ -170,5 +178,6 @@ def build_agent(
         seed=config.seed,
         tail=features.tail,
         compile=compiled,
+        precision=precision,
         device=device,
     )

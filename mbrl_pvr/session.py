@@ -33,6 +33,7 @@ from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError
 from mbrl_pvr.features import Features
 from mbrl_pvr.logger import Logger
+from mbrl_pvr.precision import Precision, pick_precision
 from mbrl_pvr.replay import Replay, estimate, require_memory, row_bytes
 from mbrl_pvr.runfolder import RunFolder, is_new, read_run
 from mbrl_pvr.schema import flatten
@@ -121,7 +122,7 @@ class _Parts:
         self.device = pick_device(chosen)
         self.compiled = pick_compile(chosen, self.device)
         self.encoder_compiled = pick_encoder_compile(chosen, self.device)
-        self.precision: str = chosen.encoder.precision
+        self.encoder_precision: str = chosen.encoder.precision
         setup_process(chosen.threads)
 
     @cached_property
@@ -138,16 +139,16 @@ class _Parts:
     @cached_property
     def features(self) -> Features:
         """The feature provider with its encoder."""
-        precision, compiled = self.precision, self.encoder_compiled
+        precision, compiled = self.encoder_precision, self.encoder_compiled
         return build_features(self.config, self.facts, self.device, precision=precision, compiled=compiled)
 
     def keep(self, manifest: dict[str, Any]) -> None:
         """Build the encoder as at the start of the run, whatever a probe or another machine would say now."""
-        self.precision, self.encoder_compiled = _precision(manifest), manifest["encoder_compiled"]
+        self.encoder_precision, self.encoder_compiled = _encoder_precision(manifest), manifest["encoder_compiled"]
 
     def manifest(self) -> dict[str, Any]:
         """What the results depend on beside the configuration."""
-        encoder = self.features.encoder
+        encoder, seen = self.features.encoder, self.features.precision
         return {
             "command": _command(),
             "git": _git_state(),
@@ -157,7 +158,8 @@ class _Parts:
             "compiled": self.compiled,
             "encoder": None if encoder is None else encoder.identity,
             "encoder_compiled": self.encoder_compiled,
-            "encoder_precision": asdict(precision) if (precision := self.features.precision) else None,
+            "encoder_precision": asdict(seen) if seen else None,
+            "precision": asdict(pick_precision(self.config, self.features, self.facts, self.device)),
             "env": asdict(self.facts),
             "seed": self.config.seed,
             "action_repeat": self.config.env.action_repeat,
@@ -200,7 +202,9 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
     facts, features, device = parts.facts, parts.features, parts.device
     _refuse_other_encoder(run, features)
-    agent = build_agent(wanted, features, facts, device, compiled=run.manifest["compiled"])
+    agent = build_agent(
+        wanted, features, facts, device, compiled=run.manifest["compiled"], precision=_precision(run.manifest).name
+    )
     rows = _rows(wanted, facts.episode_length)
     replay = Replay(
         features.shapes,
@@ -217,9 +221,10 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     repeat = wanted.env.action_repeat
     display = Display()
     asked = features.precision is not None and wanted.encoder.precision != "float32"
-    precision = [f"encoder: {features.precision}"] if asked else []
+    computes = [f"encoder: {features.precision}"] if asked else []
+    computes += [f"updates: {_precision(run.manifest)}"] if wanted.precision != "float32" else []
     room = estimate(replay.expected, replay.bytes_per_step)
-    for line in (*_continuation(run, wanted, saved, new), *precision, room):
+    for line in (*_continuation(run, wanted, saved, new), *computes, room):
         display.say(line)
     logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=display))
     collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
@@ -298,14 +303,19 @@ def load_trained(directory: Path | str) -> Iterator[Trained]:
         facts = EnvFacts(**run.manifest["env"])
         device = pick_device(chosen)
         setup_process(chosen.threads)
-        features = build_features(chosen, facts, device, precision=_precision(run.manifest))
+        features = build_features(chosen, facts, device, precision=_encoder_precision(run.manifest))
         _refuse_other_encoder(run, features)
-        agent = build_agent(chosen, features, facts, device, compiled=False)
+        agent = build_agent(chosen, features, facts, device, compiled=False, precision=_precision(run.manifest).name)
         agent.load_state_dict(saved.tensors("agent"))
         yield Trained(run, chosen, agent, features, device, saved.step)
 
 
-def _precision(manifest: dict[str, Any]) -> str:
+def _precision(manifest: dict[str, Any]) -> Precision:
+    """What the run's updates and acting compute in, found at its start."""
+    return Precision(**manifest.get("precision", {"name": "float32"}))  # of older runs all was
+
+
+def _encoder_precision(manifest: dict[str, Any]) -> str:
     """What the run's frozen encoder computes in, found at its start; "" where there is none."""
     return manifest["encoder_precision"]["name"] if manifest["encoder_precision"] else ""
 

@@ -115,7 +115,10 @@ class RunConfig:
     checkpoint_every: int = 5000  # agent steps
     keep_checkpoints: int = 2  # the newest ones; at least two, since the newest may be damaged
     log_every: int = 500  # agent steps
-    compile: Literal["auto", "on", "off"] = "auto"  # torch.compile of TD-MPC2; auto: on a GPU, or from 10,000 steps
+    compile: Literal["auto", "on", "off"] = (
+        "auto"  # torch.compile of updates; auto: on a GPU; TD-MPC2 from 10,000 steps
+    )
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # of products in updates and acting; auto: by a probe
     sinks: tuple[str, ...] = ("tensorboard",)  # where curves also go: tensorboard, wandb, trackio, mlflow; [] for none
     debug: bool = False  # shrunk by --debug to under a minute; every code path but compilation is kept
     agent_preset: str = "tdmpc2"  # the preset that `agent=` named; it names the run and is set with it
@@ -168,7 +171,6 @@ def inert(config: RunConfig) -> dict[str, str]:
     fast = ("encoder.precision", "encoder.compile")
     rules: Rules = (
         (without, encoder, (*front, *fast)),
-        (not agent.COMPILES, f"agent={agent.name}", ("compile",)),
         (trainable != 0, f"encoder.trainable={trainable}", fast),
         (trainable != "lora", f"encoder.trainable={trainable}", ("encoder.lora_rank",)),
         (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),

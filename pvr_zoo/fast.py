@@ -4,6 +4,7 @@ Runs, `embed` and `encoders profile` all take this road. What was tried and left
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ from pvr_zoo.families import calibration
 PRECISIONS = ("float32", "bfloat16", "auto")
 PAYS = 1.2  # times as fast as float32, from which "auto" takes bfloat16
 TOLERATED = 0.1  # error up to which it does: a network that picks maxima, such as R2D2, picks others
-_HOPELESS = 0.2  # times as fast: without instructions for bfloat16 it may be a hundredth, and two calls must do
+HOPELESS = 0.2  # times as fast: without instructions for bfloat16 it may be a hundredth, and two calls must do
 _CALLS = 3  # of each
 _FRAMES = 4  # most that the probe gives at once
 
@@ -81,22 +82,27 @@ def _frames(encoder: Encoder) -> Tensor:
 def _speedup(exact: Encoder, half: Encoder, batch: int) -> float:
     """How many times as fast the network of `half` is; after a look with one frame where that is hopeless."""
     first = _ratio(exact, half, 1, calls=1)
-    return first if first < _HOPELESS else _ratio(exact, half, batch, _CALLS)
+    return first if first < HOPELESS else _ratio(exact, half, batch, _CALLS)
 
 
 def _ratio(exact: Encoder, half: Encoder, batch: int, calls: int) -> float:
-    """Seconds of the one network over those of the other, the fastest of calls that take turns."""
-    pair = [partial(used.network, used.images(_frames(used)[:batch])) for used in (exact, half)]
+    """`ratio` of the two networks."""
+    one, other = (partial(used.network, used.images(_frames(used)[:batch])) for used in (exact, half))
+    return ratio((one, other), calls)
+
+
+def ratio(pair: tuple[Callable[[], object], Callable[[], object]], calls: int) -> float:
+    """Seconds of the one call over those of the other, the fastest of `calls` that take turns."""
     for call in pair:
         _seconds(call)  # the first call prepares
     rounds = [[_seconds(call) for call in pair] for _ in range(calls)]
-    plain, cast = (min(times) for times in zip(*rounds, strict=True))
-    return plain / cast
+    one, other = (min(times) for times in zip(*rounds, strict=True))
+    return one / other
 
 
-def _seconds(call: partial[Tensor]) -> float:
+def _seconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
-    result = call()
-    if result.is_cuda:
+    call()
+    if torch.cuda.is_initialized():  # it returns before the device is done
         torch.cuda.synchronize()
     return time.perf_counter() - start

@@ -1,4 +1,7 @@
-"""Building blocks of networks. Weights come from an explicit generator, never from the global one."""
+"""Building blocks of networks. Weights come from an explicit generator, never from the global one.
+
+Where products are bfloat16 (`world_models.precision`), linear layers, heads and norms still give float32.
+"""
 
 import itertools
 import math
@@ -68,6 +71,7 @@ class _NormMish(torch.autograd.Function):
 
 def norm_mish(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """mish(layer_norm(x)) over the last dimension; a compiler gets the plain formula, eager mode a fused one."""
+    x = x.float()
     if torch.compiler.is_compiling():
         return mish(F.layer_norm(x, x.shape[-1:], scale, shift, NORM_EPS))
     return _NormMish.apply(x, scale, shift)
@@ -86,7 +90,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias).float()
 
 
 class NormedLinear(Linear):
@@ -169,7 +173,7 @@ def apply_head(w: HeadWeights, z: Tensor, action: Tensor | None, keep: Tensor | 
         x = x * keep
     x = norm_mish(x, w.scale_1, w.shift_1)
     x = norm_mish(F.linear(x, w.w_2, w.b_2), w.scale_2, w.shift_2)
-    return F.linear(x, w.w_3, w.b_3)
+    return F.linear(x, w.w_3, w.b_3).float()
 
 
 class Ensemble(nn.ModuleList):

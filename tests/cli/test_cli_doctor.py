@@ -120,7 +120,9 @@ def test_the_compiler_that_is_named_counts_and_a_run_asks_the_same(
     choices = {text: pick_compile(load_config(text.split()), cpu) for text in ("steps=9999", "steps=10000")}
     assert choices == {"steps=9999": False, "steps=10000": True}
     assert not pick_compile(load_config(["steps=10000", "compile=off"]), cpu)
-    assert not pick_compile(load_config(["agent=dreamerv3", "steps=10000"]), cpu)  # which is not compiled
+    dreamer = {text: load_config(["agent=dreamerv3", "steps=10000", f"compile={text}"]) for text in ("auto", "on")}
+    assert [pick_compile(one, cpu) for one in dreamer.values()] == [False, True]  # it gains nothing there by itself
+    assert pick_compile(dreamer["auto"], torch.device("cuda"))
 
 
 def test_encoders_at_hand_follow_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,15 +27,21 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_config(encoder_file: Path) -> Make:
     """The debug version of a run's configuration, with overrides on top of it."""
 
-    def make(*overrides: str, env: str = "counting/default", encoder: str | None = None) -> RunConfig:
+    def make(
+        *overrides: str, env: str = "counting/default", encoder: str | None = None, agent: str = "tdmpc2"
+    ) -> RunConfig:
+        terminates = [
+            f"agent.episodic={str(env.startswith('counting')).lower()}"
+        ]  # the counting environment's episodes
         common = [
+            f"agent={agent}",
             f"env={env}",
             f"encoder={encoder or encoder_file}",
             "threads=1",
             "sinks=[]",
             "eval.video=false",
             "random_steps=60",
-            f"agent.episodic={str(env.startswith('counting')).lower()}",  # its episodes terminate
+            *(terminates if agent.startswith("tdmpc2") else []),
         ]
         return shrink(load_config([*common, *overrides]))
 

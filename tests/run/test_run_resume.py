@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -138,8 +139,9 @@ def test_pixels_proprio_and_several_environments_resume_too(children: Any, make_
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(compiler_lacks()), reason=f"needs a compiler: {' '.join(compiler_lacks())}")
-def test_a_compiled_run_resumes_bitwise(children: Any, make_config: Any, tmp_path: Path) -> None:
-    config = make_config("compile=on")
+@pytest.mark.parametrize("agent", ["tdmpc2", "dreamerv3"])
+def test_a_compiled_run_resumes_bitwise(children: Any, make_config: Any, tmp_path: Path, agent: str) -> None:
+    config = replace(make_config(agent=agent), compile="on")  # which a shrunk run is not by itself
     _finish(children, config, tmp_path / "a", 300)
     child = _start(children, config, tmp_path / "b")
     _until(child, lambda: _phase(tmp_path / "b") == "checkpoint", 300)

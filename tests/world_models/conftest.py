@@ -33,9 +33,10 @@ class Maker:
     shapes: ObsShapes = field(default_factory=lambda: ObsShapes(feature=(6,)))
     actions: int = 2
 
-    def agent(self, seed: int = 0, compile: bool = False, **settings) -> TDMPC2:
+    def agent(self, seed: int = 0, compile: bool = False, precision: str = "float32", **settings) -> TDMPC2:
         config = TDMPC2Config(**{**SMALL, **settings})
-        agent = TDMPC2(self.shapes, ActionSpec(self.actions), config, episode_length=100, seed=seed, compile=compile)
+        how = {"compile": compile, "precision": precision}
+        agent = TDMPC2(self.shapes, ActionSpec(self.actions), config, episode_length=100, seed=seed, **how)
         g = torch.Generator().manual_seed(seed)  # reward and Q start at zero: fill them, so that plans mean something
         with torch.no_grad():
             for head in (agent.model.reward_head, *agent.model.q, *agent.model.target_q):
@@ -110,9 +111,17 @@ class Dreams:
     actions: ActionSpec = field(default_factory=lambda: ActionSpec(2))
     settings: dict = field(default_factory=dict)
 
-    def agent(self, seed: int = 0, tail: Tail | None = None, **settings) -> DreamerV3:
+    def agent(
+        self,
+        seed: int = 0,
+        tail: Tail | None = None,
+        compile: bool = False,
+        precision: str = "float32",
+        **settings,
+    ) -> DreamerV3:
         config = DreamerV3Config(**{**DREAM_SMALL, **self.settings, **settings})
-        agent = DreamerV3(self.shapes, self.actions, config, seed=seed, tail=tail)
+        how = {"tail": tail, "compile": compile, "precision": precision}
+        agent = DreamerV3(self.shapes, self.actions, config, seed=seed, **how)
         g = torch.Generator().manual_seed(seed)  # reward and value start at zero: fill them, so that they say something
         with torch.no_grad():
             critic, *others = ((c.head, c.slow) for c in agent.critics)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models import flat
+from world_models.compiling import compiled
 from world_models.dreamerv3 import behaviour
 from world_models.dreamerv3.actor import Actor
 from world_models.dreamerv3.behaviour import Behaviour, Sought
@@ -17,7 +18,8 @@ from world_models.dreamerv3.gradients import actor_gradient
 from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.noise import ActNoise, UpdateNoise
 from world_models.dreamerv3.optimizer import optimizer
-from world_models.dreamerv3.rssm import State
+from world_models.dreamerv3.rssm import RSSM, Follow, Open, State
+from world_models.precision import products
 from world_models.seeding import generator
 from world_models.types import ActionSpec, Batch, Obs, ObsShapes, SequenceSpec, Tail
 
@@ -37,7 +39,13 @@ class Carry:
 
 
 class DreamerV3:
-    """Keeps the contract of `world_models.agent.Agent`."""
+    """Keeps the contract of `world_models.agent.Agent`.
+
+    With `compile`, the recurrent steps of updates run through torch.compile, a graph for each of the two loops, since a
+    graph of a whole loop takes minutes to compile; all else is eager. They agree to rounding, so a run resumes bitwise
+    within one mode only. `precision` is that of products in updates and acts: `world_models.precision`. Reports are
+    always float32.
+    """
 
     def __init__(
         self,
@@ -47,9 +55,14 @@ class DreamerV3:
         *,
         seed: int,
         tail: Tail | None = None,
+        compile: bool = False,
+        precision: str = "float32",
         device: torch.device | str = "cpu",
     ):
         self.config, self.actions, self.seed, self.shapes = config, action, seed, shapes
+        self.precision = precision
+        self._follow: Follow = compiled(RSSM.follow) if compile else RSSM.follow
+        self._step: Open = compiled(RSSM.step) if compile else RSSM.step
         self.sequence = SequenceSpec(
             config.batch_size, config.batch_length, stack=1, within_episode=False, carried=config.carried
         )
@@ -83,7 +96,7 @@ class DreamerV3:
 
     def initial(self, n: int, seed: int) -> Carry:
         """The carry of `n` environments before their first observation."""
-        with torch.no_grad():
+        with torch.no_grad(), products(self.device, self.precision):
             state = self.model.rssm.initial(n, self.percentiles)
         return Carry(*state, torch.zeros(n, self.actions.dim, device=self.device), seed, 0)
 
@@ -95,13 +108,14 @@ class DreamerV3:
             raise ValueError(f"a carry of {len(carry.deter)} environments met observations of {n}")
         noise = ActNoise.draw(self.config, n, self.actions, carry.seed, carry.step, self.device)
         obs = obs.to(self.device)
-        embed = self.model.embedding(self.model.embedding.parts(obs))
         before = State(carry.deter, carry.stoch)
-        one = (x.unsqueeze(0) for x in (embed, carry.action, obs.is_first, noise.posterior))
-        states, _ = self.model.rssm.observe(before, *one)
-        state = states.flat()
         actor = self.collector if explore else self.actor
-        params = actor(state.features())
+        with products(self.device, self.precision):
+            embed = self.model.embedding(self.model.embedding.parts(obs))
+            one = (x.unsqueeze(0) for x in (embed, carry.action, obs.is_first, noise.posterior))
+            states, _ = self.model.rssm.observe(before, *one)
+            state = states.flat()
+            params = actor(state.features())
         drawn = explore or self.config.evaluate == "sample"
         action = actor.sample(params, noise.action) if drawn else actor.mode(params)
         action = action.clamp(-1, 1)
@@ -124,7 +138,8 @@ class DreamerV3:
 
     def learn(self, batch: Batch, noise: UpdateNoise) -> dict[str, Tensor]:
         """The update with given noise."""
-        found, metrics = self.losses(batch, noise)
+        with products(self.device, self.precision):
+            found, metrics = self.losses(batch, noise)
         assert found.keys() == self.loss_weights.keys(), (sorted(found), sorted(self.loss_weights))
         means = {name: loss.mean() for name, loss in found.items()}
         total = torch.stack([self.loss_weights[name] * mean for name, mean in means.items()]).sum()
@@ -151,13 +166,13 @@ class DreamerV3:
         start = model.rssm.initial(reward.shape[1], embed)
         if batch.carried is not None:
             start = model.rssm.unpack(batch.carried[:, 0])
-        state, posterior = model.rssm.observe(start, embed, action, obs.is_first, noise.posterior)
+        state, posterior = model.rssm.observe(start, embed, action, obs.is_first, noise.posterior, follow=self._follow)
         if batch.carried is not None:
             batch.carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
         found = model.losses(parts, embed, state, posterior, reward, terminal)
 
         start, ended = state.flat().detach(), terminal.flatten()
-        imagined = behaviour.imagine(model, self.behaviour, start, ended, noise)
+        imagined = behaviour.imagine(model, self.behaviour, start, ended, noise, step=self._step)
         learnt, returns, moved, metrics = behaviour.losses(
             model, self.behaviour, imagined, self.percentiles.unsqueeze(0), config
         )
@@ -169,7 +184,8 @@ class DreamerV3:
             found["replay_value"] = behaviour.replay_value_loss(self.critic, *replayed)
         if self.explorer is not None:
             assert noise.explore is not None
-            more, their_metrics = self.explorer.losses(model, state, action, obs.is_first, ended, noise.explore)
+            replayed_steps = (state, action, obs.is_first, ended)
+            more, their_metrics = self.explorer.losses(model, *replayed_steps, noise.explore, step=self._step)
             found, metrics = found | more, metrics | their_metrics
         return found, metrics
 

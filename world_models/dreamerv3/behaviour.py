@@ -13,7 +13,7 @@ from world_models.dreamerv3.gradients import Dynamics, Reinforce
 from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.noise import ExploreNoise, UpdateNoise
 from world_models.dreamerv3.returns import lambda_return, move_percentiles, return_scale
-from world_models.dreamerv3.rssm import State
+from world_models.dreamerv3.rssm import RSSM, Open, State
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,18 @@ class Behaviour:
 
 
 def imagine(
-    model: WorldModel, behaviour: Behaviour, start: State, ended: Tensor, noise: UpdateNoise | ExploreNoise
+    model: WorldModel,
+    behaviour: Behaviour,
+    start: State,
+    ended: Tensor,
+    noise: UpdateNoise | ExploreNoise,
+    *,
+    step: Open = RSSM.step,
 ) -> Imagined:
     """Follow the policy from states (N, ...) outside the graph."""
     actor, gradient = behaviour.actor, behaviour.gradient
     with gradient.path(model):
-        step = model.rssm.sequence.laid_out()
+        sequence = model.rssm.sequence.laid_out()
     state, latents, params, actions = start, [start.features()], [], []
     for t, action_noise in enumerate(noise.action):
         chosen = actor(latents[-1].detach())
@@ -58,7 +64,7 @@ def imagine(
             actions.append(actor.sample(chosen, action_noise))
             if t == len(noise.prior):
                 break
-            state = model.rssm.step(step, state, actions[-1], noise.prior[t])
+            state = step(model.rssm, sequence, state, actions[-1], noise.prior[t])
         params.append(chosen)
         latents.append(state.features())
     return Imagined(torch.stack(latents), torch.stack(params), torch.stack(actions), ended)

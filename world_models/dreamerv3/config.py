@@ -72,7 +72,6 @@ class DreamerV3Config:
 
     LENGTH: ClassVar[str] = "batch_length"  # the field that says how long sequences are
     CHOICES: ClassVar[bool] = True  # whether it can act where actions are choices
-    COMPILES: ClassVar[bool] = False  # whether its updates can be compiled
     episodic: ClassVar[bool] = True  # its continue head learns where episodes end
 
     name: str = "dreamerv3"  # the algorithm

@@ -21,7 +21,7 @@ from world_models.dreamerv3.gradients import actor_gradient, frozen
 from world_models.dreamerv3.model import WorldModel
 from world_models.dreamerv3.nets import LAYER_NORM_EPS, drawn, uniform
 from world_models.dreamerv3.noise import ExploreNoise
-from world_models.dreamerv3.rssm import State
+from world_models.dreamerv3.rssm import RSSM, Open, State
 from world_models.types import ActionSpec
 
 
@@ -36,7 +36,7 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(G, N, I) to (G, N, O)."""
-        x = F.layer_norm(torch.bmm(x, self.weight), self.scale.shape[-1:], eps=LAYER_NORM_EPS)
+        x = F.layer_norm(torch.bmm(x, self.weight).float(), self.scale.shape[-1:], eps=LAYER_NORM_EPS)
         return F.silu(torch.addcmul(self.shift, x, self.scale))
 
 
@@ -56,7 +56,7 @@ class Ensemble(nn.Module):
         x = torch.cat([latent, action], -1).expand(self.heads, -1, -1)
         for layer in self.layers:
             x = layer(x)
-        return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias, x, self.weight).float()
 
     def disagreement(self, latent: Tensor, action: Tensor) -> Tensor:
         """(T, N) of latents (T, N, L) and actions (T, N, A): the deviation over heads, its mean over dimensions.
@@ -130,10 +130,12 @@ class Explorer(nn.Module):
         is_first: Tensor,
         ended: Tensor,
         noise: ExploreNoise,
+        *,
+        step: Open = RSSM.step,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Every loss, unreduced, and metrics, of replayed states (T, B); moves the running percentiles of returns."""
         seeks = self.seeks(model)
-        imagined = behaviour.imagine(model, seeks, state.flat().detach(), ended, noise)
+        imagined = behaviour.imagine(model, seeks, state.flat().detach(), ended, noise, step=step)
         found, _, moved, metrics = behaviour.losses(model, seeks, imagined, self.percentiles, self.config)
         self.percentiles.copy_(moved)
         found, metrics = ({f"explore_{k}": v for k, v in x.items()} for x in (found, metrics))

@@ -26,6 +26,7 @@ from world_models.dreamerv3.strided import StridedDecoder, StridedEncoder
 from world_models.dreamerv3.two_hot import TWO_HOTS
 from world_models.feature_norm import FeatureNorm
 from world_models.frames import averaged
+from world_models.precision import products
 from world_models.types import ActionSpec, Obs, ObsShapes, Tail
 
 BARLOW_OFF_DIAGONAL = 5e-4  # weight of what the dimensions of a latent share, beside that of what each should say
@@ -252,7 +253,8 @@ class WorldModel(nn.Module):
 def barlow_twins(latent: Tensor, target: Tensor) -> Tensor:
     """Redundancy reduction (Zbontar et al. 2021, arXiv 2103.03230) between two views (N, E) of the same moments."""
     one, two = ((x - x.mean(0)) / (x.std(0) + 1e-8) for x in (latent, target))
-    correlation = one.t() @ two / len(one)
+    with products(latent.device, "float32"):  # a loss
+        correlation = one.t() @ two / len(one)
     diagonal = correlation.diagonal()
     apart = correlation.square().sum() - diagonal.square().sum()
     return (diagonal - 1).square().sum() + BARLOW_OFF_DIAGONAL * apart

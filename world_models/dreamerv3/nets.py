@@ -2,7 +2,8 @@
 
 Weights come from an explicit generator: normal, cut off at two deviations, of variance 1 / fan_in (the published code's
 `trunc_normal_in`). Where the norm is "layer", as in 2023, the mean of inputs and outputs takes the place of fan_in, and
-last layers are drawn uniformly. Images are (N, C, height, width) with channels last in memory.
+last layers are drawn uniformly. Images are (N, C, height, width) with channels last in memory. Where products are
+bfloat16 (`world_models.precision`), linear layers and norms still give float32.
 """
 
 import itertools
@@ -61,6 +62,7 @@ def _inverse_rms(x: Tensor) -> Tensor:
 
 def norm_silu(x: Tensor, scale: Tensor) -> Tensor:
     """silu(rms_norm(x)) over the last dimension; a compiler gets the plain formula, eager mode a fused one."""
+    x = x.float()
     if torch.compiler.is_compiling():
         return F.silu(F.rms_norm(x, x.shape[-1:], scale, NORM_EPS))
     return _NormSilu.apply(x, scale)
@@ -75,7 +77,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias).float()
 
 
 class NormedLinear(Linear):
@@ -102,7 +104,7 @@ class LayerNorm(nn.Module):
         self.silu = silu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x, x.shape[-1:], self.scale, self.shift, LAYER_NORM_EPS)
+        x = F.layer_norm(x.float(), x.shape[-1:], self.scale, self.shift, LAYER_NORM_EPS)
         return F.silu(x) if self.silu else x
 
 
@@ -174,7 +176,7 @@ class BlockLinear(nn.Module):
         """(N, I) to (N, O)."""
         blocks = self.weight.shape[0]
         grouped = x.unflatten(-1, (blocks, -1)).transpose(0, 1)  # (G, N, I / G)
-        return torch.bmm(grouped, self.weight).transpose(0, 1).flatten(1) + self.bias
+        return torch.bmm(grouped, self.weight).transpose(0, 1).flatten(1) + self.bias  # float32, as the bias is
 
 
 class Conv(nn.Module):
@@ -283,4 +285,4 @@ class ConvDecoder(nn.Module):
         x = x + self.from_stoch(stoch).view_as(x)
         for conv, scale in zip(self.convs, self.scales, strict=True):
             x = conv(norm_silu(x, scale).permute(0, 3, 1, 2))  # twice as high and wide, channels last
-        return torch.sigmoid(x)
+        return torch.sigmoid(x.float())

@@ -5,6 +5,7 @@ Inside, sequences are (T, N, ...). A state is the recurrent h, (N, D), and the l
     h[t] = f(h[t-1], z[t-1], action[t])      z[t] ~ q(z | h[t], observation[t])      prior z[t] ~ p(z | h[t])
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.dreamerv3.nets import MLP, NORMS, BlockLinear, LayerNormedLinear, NormedLinear, norm_silu
+from world_models.precision import cast
 
 
 class State(NamedTuple):
@@ -96,8 +98,8 @@ class Step:
         blocks, _, width = net.hidden.weight.shape
         self.blocks, self.hidden = blocks, net.from_deter.weight.shape[0]
         own, shared = net.hidden.weight.split([width, 3 * self.hidden], 1)  # (G, D / G, D / G), (G, 3U, D / G)
-        dense = shared.transpose(0, 1).flatten(1)  # (3U, D)
-        self.own, self.state_weight, self.action_weight = own, dense[: 2 * self.hidden], dense[2 * self.hidden :]
+        dense = cast(shared.transpose(0, 1).flatten(1))  # (3U, D)
+        self.own, self.state_weight, self.action_weight = cast(own), dense[: 2 * self.hidden], dense[2 * self.hidden :]
 
     def actions(self, action: Tensor) -> Tensor:
         """What actions (*, A) add to the hidden layer, (*, D)."""
@@ -138,8 +140,8 @@ class DenseStep:
         self.net = net
         deter = net.gates.weight.shape[0] // 3
         stoch = net.enter.weight.shape[1] - net.action_dim
-        self.by_stoch, self.by_action = net.enter.weight.split([stoch, net.action_dim], 1)
-        self.by_deter, self.by_hidden = net.gates.weight.split([deter, net.enter.weight.shape[0]], 1)
+        self.by_stoch, self.by_action = cast(net.enter.weight).split([stoch, net.action_dim], 1)
+        self.by_deter, self.by_hidden = cast(net.gates.weight).split([deter, net.enter.weight.shape[0]], 1)
 
     def actions(self, action: Tensor) -> Tensor:
         """What actions (*, A) add in front of the first norm, (*, U)."""
@@ -162,6 +164,10 @@ def sequence_model(actions: int, config: DreamerV3Config, generator: Generator) 
     if config.sequence == "dense":
         return DenseGRU(*sizes, generator)
     return BlockGRU(*sizes, config.blocks, generator)
+
+
+Follow = Callable[..., tuple[State, Tensor]]  # `RSSM.follow`, or that compiled
+Open = Callable[..., State]  # `RSSM.step`, or that compiled
 
 
 class RSSM(nn.Module):
@@ -200,7 +206,7 @@ class RSSM(nn.Module):
         """States (*, ...) as (*, D + S) float16: h, then each latent's class counted from 1; 0 is none."""
         onehot = state.stoch.unflatten(-1, self.sizes[1:])
         classes = (onehot.argmax(-1) + 1) * onehot.any(-1)
-        return torch.cat([state.deter.half(), classes.half()], -1)
+        return torch.cat([state.deter, classes.to(state.deter.dtype)], -1).half()
 
     def unpack(self, packed: Tensor) -> State:
         """The states of `pack`."""
@@ -217,8 +223,26 @@ class RSSM(nn.Module):
         """One-hot latents (*, SK) from logits (*, SK) and uniform draws (*, S)."""
         return sample_onehot(self.log_probs(logits), uniform).flatten(-2)
 
+    def follow(
+        self, step: Step | DenseStep, by_deter: Tensor, state: State, by_action: Tensor, seen: Tensor, draw: Tensor
+    ) -> tuple[State, Tensor]:
+        """One step of the closed loop: the next state and its posterior logits (N, SK).
+
+        by_action and seen (N, U) are what action and embedding add, by_deter (U, D) are the posterior's weights of h.
+        """
+        deter = step(state, by_action)
+        logits = self.posterior_out(self.posterior_in.activate(torch.addmm(seen, deter, by_deter.t())))
+        return State(deter, self.sample(logits, draw)), logits
+
     def observe(
-        self, start: State, embed: Tensor, action: Tensor, is_first: Tensor, uniform: Tensor
+        self,
+        start: State,
+        embed: Tensor,
+        action: Tensor,
+        is_first: Tensor,
+        uniform: Tensor,
+        *,
+        follow: Follow = follow,
     ) -> tuple[State, Tensor]:
         """The closed loop over embeddings (T, N, E): states (T, N, ...) and posterior logits (T, N, SK).
 
@@ -228,7 +252,7 @@ class RSSM(nn.Module):
         step = self.sequence.laid_out()
         from_action = step.actions(action * keep)
         deter_width = self.sizes[0]
-        by_deter, by_embed = self.posterior_in.weight.split([deter_width, embed.shape[-1]], 1)
+        by_deter, by_embed = cast(self.posterior_in.weight).split([deter_width, embed.shape[-1]], 1)
         from_embed = F.linear(embed, by_embed, self.posterior_in.bias)  # (T, N, U)
         begin = None if self.start is None else self.initial(embed.shape[1], embed)
         state, states, logits = start, [], []
@@ -238,11 +262,9 @@ class RSSM(nn.Module):
             state = state.where(live)
             if begin is not None:
                 state = state.plus(begin.where(1 - live))
-            deter = step(state, by_action)
-            hidden = self.posterior_in.activate(torch.addmm(seen, deter, by_deter.t()))
-            logits.append(self.posterior_out(hidden))
-            state = State(deter, self.sample(logits[-1], draw))
+            state, posterior = follow(self, step, by_deter, state, by_action, seen, draw)
             states.append(state)
+            logits.append(posterior)
         return State(*(torch.stack(parts) for parts in zip(*states, strict=True))), torch.stack(logits)
 
     def step(self, step: Step | DenseStep, state: State, action: Tensor, uniform: Tensor) -> State:

@@ -70,7 +70,7 @@ class LastUp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, I, height, width) to (N, O, 2 height, 2 width)."""
         weight = self.weight.contiguous(memory_format=torch.channels_last)
-        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
+        return F.conv_transpose2d(x, weight, self.bias, stride=2, padding=1).float()
 
 
 class StridedEncoder(nn.Module):

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from world_models import flat
+from world_models.compiling import compiled
 from world_models.optim import Adam
+from world_models.precision import products
 from world_models.returns import discount_for
 from world_models.seeding import generator
 from world_models.tdmpc2 import losses, planner
@@ -31,22 +32,12 @@ class Carry:
     step: int  # acts so far
 
 
-def _own(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with a code object of its own: dynamo allows few compilations per code object, over all agents."""
-    return FunctionType(
-        function.__code__.replace(),
-        function.__globals__,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-
-
 class TDMPC2:
     """Keeps the contract of `world_models.agent.Agent`.
 
     With `compile`, losses and planner run through torch.compile for fixed shapes; without, eagerly. They agree to
-    rounding, so a run resumes bitwise within one mode only. Raises ValueError for discrete actions.
+    rounding, so a run resumes bitwise within one mode only. `precision` is that of products in updates and plans:
+    `world_models.precision`. Reports are always float32. Raises ValueError for discrete actions.
     """
 
     classes = 0
@@ -61,6 +52,7 @@ class TDMPC2:
         seed: int,
         tail: Tail | None = None,
         compile: bool = False,
+        precision: str = "float32",
         device: torch.device | str = "cpu",
     ):
         if action.discrete:
@@ -68,7 +60,7 @@ class TDMPC2:
         if episode_length < 1:
             raise ValueError(f"episode_length={episode_length} must be at least 1")
         self.config, self.actions, self.seed = config, action.dim, seed
-        self.shapes = shapes
+        self.shapes, self.precision = shapes, precision
         self.sequence = SequenceSpec(config.batch_size, config.horizon + 1, config.stack, within_episode=True)
         self.discount = discount_for(episode_length, config.discount_denom, config.discount_min, config.discount_max)
         self.iterations = config.iterations + 2 * (action.dim >= 20)  # the official heuristic for large action spaces
@@ -80,7 +72,8 @@ class TDMPC2:
         self.scale = torch.ones((), device=self.device)
         self.updates = 0
         self._build_optimisers()
-        self._functions = self._compiled() if compile else self._eager()
+        functions = self._compiled() if compile else self._eager()
+        self._functions = {name: self._products()(f) for name, f in functions.items()}
 
     def _build_optimisers(self) -> None:
         named = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
@@ -106,7 +99,10 @@ class TDMPC2:
 
     @classmethod
     def _compiled(cls) -> dict[str, Callable[..., Any]]:
-        return {name: torch.compile(_own(f), dynamic=False, fullgraph=True) for name, f in cls._eager().items()}
+        return {name: compiled(f) for name, f in cls._eager().items()}
+
+    def _products(self) -> torch.autocast:
+        return products(self.device, self.precision)
 
     # Acting
 
@@ -131,7 +127,9 @@ class TDMPC2:
     def plan(self, previous: Tensor, obs: Obs, noise: PlanNoise, explore: bool) -> tuple[Tensor, Tensor]:
         """Actions (N, A) and the plan (H, N, A), from the previous plan and given noise."""
         model, run = self.model, self._functions
-        z = run["encode"](model, model.encoder.inputs(obs, noise.shift if self.shifts else None))
+        with self._products():
+            parts = model.encoder.inputs(obs, noise.shift if self.shifts else None)
+        z = run["encode"](model, parts)
         prior = run["prior"](model, z, noise.prior_noise)
         mean = torch.zeros_like(previous)
         mean[:-1] = previous[1:]
@@ -159,11 +157,13 @@ class TDMPC2:
         if batch.reward.shape[1] != horizon + 1:
             raise ValueError(f"sequences of {batch.reward.shape[1]} steps; horizon={horizon} needs {horizon + 1}")
         obs = batch.obs.map(lambda x: x.transpose(0, 1))
-        model.encoder.observe(obs)
+        with self._products():  # apart from what follows, since nothing here has gradients
+            model.encoder.observe(obs)
         shift = noise.shift if self.shifts else None
-        first = self._inputs(obs[0], None if shift is None else shift[0])
-        with torch.no_grad():
-            later = self._inputs(obs[1:], None if shift is None else shift[1:])
+        with self._products():
+            first = self._inputs(obs[0], None if shift is None else shift[0])
+            with torch.no_grad():
+                later = self._inputs(obs[1:], None if shift is None else shift[1:])
         action = batch.action[:, 1:].transpose(0, 1).contiguous()
         reward = batch.reward[:, 1:].t().contiguous()
         terminal = batch.is_terminal[:, 1:].t().float().contiguous()

@@ -50,7 +50,6 @@ class TDMPC2Config:
     drawn: ClassVar[None] = None  # it reconstructs no frames
     smallest_pixels: ClassVar[int] = 39  # side of frames that its convolutions leave one number of
     CHOICES: ClassVar[bool] = False  # whether it can act where actions are choices
-    COMPILES: ClassVar[bool] = True  # whether its updates can be compiled
 
     name: str = "tdmpc2"  # the algorithm
 

@@ -22,6 +22,7 @@ from torch import Generator, Tensor, nn
 from world_models import patches
 from world_models.feature_norm import FeatureNorm
 from world_models.nets import MLP, Conv, Linear, NormedLinear, simnorm
+from world_models.precision import products
 from world_models.tdmpc2.config import TDMPC2Config
 from world_models.types import Obs, ObsShapes, Tail
 
@@ -75,7 +76,7 @@ class PixelEncoder(nn.Module):
         x = to_channels(pixels)
         for conv in self.convs[:-1]:
             x = F.relu(conv(x))
-        return self.convs[-1](x).flatten(1)
+        return self.convs[-1](x).flatten(1).float()
 
 
 class Encoder(nn.Module):
@@ -168,7 +169,8 @@ class Encoder(nn.Module):
         assert shape is not None
         frames = parts[held]  # (*, S, *held)
         if shared:  # the first stack, then the newest frame of each later one: (S + T - 1, B, *held)
-            frames = torch.cat([frames[0].transpose(0, 1), frames[1:, :, -1]])
+            with products(frames.device, "float32"):  # autocast joins no float16
+                frames = torch.cat([frames[0].transpose(0, 1), frames[1:, :, -1]])
         lead = frames.shape[: -len(shape)]
         features = self.tail(frames.flatten(0, len(lead) - 1)).unflatten(0, lead)
         return features.unfold(0, self.stack, 1).movedim(-1, 2) if shared else features
