@@ -184,7 +184,7 @@ def _make(name: str) -> Any:
         spec = gymnasium.spec(identifier)
         creator = spec.entry_point if callable(spec.entry_point) else _load(spec)
         modes = getattr(creator, "metadata", {}).get("render_modes", ())
-        mode = {"render_mode": "rgb_array"} if "rgb_array" in modes else {}
+        mode: dict[str, Any] = {"render_mode": "rgb_array"} if "rgb_array" in modes else {}
         return gymnasium.make(spec, disable_env_checker=True, **mode)
     except gymnasium.error.DependencyNotInstalled as error:
         raise Unavailable(str(error), name) from error

@@ -8,6 +8,7 @@ RoomObjects, which has no limit, gets 1000 steps. It runs in a worker, whose env
 import math
 import zlib
 from contextlib import redirect_stdout
+from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -35,8 +36,7 @@ class MiniworldEnv(FrameEnv):
         self._task = config.name.partition("/")[2]
         self._sim = _make(self._task, config.size)
         self._buffers: dict[int, Any] = {}
-        self._draw = self._sim.render_obs
-        self._sim.render_obs = lambda *_: None  # the simulator draws after every step; here only `frame` does
+        self._draw = partial(type(self._sim).render_obs, self._sim)
         limit = self._sim.max_episode_steps
         steps = _LIMIT if math.isinf(limit) else int(limit)
         super().__init__(
@@ -111,8 +111,12 @@ def _make(task: str, size: int) -> Any:
     except ImportError as error:  # pyglet, of a library that does not load
         raise _cannot_draw(str(error)) from error
     sides = dict.fromkeys(("obs_width", "obs_height", "window_width", "window_height"), size)
+    kind = getattr(envs, task)
+    sim = kind.__new__(kind)
+    sim.render_obs = lambda *_: None  # it draws after every step, and in its constructor; here only `frame` does
     with redirect_stdout(StringIO()):
-        return getattr(envs, task)(**sides)
+        sim.__init__(**sides)
+    return sim
 
 
 def _cannot_draw(cause: str) -> EnvError:

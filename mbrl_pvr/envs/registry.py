@@ -1,6 +1,8 @@
 """From a configuration to an environment in this process. Simulators are imported here, by name, and only then."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from mbrl_pvr.envs.base import FrameEnv
 from mbrl_pvr.envs.config import EnvConfig
@@ -20,7 +22,7 @@ def build_env(config: EnvConfig, split: str = "train") -> FrameEnv:
     return _constructor(config.name)(config, split)
 
 
-def _constructor(name: str) -> type[FrameEnv]:
+def _constructor(name: str) -> Callable[[EnvConfig, str], FrameEnv]:
     match family(name):
         case "dmc":
             from mbrl_pvr.envs.dmc import DMCEnv
@@ -39,7 +41,7 @@ def _constructor(name: str) -> type[FrameEnv]:
 
             return CountingEnv
     point = plugins()[name]
-    made = point.load()
+    made: Any = point.load()
     if not (isinstance(made, type) and issubclass(made, FrameEnv)):
         raise EnvError(f"{point.value} is no subclass of mbrl_pvr.envs.base.FrameEnv", name)
     return made
