@@ -12,6 +12,7 @@ from mbrl_pvr.doctor import compiler_lacks
 from mbrl_pvr.downloads import Bars
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
+from mbrl_pvr.fits import check_choices
 from mbrl_pvr.process import keep_freed_memory, set_threads
 from mbrl_pvr.settings import WITHOUT_ENCODER
 from pvr_zoo import fast
@@ -132,9 +133,13 @@ def _obs_shapes(config: RunConfig, held: tuple[int, ...] | None, proprio: int | 
     return ObsShapes(feature=held, proprio=proprio)
 
 
-def refuse_short_episodes(config: RunConfig, facts: EnvFacts) -> None:
-    """ConfigError where no episode is as long as the sequences that the agent learns from."""
+def refuse_unfit(config: RunConfig, facts: EnvFacts) -> None:
+    """ConfigError for what only the simulator knows: choices as actions of an agent that has none, and episodes that
+    are never as long as the sequences that the agent learns from.
+    """
     agent = config.agent
+    if facts.discrete:
+        check_choices(config)
     if isinstance(agent, TDMPC2Config) and agent.horizon > facts.episode_length:
         raise ConfigError(
             f"agent.horizon={agent.horizon}, but an episode of {config.env.name} has at most"

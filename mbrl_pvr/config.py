@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.names import family
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.fits import check_names, encoder_spec, is_path
 from mbrl_pvr.names import did_you_mean, safe_name
@@ -81,7 +82,7 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None, *
     agent, checked = _take_agent(layer, where, changes, cls)
     typed = _check_overrides(changes, cls)
     named = {"env.name": EnvConfig().name, **dict(flatten(checked)), **typed}["env.name"]
-    tree = _compose(agent, named.partition("/")[0].partition("_")[0], checked, changes.hydra)
+    tree = _compose(agent, family(named), checked, changes.hydra)
     for key in _PATH_KEYS:
         name = key.rpartition(".")[2]
         if (path := tree["encoder"][name]) is not None and is_path(path):

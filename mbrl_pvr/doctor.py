@@ -120,6 +120,17 @@ def simulators(timeout: float) -> Iterator[Finding]:
             yield Finding(distribution, OK, f"{version} imports")
 
 
+def miniworld(timeout: float) -> Iterator[Finding]:
+    """Whether Miniworld draws; nothing is said where it is not installed, which `simulators` tells."""
+    from mbrl_pvr.envs import probe_miniworld
+
+    if _version("miniworld") is None:
+        return
+    works, message = probe_miniworld(timeout)
+    fix = "" if works else _fix("miniworld")
+    yield Finding("renderer miniworld", OK if works else NOTE, _one_line(message), fix)
+
+
 def devices(timeout: float) -> Iterator[Finding]:
     """torch, torchvision beside it, processor and GPU."""
     torch_version = _version("torch")
@@ -216,6 +227,7 @@ CHECKS: tuple[Callable[[float], Iterator[Finding]], ...] = (
     versions,
     renderers,
     simulators,
+    miniworld,
     devices,
     compiler,
     encoders,

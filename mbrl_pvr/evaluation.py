@@ -15,6 +15,7 @@ from mbrl_pvr.build import env_config
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.envs.config import SHIFTS
+from mbrl_pvr.envs.offers import check_offers
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
 from mbrl_pvr.seeding import derive
@@ -203,7 +204,9 @@ def held_out(config: RunConfig, shift: str | None = None, severity: float | None
             f"Name one: --shift {' or '.join(s for s in SHIFTS if s != 'none')}",
         )
     as_trained = config.env.severity if chosen == config.env.shifts else 1.0
-    return Split("held_out", chosen, as_trained if severity is None else severity)
+    split = Split("held_out", chosen, as_trained if severity is None else severity)
+    check_offers(split.apply(config.env))
+    return split
 
 
 def mean_return(rows: list[dict[str, Any]]) -> float:

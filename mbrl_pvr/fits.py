@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mbrl_pvr.envs.names import DISCRETE, TERMINATING, resolve
+from mbrl_pvr.envs.offers import check_offers, has_state
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.presets import agents
 from mbrl_pvr.settings import WITHOUT_ENCODER, EncoderConfig, RunConfig
@@ -21,14 +22,14 @@ def check_names(config: RunConfig) -> RunConfig:
     if config.agent_preset not in agents():
         raise ConfigError(f"unknown agent {config.agent_preset!r}", "agent_preset", f"Agents: {', '.join(agents())}")
     name = resolve(config.env.name)
-    if name in DISCRETE and not config.agent.CHOICES:
-        raise ConfigError(
-            f"{name} has discrete actions, but agent {config.agent.name} acts in continuous ones",
-            "env, agent",
-            "Train with agent=dreamerv3",
-        )
+    if name in DISCRETE:
+        check_choices(config)
     if name != config.env.name:
         config = replace(config, env=replace(config.env, name=name))
+    check_offers(config.env)
+    if config.encoder.name == "state" and not has_state(name):
+        what = f"encoder=state, but {name} gives pictures alone, no state vector"
+        raise ConfigError(what, "encoder", "Take an encoder, or encoder=scratch")
     if name in TERMINATING and not config.agent.episodic:
         raise not_episodic(name)
     _check_lengths(config)
@@ -111,6 +112,16 @@ def _check_lengths(config: RunConfig) -> None:
         raise ConfigError(
             f"random_steps={config.random_steps} must be at most steps={config.steps} less env.num={num}:"
             " learning begins after them"
+        )
+
+
+def check_choices(config: RunConfig) -> None:
+    """ConfigError where the agent cannot choose among actions; called for a task that is known to have choices."""
+    if not config.agent.CHOICES:
+        raise ConfigError(
+            f"{config.env.name} has discrete actions, but agent {config.agent.name} acts in continuous ones",
+            "env, agent",
+            "Train with agent=dreamerv3",
         )
 
 

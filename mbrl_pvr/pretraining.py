@@ -22,6 +22,7 @@ import pvr_zoo
 from mbrl_pvr import checkpoint, envs
 from mbrl_pvr.display import PLAIN_EVERY
 from mbrl_pvr.envs import EnvConfig
+from mbrl_pvr.envs.actions import random_actions
 from mbrl_pvr.errors import ConfigError, IntegrityError
 from mbrl_pvr.seeding import derive, rng
 from mbrl_pvr.storage import make_folders, replace_atomic, require_space, require_writable
@@ -154,7 +155,7 @@ def random_frames(config: EnvConfig, count: int, seed: int, progress: Progress) 
                 frames.append(step.frame[0])
                 group.append(int(step.episode[0]))
             if held == 0:
-                action = noise.uniform(-1, 1, action.shape).astype(np.float32)
+                action = random_actions(env.action_spec, 1, noise)
                 held = int(noise.integers(*HOLD))
             held -= 1
             step = env.step(action)

@@ -24,7 +24,7 @@ from mbrl_pvr.build import (
     pick_device,
     pick_encoder_compile,
     planned_shapes,
-    refuse_short_episodes,
+    refuse_unfit,
     setup_process,
 )
 from mbrl_pvr.collect import Collector
@@ -44,7 +44,7 @@ from world_models.agent import Agent
 
 _log = logging.getLogger(__name__)
 
-VERSIONS = ("torch", "numpy", "dm_control", "mujoco", "gymnasium", "timm")
+VERSIONS = ("torch", "numpy", "dm_control", "mujoco", "gymnasium", "miniworld", "timm")
 
 
 @dataclass
@@ -195,7 +195,9 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     """Everything that a run needs before its first step, in the state of its newest whole checkpoint."""
     wanted, new = parts.config, not run.manifest["complete"]
     if new:
-        refuse_short_episodes(wanted, parts.facts)
+        refuse_unfit(wanted, parts.facts)
+        if wanted.eval.video:
+            parts.env.call("check_pictures")
         run.set_manifest(parts.manifest())
     else:
         parts.keep(run.manifest)

@@ -55,6 +55,12 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def gym_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `gym:gym_tasks:…` known to this process and to workers that it starts."""
+    monkeypatch.syspath_prepend(ROOT / "tests" / "modules")
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real weights and published figures beside the checkout; its tests skip where it is absent."""

@@ -24,7 +24,7 @@ def _group() -> None:
 
 
 def envs_list(pattern: Pattern = "*", as_json: Json = False) -> None:
-    """List environments."""
+    """List environments. Beside them, gym:ID is any environment of gymnasium, as in env=gym:CartPole-v1."""
     from mbrl_pvr.envs import list_envs
 
     names = list_envs(pattern)

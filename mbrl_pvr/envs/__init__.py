@@ -11,10 +11,20 @@ from mbrl_pvr.envs.names import list_envs
 if TYPE_CHECKING:
     from mbrl_pvr.envs.actions import ActionSpec
     from mbrl_pvr.envs.gym_vector import make_gym
-    from mbrl_pvr.envs.probe import probe_backend
+    from mbrl_pvr.envs.probe import probe_backend, probe_miniworld
     from mbrl_pvr.envs.vector import EnvStep, VectorEnv, make
 
-__all__ = ["ActionSpec", "EnvConfig", "EnvStep", "VectorEnv", "list_envs", "make", "make_gym", "probe_backend"]
+__all__ = [
+    "ActionSpec",
+    "EnvConfig",
+    "EnvStep",
+    "VectorEnv",
+    "list_envs",
+    "make",
+    "make_gym",
+    "probe_backend",
+    "probe_miniworld",
+]
 
 _LAZY = {
     "ActionSpec": "mbrl_pvr.envs.actions",
@@ -23,6 +33,7 @@ _LAZY = {
     "make": "mbrl_pvr.envs.vector",
     "make_gym": "mbrl_pvr.envs.gym_vector",
     "probe_backend": "mbrl_pvr.envs.probe",
+    "probe_miniworld": "mbrl_pvr.envs.probe",
 }
 
 

@@ -6,10 +6,11 @@ import sys
 
 from mbrl_pvr.errors import EnvError
 
-# backend -> (shared library under any of these names, Debian package)
+# backend, or the simulator that draws in its own way -> (shared library under any of these names, Debian package)
 _LIBRARIES = {
     "egl": ((("libEGL.so.1",), "libegl1"), (("libGL.so.1",), "libgl1")),
     "osmesa": ((("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"), "libosmesa6"), (("libGL.so.1",), "libgl1")),
+    "miniworld": ((("libEGL.so.1",), "libegl1"), (("libGL.so.1",), "libgl1"), (("libGLU.so.1",), "libglu1-mesa")),
 }
 
 
@@ -18,13 +19,15 @@ def missing(backend: str) -> list[tuple[str, str]]:
     return [(names[0], package) for names, package in _LIBRARIES[backend] if not any(map(_loads, names))]
 
 
+def packages(backend: str) -> list[str]:
+    """Debian packages of the libraries that do not load here, or of all where the fault must be elsewhere."""
+    return [package for _, package in missing(backend)] or [package for _, package in _LIBRARIES[backend]]
+
+
 def no_renderer(backend: str, cause: str) -> EnvError:
     """The error for a backend that cannot draw: what was tried, what is missing, how to get it."""
-    packages = " ".join(
-        package for _, package in missing(backend) or [(names[0], package) for names, package in _LIBRARIES[backend]]
-    )
     other = "osmesa" if backend == "egl" else "egl"
-    hint = f"On Debian: apt-get install -y --no-install-recommends {packages}"
+    hint = f"On Debian: apt-get install -y --no-install-recommends {' '.join(packages(backend))}"
     if not missing(other):
         hint += f"; or use env.backend={other}, whose libraries are here"
     return EnvError(f"rendering backend {backend!r} does not work: {cause}", hint=f"{hint}.")

@@ -70,6 +70,9 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         """1.0 where the episode has succeeded so far, 0.0 where not, nan where the task does not say."""
         return math.nan
 
+    def check_pictures(self) -> None:
+        """Raise, when it has just been built, what stands in the way of pictures that only a film will ask for."""
+
     def begin(self, seed: SeedSequence) -> None:
         """`start`, and the step count."""
         self.start(seed)

@@ -13,14 +13,14 @@ FACTORS = ("agent", "floor", "background")
 class EnvConfig:
     """One task and how it is shown. Part of a run's identity, apart from `backend`: both draw the same bits."""
 
-    name: str = "dmc/cartpole-balance"  # `mbrl-pvr envs list` shows all; dmc_cartpole_balance means the same
-    action_repeat: int = 2  # simulator steps per agent step; rewards are added up
-    camera: int = 0  # index of the task's camera; -1 is MuJoCo's free camera
+    name: str = "dmc/cartpole-balance"  # `mbrl-pvr envs list` shows all; gym:ID is any of gymnasium's
+    action_repeat: int = 2  # simulator steps per agent step; rewards are added up; a run on miniworld or gym has 1
+    camera: int = 0  # of dm_control: index of the task's camera; -1 is MuJoCo's free camera
     size: int = 64  # height and width of a frame in pixels
-    render: str = "standard"  # "fast": no shadows, reflections, multisampling; 4 to 10 times the frames
-    backend: str = "egl"  # OpenGL through EGL (GPU or software) or OSMesa (software)
+    render: str = "standard"  # of MuJoCo; "fast": no shadows, reflections, multisampling; 4 to 10 times the frames
+    backend: str = "egl"  # of MuJoCo: OpenGL through EGL (GPU or software) or OSMesa (software)
     num: int = 1  # environments, each in a process of its own
-    time_limit: float | None = None  # seconds of simulated time; None: the task's own
+    time_limit: float | None = None  # of dm_control: seconds of simulated time; None: the task's own
     max_steps: int | None = None  # at most this many agent steps per episode; reaching it is truncation
     proprio: bool = False  # also observe the task's own state vector
     pixels: bool = True  # False: no frame is ever rendered, except by `render()`; in a run it follows from the encoder

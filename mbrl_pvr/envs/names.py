@@ -1,10 +1,14 @@
-"""Which environments exist: a stored table, so that lists and errors need no simulator.
+"""Which environments exist: stored tables, so that lists and errors need no simulator.
 
-A test compares the table with dm_control. To add a family: its names here, its constructor in `registry.py`.
+Tests compare the tables with the simulators. To add a family of the package: its names here, its constructor in
+`registry.py`, what it lacks in `offers.py`. Environments of yours need none of these: docs/extending/environment.md.
 """
 
 import difflib
+import re
 from fnmatch import fnmatchcase
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 
 from mbrl_pvr.errors import ConfigError
 
@@ -30,32 +34,75 @@ DMC_TASKS = {
     "swimmer": ("swimmer15", "swimmer6"),
     "walker": ("run", "stand", "walk"),
 }
+MINIWORLD_TASKS = (  # miniworld 2.1.0, which calls them MiniWorld-NAME-v0
+    *("CollectHealth", "FourRooms", "Hallway", "Maze", "MazeS2", "MazeS3", "MazeS3Fast", "OneRoom", "OneRoomS6"),
+    *("OneRoomS6Fast", "PickupObjects", "PutNext", "RoomObjects", "Sidewalk", "Sign", "TMaze", "TMazeLeft"),
+    *("TMazeRight", "ThreeRooms", "WallGap", "YMaze", "YMazeLeft", "YMazeRight"),
+)
 COUNTING = ("default", "discrete")  # for tests: counters instead of a simulator
-DISCRETE = ("counting/discrete",)  # tasks whose actions are choices
-TERMINATING = tuple(f"dmc/lqr-{task}" for task in DMC_TASKS["lqr"])  # whose episodes can end before the time limit
+PLUGINS = "mbrl_pvr.envs"  # the entry points of packages that bring environments: FAMILY/TASK = module:class
+GYM = "gym:"  # begins the names of gymnasium's environments: gym:ID, or gym:MODULE:ID where a module registers them
+FAMILIES = ("dmc", "miniworld", "gym", "counting")
+ENDLESS = ("RoomObjects", "ThreeRooms")  # Miniworld's tasks without a goal, which only a time limit ends
 
 _DMC = tuple(f"dmc/{domain}-{task}" for domain, tasks in DMC_TASKS.items() for task in tasks)
-_LISTED = tuple(sorted(_DMC))
+_MINIWORLD = tuple(f"miniworld/{task}" for task in MINIWORLD_TASKS)
+DISCRETE = ("counting/discrete", *_MINIWORLD)  # tasks whose actions are choices
+TERMINATING = (  # whose episodes can end before the time limit
+    *(f"dmc/lqr-{task}" for task in DMC_TASKS["lqr"]),
+    *(f"miniworld/{task}" for task in MINIWORLD_TASKS if task not in ENDLESS),
+)
+_LISTED = (*sorted(_DMC), *sorted(_MINIWORLD))
 _ALL = (*_LISTED, *(f"counting/{name}" for name in COUNTING))
 _ALIASES = {name.replace("/", "_").replace("-", "_"): name for name in _ALL} | {
     "counting": "counting/default",
     "dmc/cup-catch": "dmc/ball_in_cup-catch",
     "dmc_cup_catch": "dmc/ball_in_cup-catch",
+    **{f"MiniWorld-{task}-v0": f"miniworld/{task}" for task in MINIWORLD_TASKS},
 }
 
 
 def list_envs(pattern: str = "*") -> list[str]:
-    """Names that match a shell pattern, all of them with "*"; `make` also accepts aliases and the tests' counters."""
-    return [name for name in _LISTED if fnmatchcase(name, pattern)]
+    """Names that match a shell pattern, all of them with "*", those of installed plugins last.
+
+    `make` also accepts aliases, the tests' counters, and gym:ID for any environment that gymnasium knows.
+    """
+    return [name for name in (*_LISTED, *sorted(plugins())) if fnmatchcase(name, pattern)]
+
+
+@cache
+def plugins() -> dict[str, EntryPoint]:
+    """Environments of installed packages by name; names of our own families are not for taking."""
+    found = {point.name: point for point in entry_points(group=PLUGINS)}
+    taken = {name: point.value for name, point in found.items() if family(name) in FAMILIES or "/" not in name}
+    if taken:
+        name, value = next(iter(taken.items()))
+        hint = "Its name must be FAMILY/TASK with a family of its own; change it in the package, or uninstall that."
+        raise ConfigError(f"an installed package calls an environment {name!r} ({value})", hint=hint)
+    return found
+
+
+def family(name: str) -> str:
+    """The part of a name or alias that says whose environment it is: "dmc", "miniworld", "gym", "counting", …"""
+    return "gym" if name.startswith(GYM) else _ALIASES.get(name, name).partition("/")[0]
 
 
 def resolve(name: str) -> str:
-    """The table's own spelling of a name or alias (`dmc_walker_walk` -> `dmc/walker-walk`), or ConfigError."""
-    if name in _ALL:
+    """The table's own spelling of a name or alias (`dmc_walker_walk` -> `dmc/walker-walk`), or ConfigError.
+
+    Of gymnasium's environments only the form of the name is checked: what is registered, its modules decide.
+    """
+    if name.startswith(GYM):
+        if re.fullmatch(r"gym:([\w.]+:)?([\w-]+/)?[\w.-]+", name) is None:
+            raise ConfigError(f"{name!r} is not gym:ID or gym:MODULE:ID", "env", "Example: env=gym:CartPole-v1")
+        return name
+    if name in _ALL or name in plugins():
         return name
     if name in _ALIASES:
         return _ALIASES[name]
-    close = difflib.get_close_matches(name, (*_ALL, *_ALIASES), n=5, cutoff=0.6)
+    listed = list_envs()
+    close = difflib.get_close_matches(name, (*_ALL, *_ALIASES, *listed[len(_LISTED) :]), n=5, cutoff=0.6)
     near = dict.fromkeys(_ALIASES.get(n, n) for n in close)
     meant = f"Did you mean {' or '.join(repr(n) for n in list(near)[:3])}? " if near else ""
-    raise ConfigError(f"unknown environment {name!r}", hint=f"{meant}`mbrl-pvr envs list` shows all {len(_LISTED)}.")
+    every = f"`mbrl-pvr envs list` shows all {len(listed)}, gym:ID is any of gymnasium's."
+    raise ConfigError(f"unknown environment {name!r}", hint=f"{meant}{every}")

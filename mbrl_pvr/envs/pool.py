@@ -131,7 +131,8 @@ def _ask_to_close(worker: Worker) -> bool:
 
 
 def _environment(backend: str) -> dict[str, str]:
-    """The child's environment: one thread, and the backend named before anything can import mujoco."""
+    """The child's environment: one thread, and how to draw, before anything can import mujoco or pyglet."""
     env = {k: v for k, v in os.environ.items() if k != "PYOPENGL_PLATFORM"}
     env.update(dict.fromkeys(_ONE_THREAD, "1"), MUJOCO_GL=backend, DISABLE_RENDER_THREAD_OFFLOADING="1")
+    env["PYGLET_HEADLESS"] = "1"  # Miniworld without a window, through EGL
     return env

@@ -1,11 +1,14 @@
 """From a configuration to an environment in this process. Simulators are imported here, by name, and only then."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from mbrl_pvr.envs.base import FrameEnv
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.names import resolve
-from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.envs.names import family, plugins, resolve
+from mbrl_pvr.envs.offers import check_offers
+from mbrl_pvr.errors import EnvError
 
 SPLITS = ("train", "held_out")
 
@@ -15,13 +18,30 @@ def build_env(config: EnvConfig, split: str = "train") -> FrameEnv:
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     config = replace(config, name=resolve(config.name))
-    if config.name.startswith("counting/"):
-        from mbrl_pvr.envs.counting import CountingEnv
+    check_offers(config)
+    return _constructor(config.name)(config, split)
 
-        if config.shifts != "none" or config.time_limit is not None:
-            asked = f"env.shifts={config.shifts}, env.time_limit={config.time_limit}"
-            raise ConfigError(f"{config.name} has neither looks nor simulated time, got {asked}")
-        return CountingEnv(config, split)
-    from mbrl_pvr.envs.dmc import DMCEnv
 
-    return DMCEnv(config, split)
+def _constructor(name: str) -> Callable[[EnvConfig, str], FrameEnv]:
+    match family(name):
+        case "dmc":
+            from mbrl_pvr.envs.dmc import DMCEnv
+
+            return DMCEnv
+        case "miniworld":
+            from mbrl_pvr.envs.miniworld import MiniworldEnv
+
+            return MiniworldEnv
+        case "gym":
+            from mbrl_pvr.envs.gym import GymEnv
+
+            return GymEnv
+        case "counting":
+            from mbrl_pvr.envs.counting import CountingEnv
+
+            return CountingEnv
+    point = plugins()[name]
+    made: Any = point.load()
+    if not (isinstance(made, type) and issubclass(made, FrameEnv)):
+        raise EnvError(f"{point.value} is no subclass of mbrl_pvr.envs.base.FrameEnv", name)
+    return made

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from mbrl_pvr.envs.actions import ActionSpec, check_actions
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import resolve
+from mbrl_pvr.envs.offers import check_offers
 from mbrl_pvr.envs.pool import Worker, gather, shut_down
 from mbrl_pvr.envs.worker import map_frames
 from mbrl_pvr.errors import EnvError
@@ -62,6 +63,7 @@ def make(
     config = replace(
         config, name=resolve(config.name), num=config.num if num is None else num, max_steps=min(caps, default=None)
     )
+    check_offers(config)
     return VectorEnv(config, seed=seed, stream=stream, split=split, start_timeout=start_timeout)
 
 

@@ -53,6 +53,9 @@ CASES = [
     override("env=dmc/walker-fly", "dmc/walker-walk"),
     override("env=dcm/walker-walk", "dmc/walker-walk"),
     override("env=dmc_walker_wlak", "dmc/walker-walk"),
+    override("env=miniworld/PickupObject", "'miniworld/PickupObjects'"),
+    override("env=gym/CartPole-v1", "gym:ID"),
+    override("env=gym:Cart Pole", "gym:ID or gym:MODULE:ID"),
     override("lr_rate=1", "unknown key 'lr_rate'", "'agent.enc_lr_scale'"),
     override("agent.batchsize=8", "'agent.batch_size'"),
     override("sed=1", "'seed'"),
@@ -104,6 +107,20 @@ CASES = [
     Case(train("agent.horizon=20", "replay.capacity=10"), CONFIG, ["20", "10"], id="sequence longer than the buffer"),
     Case(train("replay.capacity=10"), CONFIG, ["batch_size=256", "10"], id="batch larger than the buffer"),
     Case(train("env=counting/discrete"), CONFIG, ["discrete", "tdmpc2"], id="discrete actions"),
+    override("env=miniworld/Hallway", "miniworld/Hallway has discrete actions", "agent=dreamerv3"),
+    *(
+        Case(train("agent=dreamerv3", "env=miniworld/Hallway", key), CONFIG, words, id=f"miniworld, {key}")
+        for key, words in {
+            "env.proprio=true": ["env.proprio=True means nothing in miniworld/Hallway", "no state vector"],
+            "encoder=state": ["encoder=state, but miniworld/Hallway", "no state vector", "encoder=scratch"],
+            "env.shifts=color_easy": ["env.shifts=color_easy", "dm_control alone"],
+            "env.backend=osmesa": ["env.backend=osmesa", "EGL alone"],
+            "env.render=fast": ["env.render=fast", "env.render=standard"],
+            "env.camera=2": ["env.camera=2", "what the agent sees"],
+            "env.time_limit=9": ["env.time_limit=9.0", "env.max_steps"],
+        }.items()
+    ),
+    Case(train("env=gym:Pendulum-v1", "env.camera=2"), CONFIG, ["env.camera=2"], id="gym, env.camera=2"),
     Case(train("encoder=dinov2_vits14", "encoder.truncate=13"), CONFIG, ["13", "12"], id="layer 13 of 12"),
     Case(train("encoder=resnet18_in1k", "encoder.truncate=0"), CONFIG, ["0", "4"], id="no stage at all"),
     Case(train("encoder=resnet18_in1k", "encoder.feature=cls"), CONFIG, ["cls", "mean"], id="feature not on offer"),

@@ -75,6 +75,17 @@ def test_simulators_that_are_absent_or_broken(monkeypatch: pytest.MonkeyPatch) -
     assert exit_status([found["miniworld"], found["mani_skill"]]) == 0
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_miniworld_draws_or_the_packages_are_named(works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, miniworld="2.1.0")
+    monkeypatch.setattr(envs, "probe_miniworld", lambda timeout: (works, "libX.so.1\nnot found"), raising=False)
+    (found,) = findings(doctor.miniworld).values()
+    assert (found.status, found.detail) == (OK if works else NOTE, "libX.so.1 not found")
+    assert found.fix.endswith("libegl1 libgl1 libglu1-mesa") != works and exit_status([found]) == 0
+    with_versions(monkeypatch, miniworld=None)
+    assert findings(doctor.miniworld) == {}
+
+
 def test_torch_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
     with_versions(monkeypatch, torch="2.13.0")
     with_process(monkeypatch, 1, err="ImportError: libtorch.so\n")

@@ -1,12 +1,24 @@
-"""Tests that draw dm_control frames are skipped where OpenGL libraries are missing, with the packages to install."""
+"""Tests that draw frames are skipped where OpenGL libraries are missing, with the packages to install."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mbrl_pvr.envs import EnvConfig, VectorEnv, backend, make
+
+_HIDE = """
+import ctypes
+_init = ctypes.CDLL.__init__
+def _without(self, name, *args, **kwargs):
+    if name and any(hidden in str(name) for hidden in {hidden!r}):
+        raise OSError(f"{{name}}: cannot open shared object file: No such file or directory")
+    _init(self, name, *args, **kwargs)
+ctypes.CDLL.__init__ = _without
+"""
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +27,25 @@ def egl() -> None:
     lacking = backend.missing("egl")
     if lacking:
         pytest.skip(f"no EGL here: apt-get install {' '.join(package for _, package in lacking)}")
+
+
+@pytest.fixture(scope="session")
+def miniworld() -> None:
+    """Skips where Miniworld's libraries cannot be loaded."""
+    lacking = backend.missing("miniworld")
+    if lacking:
+        pytest.skip(f"Miniworld cannot draw: apt-get install {' '.join(package for _, package in lacking)}")
+
+
+@pytest.fixture
+def hide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Makes shared libraries impossible to load in processes started from now on."""
+
+    def _hide(*libraries: str) -> None:
+        (tmp_path / "sitecustomize.py").write_text(_HIDE.format(hidden=libraries))
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+    return _hide
 
 
 @pytest.fixture

@@ -1,35 +1,12 @@
 """What a user reads where nothing can draw: the backend, the missing library, its Debian package."""
 
-import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from mbrl_pvr.envs import backend, probe_backend
 from mbrl_pvr.errors import EnvError
-
-_HIDE = """
-import ctypes
-_init = ctypes.CDLL.__init__
-def _without(self, name, *args, **kwargs):
-    if name and any(hidden in str(name) for hidden in {hidden!r}):
-        raise OSError(f"{{name}}: cannot open shared object file: No such file or directory")
-    _init(self, name, *args, **kwargs)
-ctypes.CDLL.__init__ = _without
-"""
-
-
-@pytest.fixture
-def hide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Makes shared libraries impossible to load in processes started from now on."""
-
-    def _hide(*libraries: str) -> None:
-        (tmp_path / "sitecustomize.py").write_text(_HIDE.format(hidden=libraries))
-        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-
-    return _hide
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,7 @@ def test_camera_that_does_not_exist_names_those_that_do(start) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("egl")
-@pytest.mark.parametrize("name", list_envs())
+@pytest.mark.parametrize("name", list_envs("dmc/*"))
 def test_every_listed_environment_steps_and_draws(start, name: str) -> None:
     envs = start(name)
     envs.reset()

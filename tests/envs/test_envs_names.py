@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mbrl_pvr.envs import EnvConfig, list_envs, make
-from mbrl_pvr.envs.names import DMC_TASKS, TERMINATING, resolve
+from mbrl_pvr.envs.names import DMC_TASKS, MINIWORLD_TASKS, TERMINATING, family, resolve
 from mbrl_pvr.errors import ConfigError
 
 
@@ -24,7 +24,8 @@ def test_tasks_that_terminate_are_the_simulators() -> None:
         for domain, module in suite._DOMAINS.items()
         if any("get_termination" in vars(c) for c in vars(module).values() if isinstance(c, type))
     }
-    assert {f"dmc/{domain}-{task}" for domain in ending for task in DMC_TASKS[domain]} == set(TERMINATING)
+    listed = {name for name in TERMINATING if name.startswith("dmc/")}
+    assert {f"dmc/{domain}-{task}" for domain in ending for task in DMC_TASKS[domain]} == listed
 
 
 def test_list_matches_shell_patterns() -> None:
@@ -34,7 +35,8 @@ def test_list_matches_shell_patterns() -> None:
 
 
 def test_the_tests_environments_are_not_listed_and_not_counted() -> None:
-    assert list_envs("counting*") == [] and len(list_envs()) == sum(map(len, DMC_TASKS.values()))
+    assert list_envs("counting*") == []
+    assert len(list_envs()) == sum(map(len, DMC_TASKS.values())) + len(MINIWORLD_TASKS)
     assert resolve("counting/discrete") == "counting/discrete"
     with pytest.raises(ConfigError, match=f"shows all {len(list_envs())}"):
         resolve("nonsense")
@@ -48,6 +50,11 @@ def test_the_tests_environments_are_not_listed_and_not_counted() -> None:
         ("dmc/cup-catch", "dmc/ball_in_cup-catch"),
         ("dmc_cartpole_balance_sparse", "dmc/cartpole-balance_sparse"),
         ("counting", "counting/default"),
+        ("miniworld_PickupObjects", "miniworld/PickupObjects"),
+        ("MiniWorld-PickupObjects-v0", "miniworld/PickupObjects"),
+        ("gym:CartPole-v1", "gym:CartPole-v1"),
+        ("gym:gymnasium_robotics:AdroitHandDoor-v1", "gym:gymnasium_robotics:AdroitHandDoor-v1"),
+        ("gym:ale_py:ALE/Pong-v5", "gym:ale_py:ALE/Pong-v5"),
     ],
 )
 def test_aliases(alias: str, name: str) -> None:
@@ -62,6 +69,32 @@ def test_every_name_has_an_underscore_alias_of_its_own() -> None:
 def test_unknown_name_offers_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"unknown environment 'dmc/walker-wlak'[\s\S]*'dmc/walker-walk'"):
         make(EnvConfig(name="dmc/walker-wlak"), num=1, seed=0, stream="t")
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("dmc/walker-walk", "dmc"),
+        ("dmc_walker_walk", "dmc"),
+        ("MiniWorld-Hallway-v0", "miniworld"),
+        ("gym:ale_py:ALE/Pong-v5", "gym"),
+        ("mylab/Corridor", "mylab"),
+    ],
+)
+def test_family(name: str, whose: str) -> None:
+    assert family(name) == whose
+
+
+def test_a_package_cannot_take_a_family_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    from mbrl_pvr.envs import names
+
+    for name in ("dmc/mine", "Corridor"):
+        point = EntryPoint(name, "mylab:Corridor", names.PLUGINS)
+        monkeypatch.setattr(names, "entry_points", lambda group, point=point: [point])
+        with pytest.raises(ConfigError, match=rf"'{name}' \(mylab:Corridor\)[\s\S]*FAMILY/TASK"):
+            names.plugins.__wrapped__()
 
 
 @pytest.mark.parametrize(

@@ -164,8 +164,8 @@ def test_forgotten_environments_are_ended_by_the_garbage_collector() -> None:
 
 
 def test_a_failed_start_leaves_no_process(start) -> None:
-    with pytest.raises(ConfigError, match=r"env.time_limit=3.0"):
-        start("counting", num=2, time_limit=3.0)
+    with pytest.raises(ConfigError, match="NoSuchThing"):
+        start("gym:NoSuchThing-v0", num=2, render="standard")
 
 
 _PARENT = """

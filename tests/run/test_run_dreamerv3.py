@@ -18,11 +18,15 @@ from safetensors.torch import load_file
 from analysis import latents
 from mbrl_pvr import api, checkpoint
 from mbrl_pvr.config import RunConfig, load_config, shrink, to_yaml
+from mbrl_pvr.envs import backend
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import read_status
 from mbrl_pvr.session import load_trained
 from mbrl_pvr.trainer import train
 
+needs_miniworld = pytest.mark.skipif(
+    bool(lacking := backend.missing("miniworld")), reason=f"apt-get install {' '.join(p for _, p in lacking)}"
+)
 COMMON = [
     "threads=1",
     "sinks=[]",
@@ -51,6 +55,7 @@ def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
         ("dreamerv3_tiny", "counting/default"),
         ("dreamerv3_tiny", "counting/discrete"),
         ("dreamerv3_study", "counting/default"),
+        pytest.param(*("dreamerv3_tiny", "miniworld/Hallway"), marks=needs_miniworld),
     ],
 )
 def test_a_killed_run_resumes_bitwise(agent: str, task: str, encoder_file: Path, tmp_path: Path) -> None:

@@ -77,17 +77,21 @@ def test_a_corrected_command_starts_where_the_wrong_one_failed(
 @pytest.mark.parametrize(
     ("overrides", "env"),
     [
-        (("env.shifts=color_easy",), "counting/default"),  # it has no colours
         (("env.camera=9", "encoder=state"), "dmc/pendulum-swingup"),
         (("agent.horizon=5", "env.action_repeat=10"), "counting/default"),  # episodes of 3 steps
+        (("encoder=state",), "gym:CartPole-v1"),  # its actions are choices
+        (("encoder=state", "eval.video=true"), "gym:gym_tasks:Drive-v0"),  # its pictures would be enlarged
+        (("env.size=64",), "gym:gym_tasks:Blank-v0"),
+        (("env.proprio=true",), "gym:NoSuchThing-v0"),
     ],
 )
+@pytest.mark.usefixtures("gym_tasks")
 def test_what_only_the_simulator_knows_stops_the_start_and_leaves_nothing(
     overrides: tuple[str, ...], env: str, make_config: Any, tmp_path: Path
 ) -> None:
     with pytest.raises(Error) as caught:
         trainer.train(make_config(*overrides, env=env), tmp_path / "run")
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == (7 if "Blank" in env else 2)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,37 @@
+"""What the families of environments do not offer, so that it is refused by name before anything is started."""
+
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.names import family
+from mbrl_pvr.errors import ConfigError
+
+_STEPS = "it counts steps and no seconds; env.max_steps=N ends episodes earlier"
+_OWN_LOOK = "shifts are there for dm_control alone"
+LACKS = {  # family -> key of EnvConfig that must stay as it is by default -> why
+    "dmc": {},
+    "miniworld": {
+        "shifts": _OWN_LOOK,
+        "proprio": "it gives pictures alone, no state vector",
+        "camera": "it shows what the agent sees",
+        "time_limit": _STEPS,
+        "render": "it has no shadows and draws one way only",
+        "backend": "it draws through EGL alone",
+    },
+    "gym": {"shifts": _OWN_LOOK, "camera": "it has a picture of its own", "time_limit": _STEPS},
+    "counting": {"shifts": "it has no looks", "time_limit": "it has no simulated time"},
+}
+_PLUGIN = {"shifts": _OWN_LOOK}
+
+
+def check_offers(config: EnvConfig) -> None:
+    """ConfigError for the first setting that means nothing in this environment, with the reason."""
+    for key, why in LACKS.get(family(config.name), _PLUGIN).items():
+        value, default = getattr(config, key), getattr(EnvConfig(), key)
+        if value != default:
+            usual = {None: "null", False: "false"}.get(default, default)
+            what = f"env.{key}={value} means nothing in {config.name}: {why}"
+            raise ConfigError(what, f"env.{key}", f"Leave it out, or give env.{key}={usual}")
+
+
+def has_state(name: str) -> bool:
+    """Whether an environment may have a state vector, as far as its name tells."""
+    return "proprio" not in LACKS.get(family(name), _PLUGIN)
