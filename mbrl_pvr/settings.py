@@ -115,9 +115,7 @@ class RunConfig:
     checkpoint_every: int = 5000  # agent steps
     keep_checkpoints: int = 2  # the newest ones; at least two, since the newest may be damaged
     log_every: int = 500  # agent steps
-    compile: Literal["auto", "on", "off"] = (
-        "auto"  # torch.compile of updates; auto: on a GPU; TD-MPC2 from 10,000 steps
-    )
+    compile: Literal["auto", "on", "off"] = "auto"  # of updates; auto: on a GPU, TD-MPC2 also from 10,000 steps
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # of products in updates and acting; auto: by a probe
     sinks: tuple[str, ...] = ("tensorboard",)  # where curves also go: tensorboard, wandb, trackio, mlflow; [] for none
     debug: bool = False  # shrunk by --debug to under a minute; every code path but compilation is kept

@@ -224,7 +224,7 @@ def test_gradients_through_the_dynamics_by_hand():
     seeks = Behaviour(actor, {"": Sought(lambda x: model.predicted_reward(x.latent), critic)}, Dynamics())
     start = State(torch.ones(1, 1), torch.zeros(1, 0))
     noise = SimpleNamespace(action=torch.zeros(2, 1, 1), prior=torch.zeros(2, 1, 1))
-    imagined = behaviour.imagine(model, seeks, start, torch.zeros(1), noise)
+    imagined = behaviour.imagine(model, seeks, start, torch.zeros(1), noise, step=lambda rssm, *x: rssm.step(*x))
     assert imagined.latent.flatten().tolist() == [1.0, 2.0, 3.0]
     found, returns, percentiles, _ = behaviour.losses(model, seeks, imagined, torch.zeros(1, 2), config)
     r1 = 3 * 3 + 0.25 * 3 / 2
