@@ -1,4 +1,4 @@
-"""docs/extending/environment.md, followed literally: its package installed into a folder of its own, its commands run."""
+"""docs/extending/environment.md, followed literally: its package installed in a folder of its own, its commands run."""
 
 import json
 import os

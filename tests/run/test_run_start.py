@@ -80,7 +80,10 @@ def test_a_corrected_command_starts_where_the_wrong_one_failed(
         (("env.camera=9", "encoder=state"), "dmc/pendulum-swingup"),
         (("agent.horizon=5", "env.action_repeat=10"), "counting/default"),  # episodes of 3 steps
         (("encoder=state",), "gym:CartPole-v1"),  # its actions are choices
-        (("encoder=state", "eval.video=true"), "gym:gym_tasks:Drive-v0"),  # its pictures would be enlarged
+        (
+            ("encoder=state", "eval.video=true", "env.size=84"),
+            "gym:gym_tasks:Drive-v0",
+        ),  # its pictures would be enlarged
         (("env.size=64",), "gym:gym_tasks:Blank-v0"),
         (("env.proprio=true",), "gym:NoSuchThing-v0"),
     ],
