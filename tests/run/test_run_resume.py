@@ -139,7 +139,8 @@ def test_pixels_proprio_and_several_environments_resume_too(children: Any, make_
 
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(bool(compiler_lacks()), reason=f"needs a compiler: {' '.join(compiler_lacks())}")
-@pytest.mark.parametrize("agent", ["tdmpc2", "dreamerv3"])
+# of DreamerV3 two graphs are compiled twice, which takes minutes
+@pytest.mark.parametrize("agent", ["tdmpc2", pytest.param("dreamerv3", marks=pytest.mark.slow)])
 def test_a_compiled_run_resumes_bitwise(children: Any, make_config: Any, tmp_path: Path, agent: str) -> None:
     short = ["agent.batch_length=16", "steps=110"] if agent == "dreamerv3" else []
     config = replace(make_config(*short, agent=agent), compile="on")  # which a shrunk run is not by itself
