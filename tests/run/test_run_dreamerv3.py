@@ -48,7 +48,7 @@ def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", f"{code} train(read_config(sys.argv[1]), sys.argv[2])", file, path])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("agent", "task"),
     [
