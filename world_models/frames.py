@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from world_models.precision import products
+
 TOGETHER = 64  # frames that are made smaller at once: as floats they take four times their memory
 
 
@@ -18,7 +20,8 @@ def averaged(frames: Tensor, height: int, width: int) -> Tensor:
     if high < height or wide < width:
         raise ValueError(f"frames of {high}x{wide} cannot be averaged to {height}x{width}, which is larger")
     down, across = (_shares(full, few).to(frames.device) for full, few in ((high, height), (wide, width)))
-    return torch.cat([_mean(part, down, across) for part in frames.split(TOGETHER)])
+    with products(frames.device, "float32"):  # in bfloat16 a mean of 255 may become 256, which no byte holds
+        return torch.cat([_mean(part, down, across) for part in frames.split(TOGETHER)])
 
 
 def _mean(frames: Tensor, down: Tensor, across: Tensor) -> Tensor:

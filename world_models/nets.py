@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from world_models.precision import widened
+
 EXP_LIMIT = 20.0  # beyond it mish(x) = x in float32, and exp(x)² would in time overflow
 NORM_EPS = 1e-5
 
@@ -71,7 +73,7 @@ class _NormMish(torch.autograd.Function):
 
 def norm_mish(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """mish(layer_norm(x)) over the last dimension; a compiler gets the plain formula, eager mode a fused one."""
-    x = x.float()
+    x = widened(x)
     if torch.compiler.is_compiling():
         return mish(F.layer_norm(x, x.shape[-1:], scale, shift, NORM_EPS))
     return _NormMish.apply(x, scale, shift)

@@ -21,3 +21,8 @@ def cast(weight: Tensor) -> Tensor:
     """A part of a parameter as products here take it, for those who use it often: autocast would cast it each time."""
     kind = weight.device.type
     return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight
+
+
+def widened(x: Tensor) -> Tensor:
+    """What a product gave in bfloat16 as float32; anything else as it is."""
+    return x.float() if x.dtype is torch.bfloat16 else x

@@ -194,11 +194,11 @@ def test_the_keys_that_are_accepted_reach_the_frames(tmp_path: Path, monkeypatch
     keys = ["env.render=fast", "env.shifts=color_easy", "env.severity=0.5", "env.factors=[floor]", "env.camera=1"]
     keys += ["env.action_repeat=4", "env.backend=osmesa", "env.time_limit=2.5", "seed=7"]
     assert {key.partition("=")[0] for key in keys} | {"env"} == set(api.PRETRAIN_KEYS)
-    api.pretrain(["env=counting/default,dmc/walker-walk", *keys], frames=20)
+    api.pretrain(["env=dmc/finger-spin,dmc/walker-walk", *keys], frames=20)
     ((tasks, out), named) = calls[0]
-    assert [task.name for task in tasks] == ["counting/default", "dmc/walker-walk"]
+    assert [task.name for task in tasks] == ["dmc/finger-spin", "dmc/walker-walk"]
     assert tasks[1].render == "fast" and tasks[1].time_limit == 2.5 and tasks[1].factors == ("floor",)
-    assert out == Path("autoencoder-counting-default.safetensors")
+    assert out == Path("autoencoder-dmc-finger-spin.safetensors")
     assert (named["frames"], named["seed"]) == (20, 7)
 
 

@@ -121,6 +121,13 @@ def test_report_is_aligned_with_the_batch(dream_any):
             )
         torch.testing.assert_close(found["prior"], model.rssm.prior(found["latent"][..., :width]))
         torch.testing.assert_close(found["continue_pred"], model.predicted_continue(found["latent"]))
+        if "feature" in model.decoders:
+            wanted = model.embedding.squash(model.embedding.parts(batch.obs)["feature"])
+            numbers = wanted.shape[-1]
+            assert torch.equal(found["feature_target"], wanted.unflatten(-1, (-1, numbers)).flatten(2, -2).mean(-2))
+            for name, latent in (("feature_pred", "latent"), ("feature_open_loop", "latent_open_loop")):
+                decoded = model.decoders["feature"](found[latent].flatten(0, 1)).view(2, 7, -1, numbers).mean(-2)
+                torch.testing.assert_close(found[name], decoded)
     for name in ("reward_pred", "reward_open_loop"):
         assert found[name][:, 0].isnan().all() and found[name][:, 1:].isfinite().all()
     again = agent.report(batch, context=context)

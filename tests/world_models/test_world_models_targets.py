@@ -11,6 +11,7 @@ from world_models.dreamerv3.agent import TAIL
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.dreamerv3.noise import UpdateNoise
 from world_models.frames import TOGETHER, averaged
+from world_models.precision import products
 from world_models.tdmpc2 import TDMPC2Config
 from world_models.types import ObsShapes
 
@@ -44,6 +45,13 @@ def test_frames_are_averaged_over_areas_by_hand() -> None:
     frames[1] = 200
     small = averaged(frames, 1, 2)  # (0 + 30 / 2) / 1.5 and (30 / 2 + 90) / 1.5
     assert small.dtype == torch.uint8 and small[0].tolist() == [[[10] * 3, [70] * 3]] and (small[1] == 200).all()
+
+
+@pytest.mark.parametrize(("full", "side"), [(160, 48), (280, 96), (320, 48)])
+def test_white_stays_white_where_updates_are_bfloat16(full: int, side: int) -> None:
+    frames = torch.full((2, full, full, 3), 255, dtype=torch.uint8)
+    with products(frames.device, "bfloat16"):
+        assert (averaged(frames, side, side) == 255).all()
 
 
 @pytest.mark.parametrize(("full", "side"), [(64, 32), (56, 16), (48, 32), (64, 64)])

@@ -1,7 +1,9 @@
 """DreamerV3 as an agent: acting on a recurrent state, one update, predictions for study, and a flat state."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -197,7 +199,9 @@ class DreamerV3:
 
         posterior, prior and open_loop are logits (B, T, SK), of q and p in the closed loop and of p in the open one;
         latent and latent_open_loop (B, T, D + SK) are what the heads read. Rewards, continue flags and values come in
-        both forms. Latents are drawn with the same noise on every call.
+        both forms; so do features (B, T, F) where they are reconstructed, in the units of `feature_target`, which is
+        what the decoder learns (normalised, symlog), of patches their mean. Latents are drawn with the same noise on
+        every call.
         """
         model, steps = self.model, batch.reward.shape[1]
         if not 1 <= context <= steps:
@@ -207,7 +211,7 @@ class DreamerV3:
         action = batch.action.transpose(0, 1)  # (T, B, A)
         g = generator(self.device, self.seed, "report")
         uniform = torch.rand(2, *action.shape[:2], self.config.latents, generator=g, device=self.device)
-        embed = self._embed_rows(obs)
+        embed = by_rows(lambda part: model.embedding(model.embedding.parts(part)), obs)
         start = model.rssm.initial(action.shape[1], embed)
         closed, posterior = model.rssm.observe(start, embed, action, obs.is_first, uniform[0])
         prior = model.rssm.prior(closed.deter)
@@ -227,6 +231,10 @@ class DreamerV3:
             found["reward_open_loop" if name else "reward_pred"] = self._no_first(model.predicted_reward(latent))
             found[f"continue{name or '_pred'}"] = model.predicted_continue(latent)
             found[f"value{name}"] = self.critic.value(self.critic.head(latent))
+            if "feature" in model.decoders:
+                found["feature_open_loop" if name else "feature_pred"] = by_rows(model.predicted_feature, latent)
+        if "feature" in model.decoders:
+            found["feature_target"] = by_rows(lambda part: model.target_feature(model.embedding.parts(part)), obs)
         return {name: value.transpose(0, 1) for name, value in found.items()}
 
     @torch.no_grad()
@@ -237,11 +245,6 @@ class DreamerV3:
             return None
         rows = latent.flatten(0, 1).split(REPORT_STEPS)  # an episode may be long
         return torch.cat([self.model.pictures(part) for part in rows]).unflatten(0, latent.shape[:2])
-
-    def _embed_rows(self, obs: Obs) -> Tensor:
-        """Embeddings (T, B, E), some steps at a time, since a recorded episode may be long."""
-        rows = [obs[i : i + REPORT_STEPS] for i in range(0, len(obs.is_first), REPORT_STEPS)]
-        return torch.cat([self.model.embedding(self.model.embedding.parts(part)) for part in rows])
 
     @staticmethod
     def _no_first(reward: Tensor) -> Tensor:
@@ -267,3 +270,9 @@ class DreamerV3:
         flat.restore(mine, state)
         self.percentiles = mine["percentiles"]
         self.updates = int(state["updates"])
+
+
+def by_rows(function: Callable[[Any], Tensor], sequence: Obs | Tensor) -> Tensor:
+    """function(sequence) (T, ...), some steps at a time, since a recorded episode may be long."""
+    steps = len(sequence.is_first if isinstance(sequence, Obs) else sequence)
+    return torch.cat([function(sequence[i : i + REPORT_STEPS]) for i in range(0, steps, REPORT_STEPS)])

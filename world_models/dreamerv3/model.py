@@ -241,6 +241,16 @@ class WorldModel(nn.Module):
         found |= dict.fromkeys(self.decoders.keys(), config.reconstruction)
         return found | ({"barlow": config.barlow} if self.projection is not None else {})
 
+    def predicted_feature(self, latent: Tensor) -> Tensor:
+        """(*, D + SK) to (*, F) as `target_feature`; only where features are reconstructed."""
+        found = self.decoders["feature"](latent.flatten(0, -2)).unflatten(0, latent.shape[:-1])
+        return found if found.dim() == latent.dim() else found.mean(-2)
+
+    def target_feature(self, parts: dict[str, Tensor]) -> Tensor:
+        """What the decoder of features learns, (*, F); of patches (*, P, F) the mean."""
+        found = self.embedding.squash(parts["feature"])
+        return found if len(self.embedding.shapes.feature or ()) == 1 else found.mean(-2)
+
     def predicted_reward(self, latent: Tensor) -> Tensor:
         """(*, D + SK) to (*,)."""
         return self.two_hot.mean(self.reward(latent))

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from world_models.precision import widened
+
 NORM_EPS = 1e-4
 LAYER_NORM_EPS = 1e-3
 TRUNCATED = 1.1368  # makes up for the variance that cutting off at two deviations takes
@@ -62,7 +64,7 @@ def _inverse_rms(x: Tensor) -> Tensor:
 
 def norm_silu(x: Tensor, scale: Tensor) -> Tensor:
     """silu(rms_norm(x)) over the last dimension; a compiler gets the plain formula, eager mode a fused one."""
-    x = x.float()
+    x = widened(x)
     if torch.compiler.is_compiling():
         return F.silu(F.rms_norm(x, x.shape[-1:], scale, NORM_EPS))
     return _NormSilu.apply(x, scale)
