@@ -274,7 +274,7 @@ def _failure(done: subprocess.CompletedProcess[str], timeout: float, fix: str) -
 def _fix(distribution: str) -> str:
     packages = {
         "dm_control": RENDERERS["egl"],
-        "miniworld": "libegl1 libgl1 libglu1-mesa",
+        "miniworld": "libegl1 libgl1 libglu1-mesa libfreetype6 libfontconfig1",
         "mani_skill": "-t bookworm-backports mesa-vulkan-drivers",
     }
     return f"{APT} {packages[distribution]}"

@@ -10,7 +10,13 @@ from mbrl_pvr.errors import EnvError
 _LIBRARIES = {
     "egl": ((("libEGL.so.1",), "libegl1"), (("libGL.so.1",), "libgl1")),
     "osmesa": ((("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"), "libosmesa6"), (("libGL.so.1",), "libgl1")),
-    "miniworld": ((("libEGL.so.1",), "libegl1"), (("libGL.so.1",), "libgl1"), (("libGLU.so.1",), "libglu1-mesa")),
+    "miniworld": (
+        (("libEGL.so.1",), "libegl1"),
+        (("libGL.so.1",), "libgl1"),
+        (("libGLU.so.1",), "libglu1-mesa"),
+        (("libfreetype.so.6",), "libfreetype6"),  # of pyglet, which draws a label
+        (("libfontconfig.so.1",), "libfontconfig1"),
+    ),
 }
 
 
