@@ -19,7 +19,7 @@ _ROUNDS = 2  # updates in each precision that take turns, after one that prepare
 
 
 @dataclass(frozen=True)
-class Precision:
+class UpdatePrecision:
     """What an agent computes products in."""
 
     name: str  # float32 or bfloat16
@@ -30,17 +30,17 @@ class Precision:
         return self.name + measured
 
 
-def pick_precision(config: RunConfig, features: Features, facts: EnvFacts, device: torch.device) -> Precision:
+def pick_precision(config: RunConfig, features: Features, facts: EnvFacts, device: torch.device) -> UpdatePrecision:
     """`config.precision`; "auto" becomes bfloat16 where updates of agents like the run's are faster in it.
 
     The agents of the probe are its own; the run's encoder, generators and memory are left as they were.
     """
     if config.precision != "auto":
-        return Precision(config.precision)
+        return UpdatePrecision(config.precision)
     speedup = _look(device)
     if speedup >= HOPELESS:
         speedup = _speedup(config, features, facts, device)
-    return Precision("bfloat16" if speedup >= PAYS else "float32", speedup)
+    return UpdatePrecision("bfloat16" if speedup >= PAYS else "float32", speedup)
 
 
 def _look(device: torch.device) -> float:

@@ -33,7 +33,7 @@ from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError
 from mbrl_pvr.features import Features
 from mbrl_pvr.logger import Logger
-from mbrl_pvr.precision import Precision, pick_precision
+from mbrl_pvr.precision import UpdatePrecision, pick_precision
 from mbrl_pvr.replay import Replay, estimate, require_memory, row_bytes
 from mbrl_pvr.runfolder import RunFolder, is_new, read_run
 from mbrl_pvr.schema import flatten
@@ -312,9 +312,9 @@ def load_trained(directory: Path | str) -> Iterator[Trained]:
         yield Trained(run, chosen, agent, features, device, saved.step)
 
 
-def _precision(manifest: dict[str, Any]) -> Precision:
+def _precision(manifest: dict[str, Any]) -> UpdatePrecision:
     """What the run's updates and acting compute in, found at its start."""
-    return Precision(**manifest.get("precision", {"name": "float32"}))  # of older runs all was
+    return UpdatePrecision(**manifest.get("precision", {"name": "float32"}))  # of older runs all was
 
 
 def _encoder_precision(manifest: dict[str, Any]) -> str:
