@@ -56,6 +56,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
     unread = {
         tuple(f"env.{name}" for name in (*_LOOKS, "proprio")): state,
         ("env.severity", "env.factors"): look_up(config, "env.shifts") == "none",
+        ("agent.symlog",): dreamer and pixels and not look_up(config, "env.proprio"),
         ("agent.stack",): state,
         ("agent.front_end", "agent.patches"): not features,
         ("agent.feature_norm",): state or (pixels and look_up(config, "agent.name") != "tdmpc2"),

@@ -112,6 +112,7 @@ class RunConfig:
     steps: int = 100_000  # agent steps to train for, over all environments
     random_steps: int = 1000  # agent steps with uniform actions before learning begins
     updates_per_step: float = 1.0  # gradient steps per agent step
+    catch_up: bool = True  # the first step that learns makes up for the updates of the random steps (TD-MPC2's code)
     checkpoint_every: int = 5000  # agent steps
     keep_checkpoints: int = 2  # the newest ones; at least two, since the newest may be damaged
     log_every: int = 500  # agent steps
@@ -152,6 +153,7 @@ class DreamerV3Run(RunConfig):
     """A run of DreamerV3."""
 
     updates_per_step: float = 0.25  # 16 sequences of 64 steps each: a train ratio of 256, as published for dm_control
+    catch_up: bool = False  # the published code begins to count after them
     agent_preset: str = "dreamerv3"
     agent: DreamerV3Config = field(default_factory=DreamerV3Config)
 
@@ -193,7 +195,7 @@ def _inert_dreamerv3(config: RunConfig, agent: DreamerV3Config) -> Rules:
         (scratch, encoder, ("agent.target_size",)),
         (not scratch and not draws, target, ("agent.target_size",)),
         (scratch, encoder, ("agent.feature_norm",)),
-        (scratch and not config.env.proprio, encoder, ("agent.coder_layers", "agent.coder_units")),
+        (scratch and not config.env.proprio, encoder, ("agent.coder_layers", "agent.coder_units", "agent.symlog")),
         (only_linear and not config.env.proprio, f"{target}, agent.front_end=linear", ("agent.coder_layers",)),
         (agent.target != "none", target, ("agent.barlow",)),
         (agent.target == "none", target, ("agent.reconstruction",)),

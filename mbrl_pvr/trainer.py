@@ -107,11 +107,8 @@ def _loop(s: Session, stop: "_StopFlag") -> Result:
 
 
 def _learn(s: Session) -> None:
-    """As many updates as are due, on data that is already stored; the first call makes up for the random steps."""
-    if s.collector.steps < s.config.random_steps:
-        return
-    due = int(s.collector.steps * s.config.updates_per_step) - s.updates
-    for _ in range(due):
+    """As many updates as are due, on data that is already stored."""
+    for _ in range(_due(s)):
         with s.collector.clock("sample"):
             batch = s.replay.sample(s.agent.sequence, rng(s.config.seed, "sample", s.updates))
             refuse_bad_batch(batch, s.run, s.updates, s.collector.steps)  # before it goes to a device
@@ -122,6 +119,14 @@ def _learn(s: Session) -> None:
         s.updates += 1
         _refuse_nan(metrics, s)
         s.logger.metrics({f"train/{k}": v for k, v in metrics.items()})
+
+
+def _due(s: Session) -> int:
+    config, steps = s.config, s.collector.steps
+    if steps < config.random_steps:
+        return 0
+    counted = steps if config.catch_up else steps - config.random_steps
+    return int(counted * config.updates_per_step) - s.updates
 
 
 def _refuse_nan(metrics: dict[str, torch.Tensor], s: Session) -> None:

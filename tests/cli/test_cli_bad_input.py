@@ -138,6 +138,12 @@ CASES = [
     ),
     *(inert(key, "encoder=embedded") for key in ("agent.augment=none", "agent.num_channels=8")),
     inert("agent.enc_dim=8", "encoder=scratch"),
+    Case(
+        train("agent=dreamerv3", "encoder=scratch", "agent.symlog=false"),
+        CONFIG,
+        ["agent.symlog means nothing with encoder=scratch"],
+        id="symlog of nothing but pixels",
+    ),
     inert("agent.enc_dim=8", "agent.front_end=linear"),
     inert("env.severity=0.5", "env.shifts=none"),
     inert("env.factors=[agent]", "env.shifts=none"),

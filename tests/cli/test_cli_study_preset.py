@@ -93,6 +93,7 @@ WIDTHS = {
 }
 RUN = {
     "updates_per_step": (0.5, CODE + "dmc_vision, run.train_ratio 512 over 16 x 64 replayed steps"),
+    "catch_up": (False, CODE + "embodied.when.Ratio begins to count at its first call, after train_fill"),
     "steps": (1_500_000, PAPER + "3 M environment steps, counted in the simulator: a stand-in for which is meant"),
     "random_steps": (1024, CODE + "run.train_fill 0: one batch"),
     "replay.capacity": (1_000_000, CODE + "replay_size"),

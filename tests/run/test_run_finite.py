@@ -129,8 +129,7 @@ def test_a_loss_that_is_not_finite_is_named_and_its_weights_are_not_saved(
     real = trainer._learn
 
     def learn(session: Session) -> None:
-        due = int(session.collector.steps * session.config.updates_per_step) > session.updates
-        if session.collector.steps >= 110 and due:
+        if session.collector.steps >= 110 and trainer._due(session):
             with torch.no_grad():
                 next(iter(session.agent.model.parameters())).fill_(torch.nan)  # type: ignore[attr-defined]
         real(session)

@@ -42,6 +42,24 @@ def test_every_frame_is_encoded_exactly_once(make_config: Any, tmp_path: Path) -
     assert sum(seen) == collected + evaluated
 
 
+@pytest.mark.parametrize("catch_up", [True, False])
+def test_updates_of_the_random_steps_are_made_or_left_out(make_config: Any, tmp_path: Path, catch_up: bool) -> None:
+    """Half an update a step: with `catch_up` over all steps, otherwise over those after the random ones."""
+    config = make_config("updates_per_step=0.5", f"catch_up={catch_up}".lower())
+    made = {}
+    with open_session(config, tmp_path / "run") as session:
+        session.collector.start()
+        while session.collector.steps < config.random_steps + 9:
+            session.collector.send(explore_randomly=session.collector.steps < config.random_steps)
+            trainer._learn(session)
+            made[session.collector.steps] = session.updates
+            session.collector.receive()
+    first = config.random_steps // 2 if catch_up else 0
+    assert made == {
+        step: 0 if step < config.random_steps else first + (step - config.random_steps) // 2 for step in made
+    }
+
+
 def test_replay_holds_what_the_environment_did(make_config: Any, tmp_path: Path) -> None:
     """Its proprioception says frame number and sum of actions: every row is checked against it."""
     config = make_config("env.proprio=true", "env.num=2")
