@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mbrl_pvr.doctor import Finding
     from mbrl_pvr.downloads import Fetched
     from mbrl_pvr.embedding import Embedding
+    from mbrl_pvr.envs.random_score import RandomScore
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
     from pvr_zoo.weights import Progress
@@ -307,6 +308,20 @@ def list_envs(pattern: str = "*") -> list[str]:
     from mbrl_pvr import envs
 
     return envs.list_envs(pattern)
+
+
+def random_score(
+    env: str,
+    *,
+    action_repeat: int = 2,
+    episodes: int = 2500,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> "RandomScore":
+    """Measure what uniformly random actions earn in a task: the zero of normalised returns. Nothing is stored."""
+    _at_least(1, episodes=episodes)
+    from mbrl_pvr.envs.random_score import measure
+
+    return measure(configure([f"env={env}", f"env.action_repeat={action_repeat}"]).env, episodes, progress=progress)
 
 
 def examine(timeout: float = 60.0) -> "list[Finding]":

@@ -1,7 +1,8 @@
 """Evaluation episodes of an agent, in the training distribution and outside it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -14,6 +15,7 @@ from mbrl_pvr import envs
 from mbrl_pvr.build import env_config
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
+from mbrl_pvr.envs import random_score
 from mbrl_pvr.envs.config import SHIFTS
 from mbrl_pvr.envs.offers import check_offers
 from mbrl_pvr.errors import ConfigError
@@ -22,6 +24,7 @@ from mbrl_pvr.seeding import derive
 from mbrl_pvr.session import Trained, load_trained
 from mbrl_pvr.storage import make_folders
 from mbrl_pvr.video import write_video
+from pvr_zoo.weights import cache_root
 from world_models.types import Obs
 
 MAX_PARALLEL = 4  # environments of one round; part of the protocol, since the episodes' seeds depend on it
@@ -168,24 +171,36 @@ def ood(
     """Play `episodes` under the training looks, and as many under the held-out looks of `shift`; one row each.
 
     `held_out` says what the defaults mean. Rows are appended to ood.jsonl as episodes end, ood.parquet is rebuilt from
-    it; episodes that have a row are not played again. These files keep what was played at other checkpoints and under
-    other shifts too, which is not returned. Raises ConfigError where the run was trained without shifts and none is
-    named.
+    it; episodes that have a row are not played again. `normalised` is the return as a share of the way from the random
+    policy's to the task's declared maximum, null where none is declared (`mbrl_pvr.envs.random_score`). These files
+    keep what was played at other checkpoints and under other shifts too, which is not returned. Raises ConfigError
+    where the run was trained without shifts and none is named.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
         splits = (IN_DISTRIBUTION, held_out(trained.config, shift, severity))
         make_folders((trained.run.path / output(trained, "ood.jsonl")).parent)
         journal = trained.run.journal(output(trained, "ood.jsonl"))
+        normalise = _normaliser(trained.config.env)
         for split in splits:
             done = len(_rows_of(journal.rows(), split, trained.step))
             for entry in evaluate_agent(trained, "ood", split, episodes, video=video, skip=min(done, episodes)):
-                journal.append({**entry, "split": split.name})
+                journal.append({**entry, "normalised": normalise(entry["return"]), "split": split.name})
                 journal.commit()
         rows = journal.rows()
         with trained.run.replace(output(trained, "ood.parquet")) as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False, write_page_checksum=True)
         return pd.DataFrame([r for split in splits for r in _rows_of(rows, split, trained.step)])
+
+
+def _normaliser(env: envs.EnvConfig) -> Callable[[float], float | None]:
+    """From returns to normalised returns; measures the random policy's score where that is not known yet."""
+    top = random_score.maximum(env)
+    if top is None:
+        return lambda total: None
+    with Display(what="random policy, episodes:") as display:
+        score = random_score.random_score(env, cache_root() / "random_scores", display.progress)
+    return partial(random_score.normalised, score=score, top=top)
 
 
 def _rows_of(rows: Sequence[dict[str, Any]], split: Split, step: int) -> list[dict[str, Any]]:

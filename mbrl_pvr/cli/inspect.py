@@ -13,14 +13,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     envs = typer.Typer(help="Environments: what there is.", no_args_is_help=True, rich_markup_mode=None)
-    envs.callback()(_group)
     envs.command("list")(envs_list)
+    envs.command("random-score")(envs_random_score)
     app.add_typer(envs, name="envs")
     app.command("doctor")(doctor)
-
-
-def _group() -> None:
-    """Makes a group of a single command."""
 
 
 def envs_list(pattern: Pattern = "*", as_json: Json = False) -> None:
@@ -34,6 +30,25 @@ def envs_list(pattern: Pattern = "*", as_json: Json = False) -> None:
         say("\n".join(names))
     else:
         nothing_matches(pattern, list_envs())
+
+
+def envs_random_score(
+    env: Annotated[str, typer.Argument(help="Its name, as in env=…")],
+    action_repeat: Annotated[int, typer.Option(help="Simulator steps per action.")] = 2,
+    episodes: Annotated[int, typer.Option(help="How many to play; nothing is drawn.")] = 2500,
+    as_json: Json = False,
+) -> None:
+    """Measure what uniformly random actions earn: the zero of normalised returns."""
+    from mbrl_pvr import api
+    from mbrl_pvr.display import Display
+
+    with Display(what="episodes:") as display:
+        score = api.random_score(env, action_repeat=action_repeat, episodes=episodes, progress=display.progress)
+    if as_json:
+        say_json(score)
+    else:
+        low, high = score.interval
+        say(f"{score.task}: {score.mean:.4g} (95 % of the mean: {low:.4g} to {high:.4g}), {score.episodes} episodes")
 
 
 def doctor(

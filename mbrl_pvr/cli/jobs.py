@@ -214,9 +214,15 @@ def _print_episodes(frame: Any, as_json: bool) -> None:
     if as_json:
         say_json(frame)
         return
-    groups: dict[tuple[Any, ...], list[float]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[float, float | None]]] = {}
     for row in frame.to_dict(orient="records"):
         key = (row.get("split", row["kind"]), row["shift"], row["severity"])
-        groups.setdefault(key, []).append(row["return"])
-    lines = [(*key, len(r), f"{sum(r) / len(r):.1f}", f"{min(r):.1f}", f"{max(r):.1f}") for key, r in groups.items()]
-    say(table(lines, ("split", "shift", "severity", "episodes", "mean return", "lowest", "highest")))
+        groups.setdefault(key, []).append((row["return"], row.get("normalised")))
+    lines = []
+    for key, rows in groups.items():
+        returns, shares = zip(*rows, strict=True)
+        known = [share for share in shares if share is not None and not math.isnan(share)]
+        share = f"{sum(known) / len(known):.3f}" if known else "-"
+        figures = (f"{sum(returns) / len(returns):.1f}", f"{min(returns):.1f}", f"{max(returns):.1f}")
+        lines.append((*key, len(rows), *figures, share))
+    say(table(lines, ("split", "shift", "severity", "episodes", "mean return", "lowest", "highest", "normalised")))

@@ -1,0 +1,110 @@
+"""What uniformly random actions earn in a task, and returns normalised by it: (G - G_random) / (G_max - G_random).
+
+As in the study (Schneider et al. 2024, section 4): the maximum is 1000 in dm_control, 200 in ManiSkill and 5 in
+Miniworld's PickupObjects. Scores of the study's dm_control tasks are stored in `random_scores.json`, each with the
+command that measured it; others are measured when they are first asked for and kept in the cache.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from mbrl_pvr.envs.actions import random_actions
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.names import family, resolve
+from mbrl_pvr.envs.vector import make
+from mbrl_pvr.seeding import rng
+from mbrl_pvr.storage import make_folders, write_atomic
+
+EPISODES = 200  # of a task whose score is not stored
+_SIMULATORS = {"dmc": ("dm_control", "mujoco"), "miniworld": ("miniworld",), "maniskill": ("mani_skill",)}
+
+
+@dataclass(frozen=True)
+class RandomScore:
+    """The mean return of uniformly random actions, agent steps being `action_repeat` simulator steps."""
+
+    task: str
+    action_repeat: int
+    episodes: int
+    mean: float
+    std: float  # over episodes
+    command: str  # that measured it
+    versions: dict[str, str]  # of the simulator
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % of the mean, by its standard error."""
+        half = 1.96 * self.std / math.sqrt(self.episodes)
+        return self.mean - half, self.mean + half
+
+
+def maximum(config: EnvConfig) -> float | None:
+    """The return that counts as 1, where one is declared: not for episodes of another length than the task's own."""
+    if config.max_steps is not None or config.time_limit is not None:
+        return None
+    name = resolve(config.name)
+    return 5.0 if name == "miniworld/PickupObjects" else {"dmc": 1000.0, "maniskill": 200.0}.get(family(name))
+
+
+def normalised(total_reward: float, score: RandomScore, top: float) -> float:
+    """0 for the random policy, 1 for the declared maximum; not cut off at either end."""
+    return (total_reward - score.mean) / (top - score.mean)
+
+
+def random_score(config: EnvConfig, folder: Path, progress: Callable[[int, int], None]) -> RandomScore:
+    """The stored score of a task with its own time limit, or one measured once and kept in `folder`."""
+    name = resolve(config.name)
+    for score in stored():
+        if (score.task, score.action_repeat) == (name, config.action_repeat):
+            return score
+    path = folder / f"{name.replace('/', '_')}_repeat{config.action_repeat}.json"
+    if path.exists():
+        return RandomScore(**json.loads(path.read_text()))
+    score = measure(config, EPISODES, progress=progress)
+    make_folders(folder)
+    write_atomic(path, json.dumps(asdict(score), indent=1).encode())
+    return score
+
+
+@cache
+def stored() -> tuple[RandomScore, ...]:
+    """Scores that come with the package."""
+    rows = json.loads(files("mbrl_pvr.envs").joinpath("random_scores.json").read_text())
+    return tuple(RandomScore(**row) for row in rows)
+
+
+def measure(
+    config: EnvConfig,
+    episodes: int,
+    *,
+    num: int = 2,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> RandomScore:
+    """Play `episodes` with uniformly random actions, drawing nothing, `num` at once; repeatable from the seed."""
+    name, num = resolve(config.name), min(num, episodes)
+    blind = replace(config, name=name, pixels=False, shifts="none")
+    totals: list[float] = []
+    with make(blind, num=num, seed=seed, stream="random") as env:
+        for k in range(math.ceil(episodes / num)):
+            noise, total, over = rng(seed, "random", k), np.zeros(num), np.zeros(num, bool)
+            env.reset(episode=k)
+            while not over.all():
+                step = env.step(random_actions(env.action_spec, num, noise))
+                total += np.where(over, 0.0, step.reward)
+                over |= step.is_last
+            totals.extend(total)
+            progress(min(len(totals), episodes), episodes)
+    returns = np.array(totals[:episodes])
+    command = f"mbrl-pvr envs random-score {name} --action-repeat {config.action_repeat} --episodes {episodes}"
+    versions = {package: version(package) for package in _SIMULATORS.get(family(name), ())}
+    mean, std = round(float(returns.mean()), 4), round(float(returns.std(ddof=min(1, episodes - 1))), 4)
+    return RandomScore(name, config.action_repeat, episodes, mean, std, command, versions)
