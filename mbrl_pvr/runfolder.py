@@ -76,7 +76,8 @@ class RunFolder:
             old_config, old_manifest = read_run(path)
             if old_manifest["identity"] != digest(identity):
                 lines = [f"  {line}" for line in diff(old_config, plain(config))]
-                hint = "\n".join([*lines, "Give another --dir."])
+                same = "  all settings are the same, but this version of the toolkit makes another run of them"
+                hint = "\n".join([*(lines or [same]), "Give another --dir."])
                 raise ConfigError("this run was made with another configuration", str(path), hint)
             return cls(path, old_config, old_manifest, held, made)
         except Exception:

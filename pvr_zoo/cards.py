@@ -41,9 +41,11 @@ def digest(data: bytes) -> str:
 
 
 def check_digest(path: Path) -> None:
-    """Raise WeightsError where an encoder file's tensors are not those that its card was written with."""
-    written = read_card(path).get("tensors_sha256")
-    if written is not None and digest(path.read_bytes()) != written:
+    """Raise WeightsError where an encoder file's tensors are not those that its card was written with.
+
+    A card without their checksum cannot say so, and is refused too.
+    """
+    if digest(path.read_bytes()) != read_card(path).get("tensors_sha256"):
         what = "the encoder file is damaged: its tensors are not those that it was written with"
         raise WeightsError(what, str(path), "Take it from a copy, or make it again.")
 

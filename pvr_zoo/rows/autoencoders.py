@@ -31,7 +31,7 @@ register(
         groups=Groups(objective="reconstruction", data="frames of six dm_control tasks", backbone="convolutional"),
         weights=WeightsSource(
             package="data/embedded.safetensors",
-            sha256="b8e9faf4c49bfaad7bd66c47a5d646b972dfe6c61a453de671b8b9ecc65e3233",
+            sha256="241162fc372eaac25eee38040b274610a5592235710a8f787a59bff8ea661030",
             command="mbrl-pvr pretrain autoencoder env=dmc/cartpole-balance, then encoder=PATH of the file it writes",
         ),
     )

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 import pvr_zoo
 from pvr_zoo import ConvAutoencoder, WeightsError
+from pvr_zoo.cards import digest
 from pvr_zoo.families.autoencoder import ConvEncoder, foreground_loss
 
 
@@ -99,6 +100,14 @@ def test_a_flipped_bit_in_an_encoder_file_is_noticed(tmp_path: Path) -> None:
         pvr_zoo.create(path)
 
 
+def test_the_shipped_file_with_a_flipped_bit_is_refused(tmp_path: Path) -> None:
+    data = bytearray((Path(pvr_zoo.__file__).parent / "data" / "embedded.safetensors").read_bytes())
+    data[-1001] ^= 1
+    (tmp_path / "copy.safetensors").write_bytes(data)
+    with pytest.raises(pvr_zoo.WeightsError, match="is damaged: its tensors"):
+        pvr_zoo.create(tmp_path / "copy.safetensors")
+
+
 def test_same_weights_and_card_give_the_same_bytes(tmp_path: Path) -> None:
     model = ConvAutoencoder(8)
     a, b = (pvr_zoo.save_encoder(tmp_path / name / "x.safetensors", model, {"seed": 1}) for name in "ab")
@@ -130,18 +139,20 @@ def test_nothing_is_written_when_saving_fails(tmp_path: Path, monkeypatch: pytes
         ({"feature_dim": 10**9}, "feature_dim=1000000000"),
         ({"input_size": 128}, "input_size=128"),
         ({"feature_dim": 16}, r"out\.\w+ has shape"),
+        ({"tensors_sha256": None}, "is damaged: its tensors"),
     ],
 )
 def test_cards_that_lie(tmp_path: Path, change: dict, message: str) -> None:
     path = tmp_path / "x.safetensors"
+    state = {key: value.half() for key, value in ConvEncoder(8).state_dict().items()}
     card = {
+        "tensors_sha256": digest(save(state)),
         "format": "pvr_zoo.encoder/1",
         "family": "autoencoder",
         "architecture": "conv64",
         "feature_dim": 8,
         "input_size": 64,
     } | change
-    state = {key: value.half() for key, value in ConvEncoder(8).state_dict().items()}
     save_file(state, path, metadata={"card": json.dumps(card)})
     with pytest.raises(WeightsError, match=message):
         pvr_zoo.create(path)

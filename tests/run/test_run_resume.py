@@ -187,3 +187,17 @@ def test_another_configuration_is_refused_with_the_difference(make_config: Any, 
         "  agent.lr: 0.0003 -> 0.001",
         "Give another --dir.",
     ]
+
+
+def test_a_run_of_another_version_is_told_from_one_of_other_settings(
+    make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting that is new, or one that means something else, may show in the identity alone."""
+    from mbrl_pvr import session
+    from mbrl_pvr.trainer import train
+
+    train(make_config(), tmp_path / "run")
+    identity = session.config.identity
+    monkeypatch.setattr(session.config, "identity", lambda wanted: identity(wanted)[::-1])
+    with pytest.raises(ConfigError, match="all settings are the same, but this version of the toolkit"):
+        train(make_config(), tmp_path / "run")
