@@ -23,11 +23,16 @@ NOT_THE_EXPERIMENT = (
     "env.backend",
     "eval.video",
 )
-_LOOKS = ("shifts", "severity", "factors", "render", "camera", "size")  # of env: what frames look like
+_SHIFT = ("severity", "factors", "bands", "video")  # of env: what means nothing without env.shifts
+_LOOKS = ("shifts", *_SHIFT, "render", "camera", "size")  # of env: what frames look like
+_STORED = {  # shifts that draw from stored things alone, and from no range
+    *("none", "color_easy", "color_hard", "agent", "floor", "background", "objects", "textures", "distractors"),
+    "video",
+}
+_WITH_VIDEO = {"video", "distracting_easy", "distracting_medium", "distracting_hard"}
 # Settings of the environment that returns on one task must share to be compared at all.
 PROTOCOL = tuple(
-    f"env.{name}"
-    for name in ("action_repeat", "time_limit", "max_steps", "shifts", "severity", "factors", "render", "camera")
+    f"env.{name}" for name in ("action_repeat", "time_limit", "max_steps", "shifts", *_SHIFT, "render", "camera")
 )
 
 
@@ -53,9 +58,13 @@ def inert(config: Mapping[str, Any]) -> set[str]:
     state, pixels, features = encoder == "state", encoder == "scratch", encoder not in ("scratch", "state")
     dreamer, drawn = look_up(config, "agent.name") == "dreamerv3", look_up(config, "agent.target") == "pixels"
     linear, learns = look_up(config, "agent.front_end") == "linear", look_up(config, "encoder.trainable") or 0
+    shifts = look_up(config, "env.shifts") or "none"
+    shifted = set(look_up(config, "env.factors") or shifts.split("+"))
     unread = {
         tuple(f"env.{name}" for name in (*_LOOKS, "proprio")): state,
-        ("env.severity", "env.factors"): look_up(config, "env.shifts") == "none",
+        tuple(f"env.{name}" for name in _SHIFT): shifts == "none",
+        ("env.bands",): shifted <= _STORED,
+        ("env.video",): not shifted & _WITH_VIDEO,
         ("agent.symlog",): dreamer and pixels and not look_up(config, "env.proprio"),
         ("agent.stack",): state,
         ("agent.front_end", "agent.patches"): not features,

@@ -26,7 +26,18 @@ _log = logging.getLogger(__name__)
 RUNS = Path("runs")  # where runs go that are given no folder
 DEBUG_EPISODES = 2
 PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
-    *("env", "seed", "env.render", "env.shifts", "env.severity", "env.factors", "env.camera", "env.action_repeat"),
+    *(
+        "env",
+        "seed",
+        "env.render",
+        "env.shifts",
+        "env.severity",
+        "env.factors",
+        "env.bands",
+        "env.video",
+        "env.camera",
+        "env.action_repeat",
+    ),
     *("env.backend", "env.time_limit"),
 )
 
@@ -117,16 +128,18 @@ def ood(
 
     By default shift and severity are those of training; a shift that the run was not trained under has severity 1.
     """
-    from mbrl_pvr.envs.config import SHIFTS
+    from mbrl_pvr.envs.factors import FACTORS, PRESETS
     from mbrl_pvr.errors import ConfigError
     from mbrl_pvr.names import did_you_mean
 
     _at_least(1, episodes=episodes)
-    named = [s for s in SHIFTS if s != "none"]
-    if shift is not None and shift not in named:
-        raise ConfigError(
-            f"unknown shift {shift!r}", "shift", did_you_mean(shift, named, f"Shifts: {', '.join(named)}")
-        )
+    for name in () if shift is None or shift in PRESETS else shift.split("+"):
+        if name not in FACTORS:
+            named = [*PRESETS, *FACTORS]
+            hint = did_you_mean(
+                name, named, f"Shifts: {', '.join(PRESETS)}, or factors joined by +: {', '.join(FACTORS)}"
+            )
+            raise ConfigError(f"unknown shift {shift!r}", "shift", hint)
     if severity is not None and not 0 <= severity <= 1:
         raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
     path = _run_folder(run)

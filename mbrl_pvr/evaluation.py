@@ -16,8 +16,9 @@ from mbrl_pvr.build import env_config
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.envs import random_score
-from mbrl_pvr.envs.config import SHIFTS
-from mbrl_pvr.envs.offers import check_offers
+from mbrl_pvr.envs.factors import check_shifts, strengths
+from mbrl_pvr.envs.names import family
+from mbrl_pvr.envs.offers import check_offers, presets
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
 from mbrl_pvr.seeding import derive
@@ -45,8 +46,15 @@ class Split:
         return self.name if self.shift == "none" else f"{self.name}_{self.shift}_{self.severity:g}"
 
     def apply(self, config: envs.EnvConfig) -> envs.EnvConfig:
-        """The environment under this split's shift; in distribution it stays as it was trained on."""
-        return config if self.shift == "none" else replace(config, shifts=self.shift, severity=self.severity)
+        """The environment under this split's shift; in distribution it stays as it was trained on.
+
+        A run that was trained under some factors of a shift is tested on the same, where the shift has them all.
+        """
+        if self.shift == "none":
+            return config
+        kept = set(config.factors or ()) <= set(strengths(self.shift, family(config.name)))
+        factors = config.factors if kept else None
+        return replace(config, shifts=self.shift, severity=self.severity, factors=factors)
 
 
 IN_DISTRIBUTION = Split()
@@ -212,12 +220,10 @@ def _rows_of(rows: Sequence[dict[str, Any]], split: Split, step: int) -> list[di
 def held_out(config: RunConfig, shift: str | None = None, severity: float | None = None) -> Split:
     """The looks to test a run on: as in training unless named; severity 1 for a shift that training did not have."""
     chosen = shift or config.env.shifts
-    if chosen not in SHIFTS or chosen == "none":
-        raise ConfigError(
-            f"shift={chosen!r} is no shift to test on",
-            "ood",
-            f"Name one: --shift {' or '.join(s for s in SHIFTS if s != 'none')}",
-        )
+    if chosen == "none":
+        named = " or ".join((*presets(config.env.name), "factors joined by +"))
+        raise ConfigError("shift='none' is no shift to test on", "ood", f"Name one: --shift {named}")
+    check_shifts(chosen)
     as_trained = config.env.severity if chosen == config.env.shifts else 1.0
     split = Split("held_out", chosen, as_trained if severity is None else severity)
     check_offers(split.apply(config.env))

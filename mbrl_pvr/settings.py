@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.factors import FACTORS, names_in
 from mbrl_pvr.schema import flatten
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.tdmpc2.config import TDMPC2Config
@@ -167,6 +168,8 @@ def inert(config: RunConfig) -> dict[str, str]:
     agent, shifts, trainable = config.agent, config.env.shifts, config.encoder.trainable
     encoder = f"encoder={config.encoder.name}"
     without, state = config.encoder.name in WITHOUT_ENCODER, config.encoder.name == "state"
+    factors = names_in(shifts, config.env.factors)
+    looks = ("env.severity", "env.factors", "env.bands", "env.video")
     front = ("agent.front_end", "agent.patches", "agent.patch_dim")
     fast = ("encoder.precision", "encoder.compile")
     rules: Rules = (
@@ -174,9 +177,11 @@ def inert(config: RunConfig) -> dict[str, str]:
         (trainable != 0, f"encoder.trainable={trainable}", fast),
         (trainable != "lora", f"encoder.trainable={trainable}", ("encoder.lora_rank",)),
         (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),
-        (state, encoder, ("env.proprio", "env.severity", "env.factors", "agent.feature_norm")),
+        (state, encoder, ("env.proprio", *looks, "agent.feature_norm")),
         (state and shifts != "none", encoder, ("env.shifts",)),
-        (shifts == "none", "env.shifts=none", ("env.severity", "env.factors")),
+        (shifts == "none", "env.shifts=none", looks),
+        (not any(FACTORS[name].numbers for name in factors), f"env.shifts={shifts}", ("env.bands",)),
+        ("video" not in factors, f"env.shifts={shifts}", ("env.video",)),
     )
     own = _inert_tdmpc2(config, agent) if isinstance(agent, TDMPC2Config) else _inert_dreamerv3(config, agent)
     return {key: setting for holds, setting, keys in (*rules, *own) if holds for key in keys}

@@ -1,11 +1,13 @@
 """What an environment of ours is: a gymnasium.Env that can also step without drawing, and begin an episode from a seed.
 
-Simulators differ in four methods: `start`, `advance`, `frame`, `proprio`. README.md shows how to write them.
+Simulators differ in four methods: `start`, `advance`, `frame`, `proprio`. README.md shows how to write them. One that
+has shifts of its own draws `self.look` in `frame`; those of the finished frame are added here, in `picture`.
 """
 
 import math
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -16,6 +18,11 @@ from numpy.typing import NDArray
 
 from mbrl_pvr.envs.actions import ActionSpec, check_actions
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.image import distort
+from mbrl_pvr.envs.names import family
+from mbrl_pvr.envs.offers import shifted
+from mbrl_pvr.envs.shifts import Look, draw_look
+from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import EnvError
 
 
@@ -47,6 +54,9 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         if config.proprio:
             parts["proprio"] = spaces.Box(-np.inf, np.inf, (proprio_dim,), np.float32)
         self.observation_space: spaces.Space = spaces.Dict(parts)
+        self.split = "train"  # of looks: the part of a shift's values that episodes draw from
+        self.look = Look()  # of the running episode
+        self._clips = count_clips(config.video)
         self._steps = 0
         self._over = True
 
@@ -60,7 +70,7 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
 
     @abstractmethod
     def frame(self, size: int | None = None) -> NDArray:
-        """The current picture (size, size, 3) uint8; the configured size by default."""
+        """The current state as the simulator draws it, (size, size, 3) uint8; the configured size by default."""
 
     @abstractmethod
     def proprio(self) -> NDArray:
@@ -74,7 +84,11 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         """Raise, when it has just been built, what stands in the way of pictures that only a film will ask for."""
 
     def begin(self, seed: SeedSequence) -> None:
-        """`start`, and the step count."""
+        """`start`, the step count, and the episode's look, which is no part of its physics."""
+        c = self.config
+        self.look = draw_look(
+            seed, c.shifts, self.split, c.severity, c.factors, family=family(c.name), bands=c.bands, clips=self._clips
+        )
         self.start(seed)
         self._steps, self._over = 0, False
 
@@ -90,12 +104,34 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         self._over = terminated or truncated
         return Outcome(float(reward), bool(terminated), bool(truncated))
 
+    def picture(self, size: int | None = None) -> NDArray:
+        """What is seen of the current state, (size, size, 3) uint8: the simulator's drawing, its frame shifted."""
+        return distort(self.frame(size), self.look, self._steps)
+
+    def frames_of(self, looks: Sequence[Look], size: int | None = None) -> NDArray:
+        """The current state under each look, (len(looks), H, W, 3) uint8; the episode's own look stays.
+
+        Raises EnvError for a look with a factor that this simulator cannot draw.
+        """
+        for look in looks:
+            if lacking := set(look.draws) - set(shifted(self.config.name)):
+                have = ", ".join(shifted(self.config.name))
+                raise EnvError(f"{', '.join(sorted(lacking))} cannot be drawn", self.config.name, f"It has: {have}.")
+        own = self.look
+        try:
+            pictures = []
+            for self.look in looks:
+                pictures.append(self.picture(size))
+            return np.stack(pictures)
+        finally:
+            self.look = own
+
     def observe(self) -> dict[str, NDArray]:
         """The parts of the observation that the configuration asks for, checked."""
         parts: dict[str, NDArray] = {}
         where = f"{self.config.name}, step {self._steps}"
         if self.config.pixels:
-            frame, shape = self.frame(), (self.config.size, self.config.size, 3)
+            frame, shape = self.picture(), (self.config.size, self.config.size, 3)
             if frame.dtype != np.uint8 or frame.shape != shape:
                 raise EnvError(f"the simulator drew a frame {frame.dtype} {frame.shape}, not uint8 {shape}", where)
             parts["frame"] = frame
@@ -125,4 +161,4 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
 
     def render(self) -> NDArray:
         """The current picture, also where `pixels` is off."""
-        return self.frame()
+        return self.picture()

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from mbrl_pvr.envs.factors import BANDS, check_factors, check_shifts
+
 RENDER = ("standard", "fast")
 BACKENDS = ("egl", "osmesa")
-SHIFTS = ("none", "color_easy", "color_hard")
-FACTORS = ("agent", "floor", "background")
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class EnvConfig:
     max_steps: int | None = None  # at most this many agent steps per episode; reaching it is truncation
     proprio: bool = False  # also observe the task's own state vector
     pixels: bool = True  # False: no frame is ever rendered, except by `render()`; in a run it follows from the encoder
-    shifts: str = "none"  # every episode draws its look from this family of colours
-    severity: float = 1.0  # of the shift: 0 the original colours, 1 the palette's
-    factors: tuple[str, ...] = FACTORS  # what the shift recolours
+    shifts: str = "none"  # what differs from episode to episode: a preset, or factors joined by +; docs/shifts.md
+    severity: float = 1.0  # of the shift: 0 the simulator's own look, 1 all of the shift's range
+    factors: tuple[str, ...] | None = None  # of the shift, only these; null: all
+    bands: str = "interleaved"  # which values of ranges are held out: every fifth band, or the outer ones
+    video: str | None = None  # of shifts with `video`: a folder of videos or pictures; null: procedural clips
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -39,7 +41,11 @@ class EnvConfig:
             _check_int("max_steps", self.max_steps, 1, 10**9)
         _check_choice("render", self.render, RENDER)
         _check_choice("backend", self.backend, BACKENDS)
-        _check_choice("shifts", self.shifts, SHIFTS)
+        _check_choice("bands", self.bands, BANDS)
+        check_shifts(self.shifts)
+        check_factors(self.factors)
+        if self.video is not None and (not isinstance(self.video, str) or not self.video):
+            raise ValueError(f"env.video must be null or the path of a folder, got {self.video!r}")
         for name in ("proprio", "pixels"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"env.{name} must be true or false, got {getattr(self, name)!r}")
@@ -47,8 +53,6 @@ class EnvConfig:
             raise ValueError(f"env.time_limit must be a positive number of seconds, got {self.time_limit!r}")
         if not (_is_real(self.severity) and 0 <= self.severity <= 1):
             raise ValueError(f"env.severity must lie in 0..1, got {self.severity!r}")
-        if isinstance(self.factors, str) or not self.factors or set(self.factors) - set(FACTORS):
-            raise ValueError(f"env.factors must be some of {', '.join(FACTORS)}, got {self.factors!r}")
 
 
 def _is_real(value: object) -> bool:

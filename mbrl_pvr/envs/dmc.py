@@ -6,7 +6,7 @@ limit and draw another system at each start, get 1000 simulator steps and one fi
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,10 @@ from mbrl_pvr.envs import backend
 from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.dmc_look import Paint, behind, shift_scene, sky_mask
 from mbrl_pvr.envs.names import resolve
-from mbrl_pvr.envs.shifts import Look, Recolor, draw_look
+from mbrl_pvr.envs.shifts import Look
+from mbrl_pvr.envs.video import frames as clip_frames
 from mbrl_pvr.errors import ConfigError, EnvError
 
 EPISODE_STEPS = 1000  # simulator steps; every task of the suite that has a time limit lasts this long
@@ -47,9 +49,7 @@ class DMCEnv(FrameEnv):
         self._count = 0
         self._timestep = self._env.reset()
         self._cameras: dict[int, Any] = {}
-        self._split = split
-        self._recolor = Recolor(self.physics.model.ptr)
-        self.look = Look()
+        self._paint = Paint(self.physics.model.ptr)
         self._drawn_look = Look()
         super().__init__(
             config,
@@ -58,11 +58,10 @@ class DMCEnv(FrameEnv):
             max_steps=-(-self._limit // config.action_repeat),
             timestep=self._env.control_timestep(),
         )
+        self.split = split
 
     def start(self, seed: SeedSequence) -> None:
         """Initial state from the first words of the seed; the look does not change it."""
-        config = self.config
-        self.look = draw_look(seed, config.shifts, self._split, config.severity, config.factors)
         self._env.task.random.seed(seed.generate_state(4))
         self._timestep = self._env.reset()
         self._count = 0
@@ -82,27 +81,20 @@ class DMCEnv(FrameEnv):
         return Outcome(reward, terminated, over and not terminated)
 
     def frame(self, size: int | None = None) -> NDArray:
-        """Draw the current state."""
+        """Draw the current state under the look."""
         self._show_look()
         camera = self._camera(size or self.config.size)
         flags = dict(_FAST_FLAGS) if self.config.render == "fast" else None
-        return camera.render(render_flag_overrides=flags).copy()
+        drawn = camera.render(render_flag_overrides=flags).copy()
+        if not self.look.has("video"):
+            return drawn
+        clip = clip_frames(self.config.video, self.look.draws["video"].index)
+        sky = sky_mask(self.physics.model, self._depth(camera))
+        return behind(drawn, sky, clip[self._steps % len(clip)], self.look.strength("video"))
 
     def proprio(self) -> NDArray:
         """The task's observations, in the suite's order."""
         return _flatten(self._timestep.observation)
-
-    def frames_of(self, looks: Sequence[Look], size: int | None = None) -> NDArray:
-        """The current state under each look, (len(looks), H, W, 3); the episode's own look stays."""
-        own = self.look
-        try:
-            frames = []
-            for look in looks:
-                self.look = look
-                frames.append(self.frame(size))
-            return np.stack(frames)
-        finally:
-            self.look = own
 
     def get_sim_state(self) -> NDArray:
         """This moment as numbers: MuJoCo's integration state, what the task drew into its model, the sensors."""
@@ -150,10 +142,10 @@ class DMCEnv(FrameEnv):
             model.vis.quality.offsamples = 0
 
     def _show_look(self) -> None:
-        """Recolour the model, only where the next frame differs from the last one's look."""
+        """Paint the model, only where the next frame's look differs from the last one's."""
         if self.look == self._drawn_look:
             return
-        self._upload(_mujoco().mjr_uploadTexture, self._recolor.apply(self.look))
+        self._upload(_mujoco().mjr_uploadTexture, self._paint.apply(self.look))
         self._drawn_look = self.look
 
     def _upload(self, function: Any, ids: Iterable[int]) -> None:
@@ -163,6 +155,17 @@ class DMCEnv(FrameEnv):
             with contexts.gl.make_current() as gl:
                 for i in ids:
                     gl.call(function, self.physics.model.ptr, contexts.mujoco.ptr, i)
+
+    def _shift_scene(self, physics: Any, scene: Any) -> None:
+        shift_scene(physics.model.ptr, physics.data.ptr, scene.ptr, self.look, self._steps)
+
+    def _depth(self, camera: Any) -> NDArray:
+        """The depth buffer (H, W) in 0..1 of the frame that was just drawn, its first row at the top."""
+        depth = np.empty((camera.height, camera.width), np.float32)
+        contexts, view = self.physics.contexts, _mujoco().MjrRect(0, 0, camera.width, camera.height)
+        with contexts.gl.make_current() as gl:
+            gl.call(_mujoco().mjr_readPixels, None, depth, view, contexts.mujoco.ptr)
+        return contexts.gl.to_pixels(depth)
 
     def _camera(self, size: int) -> Any:
         if not self._can_draw:
@@ -174,7 +177,8 @@ class DMCEnv(FrameEnv):
             from dm_control.mujoco import Camera
 
             try:
-                self._cameras[size] = Camera(self.physics, size, size, self.config.camera)
+                shift = self._shift_scene
+                self._cameras[size] = Camera(self.physics, size, size, self.config.camera, scene_callback=shift)
             except (RuntimeError, AttributeError) as error:  # no display, no context, a driver without OpenGL
                 raise backend.no_renderer(self.config.backend, str(error)) from error
         return self._cameras[size]

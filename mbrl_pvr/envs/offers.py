@@ -1,37 +1,77 @@
-"""What the families of environments do not offer, so that it is refused by name before anything is started."""
+"""What the families of environments offer and lack, so that it is refused by name before anything is started."""
 
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.factors import FACTORS, IMAGE, PALETTE, PRESETS, strengths
 from mbrl_pvr.envs.names import family
+from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import ConfigError
 
 _STEPS = "it counts steps and no seconds; env.max_steps=N ends episodes earlier"
-_OWN_LOOK = "shifts are there for dm_control alone"
 LACKS = {  # family -> key of EnvConfig that must stay as it is by default -> why
     "dmc": {},
     "miniworld": {
-        "shifts": _OWN_LOOK,
         "proprio": "it gives pictures alone, no state vector",
         "camera": "it shows what the agent sees",
         "time_limit": _STEPS,
         "render": "it has no shadows and draws one way only",
         "backend": "it draws through EGL alone",
     },
-    "gym": {"shifts": _OWN_LOOK, "camera": "it has a picture of its own", "time_limit": _STEPS},
-    "counting": {"shifts": "it has no looks", "time_limit": "it has no simulated time"},
+    "gym": {"camera": "it has a picture of its own", "time_limit": _STEPS},
+    "counting": {"time_limit": "it has no simulated time"},
 }
-_PLUGIN = {"shifts": _OWN_LOOK}
+_LIGHT = ("light_position", "light_direction", "light_color")
+_CAMERA = ("camera_pose", "camera_fov")
+SHIFTED = {  # family -> factors that it can draw, beside those of the finished frame, which all can
+    "dmc": (*PALETTE, "size", *_LIGHT, "shadows", *_CAMERA, "textures", "distractors", "video"),
+}
+
+
+def shifted(name: str) -> tuple[str, ...]:
+    """The factors that an environment can draw, in the table's order."""
+    own = set(SHIFTED.get(family(name), ())) | set(IMAGE)
+    if name.startswith("dmc/dog-"):
+        own -= {"size"}  # it is a skin, whose points MuJoCo places itself
+    return tuple(f for f in FACTORS if f in own)
+
+
+def presets(name: str) -> tuple[str, ...]:
+    """The presets that mean something in an environment: those that shift it, and nothing that it cannot draw."""
+    can = set(shifted(name))
+    return tuple(p for p, row in PRESETS.items() if row.families.get(family(name), {}).keys() & can)
 
 
 def check_offers(config: EnvConfig) -> None:
     """ConfigError for the first setting that means nothing in this environment, with the reason."""
-    for key, why in LACKS.get(family(config.name), _PLUGIN).items():
+    for key, why in LACKS.get(family(config.name), {}).items():
         value, default = getattr(config, key), getattr(EnvConfig(), key)
         if value != default:
             usual = {None: "null", False: "false"}.get(default, default)
             what = f"env.{key}={value} means nothing in {config.name}: {why}"
             raise ConfigError(what, f"env.{key}", f"Leave it out, or give env.{key}={usual}")
+    if config.shifts != "none":
+        _check_shift(config)
+
+
+def _check_shift(config: EnvConfig) -> None:
+    name, shift, can = config.name, f"env.shifts={config.shifts}", shifted(config.name)
+    hint = f"It can do: {', '.join((*presets(name), *can))}"
+    whole = strengths(config.shifts, family(name))
+    if not whole:
+        raise ConfigError(f"{shift} means nothing in {name}: the preset has no factor for it", "env.shifts", hint)
+    if lacking := [f for f in whole if f not in can]:
+        what = f"{shift} means nothing in {name}: it cannot draw {', '.join(lacking)}"
+        raise ConfigError(what, "env.shifts", hint)
+    if lacking := [f for f in config.factors or () if f not in whole]:
+        what = f"env.factors={list(config.factors or ())}: {', '.join(lacking)} is no factor of {shift} in {name}"
+        raise ConfigError(what, "env.factors", f"Its factors: {', '.join(whole)}")
+    used = strengths(config.shifts, family(name), config.factors)
+    if "shadows" in used and config.render == "fast":
+        what = f"{shift} with env.render=fast: no shadows are drawn"
+        raise ConfigError(what, "env.shifts", "Give env.render=standard, or leave shadows out")
+    if config.video is not None and "video" in used:
+        count_clips(config.video)
 
 
 def has_state(name: str) -> bool:
     """Whether an environment may have a state vector, as far as its name tells."""
-    return "proprio" not in LACKS.get(family(name), _PLUGIN)
+    return "proprio" not in LACKS.get(family(name), {})

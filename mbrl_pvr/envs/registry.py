@@ -8,9 +8,8 @@ from mbrl_pvr.envs.base import FrameEnv
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import family, plugins, resolve
 from mbrl_pvr.envs.offers import check_offers
+from mbrl_pvr.envs.shifts import SPLITS
 from mbrl_pvr.errors import EnvError
-
-SPLITS = ("train", "held_out")
 
 
 def build_env(config: EnvConfig, split: str = "train") -> FrameEnv:
@@ -19,7 +18,9 @@ def build_env(config: EnvConfig, split: str = "train") -> FrameEnv:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     config = replace(config, name=resolve(config.name))
     check_offers(config)
-    return _constructor(config.name)(config, split)
+    env = _constructor(config.name)(config, split)
+    env.split = split
+    return env
 
 
 def _constructor(name: str) -> Callable[[EnvConfig, str], FrameEnv]:

@@ -1,31 +1,36 @@
-"""Visual shifts of dm_control scenes: the same task in other colours. Needs only numpy and a MuJoCo model.
+"""The look of an episode: which shifts it has, drawn from the part of their values for training, or held out from it.
 
-A look is one of 100 stored palettes of a family (`color_easy`, `color_hard`), a severity (0 the original colours, 1 the
-palette's, in between mixed) and the factors it recolours. Every fifth palette is held out from training.
+Needs only numpy. A look says for each factor (`factors.py`) what was drawn, at severity 1. Severity 0 is the own look
+of the simulator bit for bit, and between them everything moves along a straight line.
 
-    recolor = Recolor(model)                       # remembers the original colours
-    for texture in recolor.apply(look):            # changes the model and says which textures must be sent to OpenGL
-        mujoco.mjr_uploadTexture(model, context, texture)
+    look = draw_look(np.random.SeedSequence(7), "color_easy+size", "held_out", severity=0.5)
+    (scale,) = look.numbers("size")                      # e.g. 1.12, and 1.0 where size is not shifted
+    index, strength = look.choice("textures")            # texture 24, mixed half with the floor's own
+
+Of stored things (palettes, textures, clips, colours) every fifth is held out, by index. Ranges are cut into 20 bands:
+`interleaved` holds out every fifth (interpolation), `outer` the outer tenth at each end, or, where the neutral value is
+not inside the range, the last fifth (extrapolation). Each factor has its own stream of random numbers, so that adding
+one or leaving one out does not change what the others draw.
 """
 
 import json
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.random import SeedSequence
+from numpy.random import Generator, SeedSequence
 from numpy.typing import NDArray
 
-from mbrl_pvr.envs.config import FACTORS, SHIFTS
+from mbrl_pvr.envs.factors import BANDS, FACTORS, PALETTE, Range, palettes_of, strengths
 
-_HOLD_OUT = 5  # palettes 4, 9, 14, ... are held out: 20 %
+SPLITS = ("train", "held_out")
+NUM_BANDS = 20
+_HOLD_OUT = 5  # numbers 4, 9, 14, ... are held out: 20 %
 _LOOK_STREAM = 1  # spawn key of a look's randomness, apart from the initial state's
-_AGENT_MATERIALS = ("self", "effector", "skin")  # `skin` is the dog's
-_BACKGROUND_TEXTURES = ("skybox", "background")  # `background` is the wall behind manipulator and stacker
-_GRADIENT_TOP = np.array([0.4, 0.6, 0.8])  # of the suite's skybox; it fades to black
-_MARK = 255  # the skybox's stars
 
 
 class Palette(NamedTuple):
@@ -37,129 +42,130 @@ class Palette(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
-    """How one episode is coloured."""
+class Draw:
+    """What one factor drew: number `index` of its stored things, or `numbers`, both at severity 1."""
 
-    family: str = "none"
+    strength: float  # part of the range that severity 1 means
     index: int = 0
+    numbers: tuple[float, ...] = ()
+    palettes: str = ""
+    seed: int = 0  # of what is random from step to step
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one episode is drawn. Equal looks draw one state alike."""
+
+    draws: Mapping[str, Draw] = field(default_factory=dict)
     severity: float = 0.0
-    factors: tuple[str, ...] = FACTORS
 
     def __post_init__(self) -> None:
-        if self.family not in SHIFTS:
-            raise ValueError(f"a look's family must be one of {', '.join(SHIFTS)}, got {self.family!r}")
         if not 0 <= self.severity <= 1:
             raise ValueError(f"severity must lie in 0..1, got {self.severity!r}")
-        if set(self.factors) - set(FACTORS):
-            raise ValueError(f"factors must be among {', '.join(FACTORS)}, got {self.factors!r}")
-        if self.family != "none" and not 0 <= self.index < len(palettes(self.family)):
-            raise ValueError(f"{self.family} has palettes 0..{len(palettes(self.family)) - 1}, got {self.index}")
+        if unknown := set(self.draws) - set(FACTORS):
+            raise ValueError(f"factors must be among {', '.join(FACTORS)}, got {sorted(unknown)}")
+        for name, draw in self.draws.items():
+            row = FACTORS[name]
+            if len(draw.numbers) != len(row.numbers) or draw.index < 0:
+                raise ValueError(f"{name} takes {len(row.numbers)} numbers and an index from 0, got {draw}")
+            if name in PALETTE and draw.index >= len(palettes(draw.palettes)):
+                raise ValueError(
+                    f"{draw.palettes} has palettes 0..{len(palettes(draw.palettes)) - 1}, got {draw.index}"
+                )
+
+    def has(self, factor: str) -> bool:
+        """Whether it differs from the simulator's own look in this factor."""
+        return factor in self.draws and self.strength(factor) > 0
+
+    def strength(self, factor: str) -> float:
+        """How much of a drawn thing shows, 0..1."""
+        return self.severity * self.draws[factor].strength if factor in self.draws else 0.0
+
+    def choice(self, factor: str) -> tuple[int, float]:
+        """Index of the drawn thing and how much of it shows; (0, 0.0) where the factor is not shifted."""
+        return (self.draws[factor].index, self.strength(factor)) if self.has(factor) else (0, 0.0)
+
+    def palette(self, factor: str) -> tuple[str, int, float]:
+        """Family and index of a palette and how much of it shows; ("none", 0, 0.0) where not shifted."""
+        return (self.draws[factor].palettes, *self.choice(factor)) if self.has(factor) else ("none", 0, 0.0)
+
+    def numbers(self, factor: str) -> tuple[float, ...]:
+        """A factor's numbers at this severity; the neutral ones where it is not shifted."""
+        ranges = FACTORS[factor].numbers
+        if not self.has(factor):
+            return tuple(r.neutral or 0.0 for r in ranges)
+        s, drawn = self.strength(factor), self.draws[factor].numbers
+        return tuple(
+            d if r.neutral is None else r.neutral + s * (d - r.neutral) for r, d in zip(ranges, drawn, strict=True)
+        )
 
 
 @cache
 def palettes(family: str) -> tuple[Palette, ...]:
     """The stored palettes of a family; `make_palettes.py` drew them."""
     stored = json.loads(files("mbrl_pvr.envs").joinpath("palettes.json").read_text())
+    if family not in stored:
+        raise ValueError(f"palettes are {' or '.join(stored)}, got {family!r}")
     return tuple(Palette(*(np.array(row[part]) for part in Palette._fields)) for row in stored[family])
 
 
 def split_indices(split: str, count: int = 100) -> tuple[int, ...]:
-    """Palettes of "train" (80 %) or "held_out" (20 %), the same on every machine."""
-    if split not in ("train", "held_out"):
+    """Stored things of "train" (80 %) or "held_out" (every fifth), the same on every machine."""
+    if split not in SPLITS:
         raise ValueError(f"split must be train or held_out, got {split!r}")
     return tuple(i for i in range(count) if (i % _HOLD_OUT == _HOLD_OUT - 1) == (split == "held_out"))
 
 
+def split_bands(split: str, bands: str = "interleaved", *, one_sided: bool = False) -> tuple[int, ...]:
+    """Which of a range's 20 bands belong to "train" or "held_out"."""
+    if bands not in BANDS:
+        raise ValueError(f"bands must be {' or '.join(BANDS)}, got {bands!r}")
+    if bands == "interleaved":
+        return split_indices(split, NUM_BANDS)
+    edge = NUM_BANDS // 10
+    outer = range(NUM_BANDS - 2 * edge, NUM_BANDS) if one_sided else (*range(edge), *range(NUM_BANDS - edge, NUM_BANDS))
+    return tuple(b for b in range(NUM_BANDS) if (b in outer) == (split == "held_out"))
+
+
 def draw_look(
-    seed: SeedSequence, family: str, split: str, severity: float = 1.0, factors: tuple[str, ...] = FACTORS
+    seed: SeedSequence,
+    shifts: str,
+    split: str = "train",
+    severity: float = 1.0,
+    factors: Iterable[str] | None = None,
+    *,
+    family: str = "dmc",
+    bands: str = "interleaved",
+    clips: int = 100,
 ) -> Look:
-    """The look of the episode with this seed; severity and factors do not change which palette is drawn."""
-    if family == "none":
-        return Look()
-    indices = split_indices(split, len(palettes(family)))
-    own = SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, _LOOK_STREAM))
-    return Look(family, int(np.random.default_rng(own).choice(indices)), severity, factors)
+    """The look of the episode with this seed. Neither severity nor `factors`, which leaves only these, changes a draw.
+
+    `family` says what a preset means; `clips` is how many moving pictures there are.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be train or held_out, got {split!r}")
+    draws = {}
+    for name, strength in strengths(shifts, family, factors).items():
+        if name in PALETTE:  # one draw for all three, that of the first published curves
+            own = SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, _LOOK_STREAM))
+            stored = palettes_of(shifts)
+            indices = split_indices(split, len(palettes(stored)))
+            draws[name] = Draw(strength, int(np.random.default_rng(own).choice(indices)), palettes=stored)
+            continue
+        key = (*seed.spawn_key, _LOOK_STREAM, zlib.crc32(name.encode()))
+        rng = np.random.default_rng(SeedSequence(seed.entropy, spawn_key=key))
+        count = clips if name == "video" else FACTORS[name].stored
+        index = int(rng.choice(split_indices(split, count))) if count else 0
+        numbers = tuple(_draw_number(rng, r, split, bands) for r in FACTORS[name].numbers)
+        draws[name] = Draw(strength, index, numbers, seed=int(rng.integers(2**32)))
+    return Look(draws, severity if draws else 0.0)
 
 
-class Recolor:
-    """Recolours one compiled dm_control model (`mujoco.MjModel`) in place, from its original colours each time."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._rgba = model.mat_rgba.copy()
-        self._agent = _ids(model, "material", _AGENT_MATERIALS)
-        self._floor = {i: _texels(model, i).copy() for i in _ids(model, "texture", ("grid",)).values()}
-        self._sky = {i: _texels(model, i).copy() for i in _ids(model, "texture", _BACKGROUND_TEXTURES).values()}
-        self._applied = Look()
-
-    def apply(self, look: Look) -> list[int]:
-        """Change the model's colours to a look's; the ids of the textures that changed."""
-        changed = []
-        now, before = self._strength(look), self._strength(self._applied)
-        if now["agent"] != before["agent"]:
-            self._paint_agent(*now["agent"])
-        if now["floor"] != before["floor"]:
-            for i, original in self._floor.items():
-                _texels(self._model, i)[...] = _checker(original, *now["floor"])
-                changed.append(i)
-        if now["background"] != before["background"]:
-            for i, original in self._sky.items():
-                _texels(self._model, i)[...] = _sky(original, *now["background"])
-                changed.append(i)
-        self._applied = look
-        return changed
-
-    def _strength(self, look: Look) -> dict[str, tuple[str, int, float]]:
-        """(family, palette, severity) per factor; all unshifted looks are the same."""
-        on = look.family != "none" and look.severity > 0
-        shifted, original = (look.family, look.index, look.severity), ("none", 0, 0.0)
-        return {factor: shifted if on and factor in look.factors else original for factor in FACTORS}
-
-    def _paint_agent(self, family: str, index: int, severity: float) -> None:
-        self._model.mat_rgba[:] = self._rgba
-        if family == "none":
-            return
-        target = palettes(family)[index].agent
-        own = self._rgba[self._agent["self"], :3]
-        for i in self._agent.values():
-            original = self._rgba[i, :3]
-            textured = np.all(original == 1)  # a white material only tints its texture
-            aim = target if textured else np.clip(target + original - own, 0, 1)  # parts keep their contrast
-            self._model.mat_rgba[i, :3] = (1 - severity) * original + severity * aim
+def _draw_number(rng: Generator, r: Range, split: str, bands: str) -> float:
+    band = rng.choice(split_bands(split, bands, one_sided=r.neutral is not None and not r.low < r.neutral < r.high))
+    return float(r.low + (r.high - r.low) * (band + rng.random()) / NUM_BANDS)
 
 
-def _ids(model: Any, kind: str, names: tuple[str, ...]) -> dict[str, int]:
-    import mujoco
-
-    code = {"material": mujoco.mjtObj.mjOBJ_MATERIAL, "texture": mujoco.mjtObj.mjOBJ_TEXTURE}[kind]
-    found = {name: mujoco.mj_name2id(model, code, name) for name in names}
-    return {name: i for name, i in found.items() if i >= 0}
-
-
-def _texels(model: Any, texture: int) -> NDArray:
-    """A view (H, W, 3) uint8 into the model."""
-    start, height, width = model.tex_adr[texture], model.tex_height[texture], model.tex_width[texture]
-    return model.tex_data[start : start + height * width * 3].reshape(height, width, 3)
-
-
-def _checker(original: NDArray, family: str, index: int, severity: float) -> NDArray:
-    """The darker of the checker's two colours becomes floor[0], the lighter floor[1]."""
-    if family == "none":
-        return original
-    bright = original.sum(-1, dtype=np.int32)
-    light = bright > bright.min()
-    first, second = original[~light][0], original[light][0]
-    aim = palettes(family)[index].floor * 255
-    mixed = [(1 - severity) * old + severity * new for old, new in zip((first, second), aim, strict=True)]
-    return np.where(light[..., None], *(np.round(c).astype(np.uint8) for c in reversed(mixed)))
-
-
-def _sky(original: NDArray, family: str, index: int, severity: float) -> NDArray:
-    """The gradient keeps its shape and its stars: height is read from the blue channel, the colour looked up."""
-    if family == "none":
-        return original
-    level = np.arange(256) / (255 * _GRADIENT_TOP[2])  # 1 at the zenith
-    colour = (1 - severity) * _GRADIENT_TOP + severity * palettes(family)[index].background
-    table = np.clip(np.round(255 * level[:, None] * colour), 0, 255).astype(np.uint8)
-    table[_MARK] = _MARK
-    return np.take(table, original[..., 2], axis=0)
+def palette_look(family: str, index: int, severity: float = 1.0, factors: Iterable[str] = PALETTE) -> Look:
+    """The colours of one stored palette."""
+    return Look({name: Draw(1.0, index, palettes=family) for name in factors}, severity)

@@ -145,7 +145,7 @@ class VectorEnv:
 
     def render(self, size: int | None = None) -> NDArray:
         """The current pictures (N, size, size, 3), drawn on demand; also without `pixels`."""
-        return np.stack(self.call("frame", size))
+        return np.stack(self.call("picture", size))
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """A method or attribute of every environment object, by name."""

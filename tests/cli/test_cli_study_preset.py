@@ -105,7 +105,7 @@ RUN = {
         STAND_IN + "colours of DMControl-GB, 80 % of them in training; easy or hard is not said",
     ),
     "env.severity": (1.0, PAPER + "the benchmark's colours themselves"),
-    "env.factors": (["agent", "floor", "background"], PAPER + "the benchmark's, whose entries colour these"),
+    "env.factors": (None, PAPER + "the benchmark's, whose entries colour agent, floor and background"),
     "env.size": (64, PAPER + "from scratch 64x64; encoders are given what they want"),
     "eval.every": (25_000, PAPER + "every 50 k environment steps, counted in the simulator: a stand-in"),
     "eval.episodes": (12, PAPER + "12 episodes"),

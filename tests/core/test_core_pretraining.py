@@ -192,6 +192,7 @@ def test_the_keys_that_are_accepted_reach_the_frames(tmp_path: Path, monkeypatch
     calls = []
     monkeypatch.setattr(pretraining, "autoencoder", lambda *given, **named: calls.append((given, named)))
     keys = ["env.render=fast", "env.shifts=color_easy", "env.severity=0.5", "env.factors=[floor]", "env.camera=1"]
+    keys += ["env.bands=outer", "env.video=clips"]
     keys += ["env.action_repeat=4", "env.backend=osmesa", "env.time_limit=2.5", "seed=7"]
     assert {key.partition("=")[0] for key in keys} | {"env"} == set(api.PRETRAIN_KEYS)
     api.pretrain(["env=dmc/finger-spin,dmc/walker-walk", *keys], frames=20)
