@@ -119,34 +119,37 @@ def ood(
     run: str | Path,
     *,
     episodes: int = 200,
-    shift: str | None = None,
-    severity: float | None = None,
+    shifts: str | Sequence[str] = (),
+    severities: float | Sequence[float] = (),
+    each_factor: bool = False,
     video: bool = True,
     debug: bool = False,
 ) -> "pd.DataFrame":
-    """Play episodes under the training looks and under the held-out looks of a shift; one row per episode.
+    """Play episodes under the training looks and under the held-out looks of shifts; one row per episode.
 
     By default shift and severity are those of training; a shift that the run was not trained under has severity 1.
+    Several shifts and severities are all combined. `each_factor` also holds out each factor of a shift alone.
     """
     from mbrl_pvr.envs.factors import FACTORS, PRESETS
     from mbrl_pvr.errors import ConfigError
     from mbrl_pvr.names import did_you_mean
 
     _at_least(1, episodes=episodes)
-    for name in () if shift is None or shift in PRESETS else shift.split("+"):
-        if name not in FACTORS:
-            named = [*PRESETS, *FACTORS]
-            hint = did_you_mean(
-                name, named, f"Shifts: {', '.join(PRESETS)}, or factors joined by +: {', '.join(FACTORS)}"
-            )
-            raise ConfigError(f"unknown shift {shift!r}", "shift", hint)
-    if severity is not None and not 0 <= severity <= 1:
-        raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
+    asked = (shifts,) if isinstance(shifts, str) else tuple(shifts)
+    strengths = (severities,) if isinstance(severities, int | float) else tuple(severities)
+    for name in (part for shift in asked if shift not in PRESETS for part in shift.split("+")):
+        if name not in FACTORS and name != "none":
+            named = f"Shifts: {', '.join(PRESETS)}, or factors joined by +: {', '.join(FACTORS)}"
+            raise ConfigError(f"unknown shift {name!r}", "shift", did_you_mean(name, [*PRESETS, *FACTORS], named))
+    for severity in strengths:
+        if not 0 <= severity <= 1:
+            raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
     path = _run_folder(run)
     from mbrl_pvr import evaluation
 
     few = _few(episodes, debug)
-    return evaluation.ood(path, episodes=few, shift=shift, severity=severity, video=video, debug=debug)
+    how = {"shifts": asked, "severities": strengths, "each_factor": each_factor}
+    return evaluation.ood(path, episodes=few, **how, video=video, debug=debug)  # type: ignore[arg-type]
 
 
 def record(run: str | Path, *, episodes: int = 10, context: int = 1, debug: bool = False) -> Path:

@@ -24,7 +24,7 @@ from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
 from mbrl_pvr.seeding import derive
 from mbrl_pvr.session import Trained, load_trained
 from mbrl_pvr.storage import make_folders
-from mbrl_pvr.video import write_video
+from mbrl_pvr.video import write_grid, write_video
 from pvr_zoo.weights import cache_root
 from world_models.types import Obs
 
@@ -36,14 +36,15 @@ DEBUG_STEPS = 20  # agent steps of an episode under --debug, as in training
 class Split:
     """The looks that episodes are drawn from: those of training ("train") or those held out from it."""
 
-    name: str = "train"
+    name: str = "train"  # train, held_out, or held_out:FACTOR, where the other factors stay as in training
     shift: str = "none"  # what differs from the training distribution
     severity: float = 0.0
 
     @property
     def label(self) -> str:
         """Name for files, another one for every other split."""
-        return self.name if self.shift == "none" else f"{self.name}_{self.shift}_{self.severity:g}"
+        name = self.name.replace(":", "_")
+        return name if self.shift == "none" else f"{name}_{self.shift}_{self.severity:g}"
 
     def apply(self, config: envs.EnvConfig) -> envs.EnvConfig:
         """The environment under this split's shift; in distribution it stays as it was trained on.
@@ -144,7 +145,7 @@ def evaluate_agent(
     With `video` episode 0 is filmed into the run's videos/; where it is among the skipped, only if its film is missing.
     """
     stream = f"{kind}-{IN_DISTRIBUTION.shift}"  # of every split, so that episode k starts the same under other looks
-    film = output(trained, f"videos/{kind}_{split.label}_step_{trained.step:09d}.mp4")
+    film = _film(trained, kind, split)
     if video and skip and not (trained.run.path / film).exists():
         (_, first), *_ = play(trained, split, stream, min(episodes, MAX_PARALLEL), pixels=True)
         _write_film(trained, film, first)
@@ -153,6 +154,10 @@ def evaluate_agent(
         if filmed and number == 0:
             _write_film(trained, film, episode)
         yield row(trained.config, kind, split, trained.step, number, episode)
+
+
+def _film(trained: Trained, kind: str, split: Split) -> str:
+    return output(trained, f"videos/{kind}_{split.label}_step_{trained.step:09d}.mp4")
 
 
 def _write_film(trained: Trained, name: str, episode: Episode) -> None:
@@ -171,22 +176,24 @@ def ood(
     run: Path | str,
     *,
     episodes: int = 200,
-    shift: str | None = None,
-    severity: float | None = None,
+    shifts: Sequence[str] = (),
+    severities: Sequence[float] = (),
+    each_factor: bool = False,
     video: bool = True,
     debug: bool = False,
 ) -> pd.DataFrame:
-    """Play `episodes` under the training looks, and as many under the held-out looks of `shift`; one row each.
+    """Play `episodes` under the training looks, and as many under each of the `held_out_splits`; one row each.
 
-    `held_out` says what the defaults mean. Rows are appended to ood.jsonl as episodes end, ood.parquet is rebuilt from
-    it; episodes that have a row are not played again. `normalised` is the return as a share of the way from the random
-    policy's to the task's declared maximum, null where none is declared (`mbrl_pvr.envs.random_score`). These files
-    keep what was played at other checkpoints and under other shifts too, which is not returned. Raises ConfigError
-    where the run was trained without shifts and none is named.
+    Episode k starts from the same state under every look. Rows are appended to ood.jsonl as episodes end, ood.parquet
+    is rebuilt from it; episodes that have a row are not played again. `normalised` is the return as a share of the way
+    from the random policy's to the task's declared maximum, null where none is declared (`mbrl_pvr.envs.random_score`).
+    These files keep what was played at other checkpoints and under other shifts too, which is not returned. With
+    `video` the first episode of each is filmed, and all of them once more side by side. Raises ConfigError where the
+    run was trained without shifts and none is named.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
-        splits = (IN_DISTRIBUTION, held_out(trained.config, shift, severity))
+        splits = (IN_DISTRIBUTION, *held_out_splits(trained.config, shifts, severities, each_factor=each_factor))
         make_folders((trained.run.path / output(trained, "ood.jsonl")).parent)
         journal = trained.run.journal(output(trained, "ood.jsonl"))
         normalise = _normaliser(trained.config.env)
@@ -198,7 +205,17 @@ def ood(
         rows = journal.rows()
         with trained.run.replace(output(trained, "ood.parquet")) as temporary:
             pd.DataFrame(rows).to_parquet(temporary, index=False, write_page_checksum=True)
+        if video:
+            _write_grid(trained, splits)
         return pd.DataFrame([r for split in splits for r in _rows_of(rows, split, trained.step)])
+
+
+def _write_grid(trained: Trained, splits: Sequence[Split]) -> None:
+    """The first episode under every look side by side; a picture stays where its episode is over."""
+    films = {split: trained.run.path / _film(trained, "ood", split) for split in splits}
+    pictures = {f"{s.name} {s.shift} {s.severity:g}" if s.shift != "none" else s.name: p for s, p in films.items()}
+    with trained.run.replace(output(trained, f"videos/ood_grid_step_{trained.step:09d}.mp4")) as temporary:
+        write_grid(temporary, pictures)
 
 
 def _normaliser(env: envs.EnvConfig) -> Callable[[float], float | None]:
@@ -217,17 +234,28 @@ def _rows_of(rows: Sequence[dict[str, Any]], split: Split, step: int) -> list[di
     return [r for r in rows if all(r[k] == v for k, v in key.items())]
 
 
-def held_out(config: RunConfig, shift: str | None = None, severity: float | None = None) -> Split:
-    """The looks to test a run on: as in training unless named; severity 1 for a shift that training did not have."""
-    chosen = shift or config.env.shifts
-    if chosen == "none":
-        named = " or ".join((*presets(config.env.name), "factors joined by +"))
-        raise ConfigError("shift='none' is no shift to test on", "ood", f"Name one: --shift {named}")
-    check_shifts(chosen)
-    as_trained = config.env.severity if chosen == config.env.shifts else 1.0
-    split = Split("held_out", chosen, as_trained if severity is None else severity)
-    check_offers(split.apply(config.env))
-    return split
+def held_out_splits(
+    config: RunConfig, shifts: Sequence[str] = (), severities: Sequence[float] = (), *, each_factor: bool = False
+) -> tuple[Split, ...]:
+    """The looks to test a run on: every shift at every severity, all factors held out at once.
+
+    By default the shift and the severity of training; severity 1 for a shift that training did not have. With
+    `each_factor` also each factor of a shift held out alone, while the others are drawn as in training.
+    """
+    found: list[Split] = []
+    for shift in shifts or (config.env.shifts,):
+        if shift == "none":
+            named = " or ".join((*presets(config.env.name), "factors joined by +"))
+            raise ConfigError("shift='none' is no shift to test on", "ood", f"Name one: --shift {named}")
+        check_shifts(shift)
+        for severity in severities or (config.env.severity if shift == config.env.shifts else 1.0,):
+            whole = Split("held_out", shift, severity)
+            shifted = whole.apply(config.env)
+            check_offers(shifted)
+            factors = strengths(shift, family(config.env.name), shifted.factors)
+            alone = factors if each_factor and len(factors) > 1 else ()
+            found += [whole, *(replace(whole, name=f"held_out:{factor}") for factor in alone)]
+    return tuple(found)
 
 
 def mean_return(rows: list[dict[str, Any]]) -> float:

@@ -56,7 +56,9 @@ def condition_names(episodes: pd.DataFrame) -> pd.Series:
         if shift == "none" and severity == 0:
             return IN
         strength = f" {severity:g}" if severities[shift] > 1 else ""
-        return shift.replace("_", " ") + strength + (" (held out)" if split == "held_out" else " (training part)")
+        part, _, alone = split.partition(":")
+        where = f"{alone} held out".strip() if part == "held_out" else "training part"
+        return f"{shift.replace('_', ' ')}{strength} ({where.replace('_', ' ')})"
 
     triples = zip(episodes["split"], episodes["shift"], episodes["severity"], strict=True)
     return pd.Series([name(*triple) for triple in triples], index=episodes.index, dtype=object)

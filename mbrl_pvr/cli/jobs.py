@@ -116,18 +116,27 @@ def evaluate(
 
 def ood(
     run: Run,
-    episodes: Annotated[int, typer.Option(help="How many episodes of each kind.")] = 200,
-    shift: Annotated[str | None, typer.Option(help="[default: the shift that the run was trained under]")] = None,
-    severity: Annotated[
-        float | None, typer.Option(help="0: original colours … 1: the palette's.  [default: as in training]")
+    episodes: Annotated[int, typer.Option(help="How many episodes of each kind; 10 are enough to try on a CPU.")] = 200,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(help="A preset, or factors joined by +; may be repeated.  [default: as in training]"),
     ] = None,
+    severity: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="0: the simulator's own look … 1: all of the shift; may be repeated.  [default: as in training]"
+        ),
+    ] = None,
+    each_factor: Annotated[
+        bool, typer.Option("--each-factor", help="Also hold out each factor of a shift alone.")
+    ] = False,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Film the first episode of each kind.")] = True,
     debug: Brief = False,
     as_json: Json = False,
 ) -> None:
     """Play episodes in and out of the training distribution."""
-    rows = api.ood(run, episodes=episodes, shift=shift, severity=severity, video=video, debug=debug)
-    _print_episodes(rows, as_json)
+    how = {"shifts": shift or (), "severities": severity or (), "each_factor": each_factor}
+    _print_episodes(api.ood(run, episodes=episodes, **how, video=video, debug=debug), as_json)  # type: ignore[arg-type]
 
 
 def record(

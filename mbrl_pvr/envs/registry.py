@@ -8,14 +8,13 @@ from mbrl_pvr.envs.base import FrameEnv
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import family, plugins, resolve
 from mbrl_pvr.envs.offers import check_offers
-from mbrl_pvr.envs.shifts import SPLITS
+from mbrl_pvr.envs.shifts import check_split
 from mbrl_pvr.errors import EnvError
 
 
 def build_env(config: EnvConfig, split: str = "train") -> FrameEnv:
     """One environment, in this process; `split` says which part of a shift's values its episodes draw from."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    check_split(split)
     config = replace(config, name=resolve(config.name))
     check_offers(config)
     env = _constructor(config.name)(config, split)

@@ -109,6 +109,20 @@ def palettes(family: str) -> tuple[Palette, ...]:
     return tuple(Palette(*(np.array(row[part]) for part in Palette._fields)) for row in stored[family])
 
 
+def check_split(split: str, factors: Iterable[str] = FACTORS) -> None:
+    """ValueError unless it is train, held_out, or held_out:FACTOR with one of `factors`."""
+    part, colon, alone = split.partition(":")
+    if part not in SPLITS or (colon and (part != "held_out" or alone not in factors)):
+        named = ", ".join(f"held_out:{name}" for name in factors)
+        raise ValueError(f"split must be one of train, held_out, {named}, got {split!r}")
+
+
+def split_of(split: str, factor: str) -> str:
+    """The part that one factor draws from: with held_out:FACTOR all others draw as in training."""
+    part, _, alone = split.partition(":")
+    return part if alone in ("", factor) else "train"
+
+
 def split_indices(split: str, count: int = 100) -> tuple[int, ...]:
     """Stored things of "train" (80 %) or "held_out" (every fifth), the same on every machine."""
     if split not in SPLITS:
@@ -140,23 +154,24 @@ def draw_look(
 ) -> Look:
     """The look of the episode with this seed. Neither severity nor `factors`, which leaves only these, changes a draw.
 
-    `family` says what a preset means; `clips` is how many moving pictures there are.
+    `split` is train, held_out, or held_out:FACTOR, which holds out that factor alone. `family` says what a preset
+    means; `clips` is how many moving pictures there are.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be train or held_out, got {split!r}")
+    check_split(split)
     draws = {}
     for name, strength in strengths(shifts, family, factors).items():
+        part = split_of(split, name)
         if name in PALETTE:  # one draw for all three, that of the first published curves
             own = SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, _LOOK_STREAM))
             stored = palettes_of(shifts)
-            indices = split_indices(split, len(palettes(stored)))
+            indices = split_indices(part, len(palettes(stored)))
             draws[name] = Draw(strength, int(np.random.default_rng(own).choice(indices)), palettes=stored)
             continue
         key = (*seed.spawn_key, _LOOK_STREAM, zlib.crc32(name.encode()))
         rng = np.random.default_rng(SeedSequence(seed.entropy, spawn_key=key))
         count = clips if name == "video" else FACTORS[name].stored
-        index = int(rng.choice(split_indices(split, count))) if count else 0
-        numbers = tuple(_draw_number(rng, r, split, bands) for r in FACTORS[name].numbers)
+        index = int(rng.choice(split_indices(part, count))) if count else 0
+        numbers = tuple(_draw_number(rng, r, part, bands) for r in FACTORS[name].numbers)
         draws[name] = Draw(strength, index, numbers, seed=int(rng.integers(2**32)))
     return Look(draws, severity if draws else 0.0)
 

@@ -20,8 +20,24 @@ from pvr_zoo.errors import WeightsError
 
 HEAVY = {"torch", "numpy", "pandas", "hydra", "omegaconf", "timm", "mujoco", "dm_control", "gymnasium", "matplotlib"}
 ROWS = [
-    {"kind": "ood", "split": "train", "shift": "none", "severity": 0.0, "return": 10.0, "success": None},
-    {"kind": "ood", "split": "train", "shift": "none", "severity": 0.0, "return": 30.0, "success": None},
+    {
+        "kind": "ood",
+        "split": "train",
+        "shift": "none",
+        "severity": 0.0,
+        "return": 10.0,
+        "success": None,
+        "normalised": 0.2,
+    },
+    {
+        "kind": "ood",
+        "split": "train",
+        "shift": "none",
+        "severity": 0.0,
+        "return": 30.0,
+        "success": None,
+        "normalised": 0.3,
+    },
     {"kind": "ood", "split": "held_out", "shift": "color_easy", "severity": 1.0, "return": 5.0, "success": None},
 ]
 
@@ -128,9 +144,13 @@ def test_dry_run_touches_nothing(
         (["eval", "r", "--video"], "evaluate", ((Path("r"),), {"episodes": 12, "video": True, "debug": False})),
         (["eval", "r", "--debug"], "evaluate", ((Path("r"),), {"episodes": 12, "video": False, "debug": True})),
         (
-            ["ood", "r", "--shift", "color_hard", "--severity", "0.5", "--no-video"],
+            ["ood", "r", "--shift", "color_hard", "--shift", "noise", "--severity", "0.5", "--no-video"],
             "ood",
-            ((Path("r"),), {"episodes": 200, "shift": "color_hard", "severity": 0.5, "video": False, "debug": False}),
+            (
+                (Path("r"),),
+                {"episodes": 200, "shifts": ["color_hard", "noise"], "severities": [0.5], "each_factor": False}
+                | {"video": False, "debug": False},
+            ),
         ),
         (["record", "r", "--context", "5"], "record", ((Path("r"),), {"episodes": 10, "context": 5, "debug": False})),
         (
@@ -189,8 +209,8 @@ def test_episodes_are_summed_up_by_split(monkeypatch: pytest.MonkeyPatch, capsys
     assert main(["ood", "r"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert lines == [
-        ["train", "none", "0.0", "2", "20.0", "10.0", "30.0"],
-        ["held_out", "color_easy", "1.0", "1", "5.0", "5.0", "5.0"],
+        ["train", "none", "0.0", "2", "20.0", "10.0", "30.0", "0.250"],
+        ["held_out", "color_easy", "1.0", "1", "5.0", "5.0", "5.0", "-"],
     ]
     assert main(["ood", "r", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == ROWS

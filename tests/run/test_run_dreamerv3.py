@@ -109,7 +109,7 @@ def test_runs_of_both_algorithms_are_played_recorded_and_analysed(
     other = ["agent=tdmpc2_tiny", f"encoder={encoder_file}", *task, "threads=1", "sinks=[]", "eval.video=false"]
     train(shrink(load_config([*other, "random_steps=60"])), tdmpc)
     for run in (dreamer, tdmpc):
-        api.ood(run, episodes=1, shift="color_easy", video=False)
+        api.ood(run, episodes=1, shifts=["color_easy"], video=False)
         api.record(run, episodes=3, context=5)
 
     report = api.analyze([dreamer, tdmpc], tmp_path / "out")

@@ -15,10 +15,12 @@ from rich.console import Console
 from analysis.errors import AnalysisError
 from analysis.files import read_parquet
 from analysis.runs import read_latents
-from mbrl_pvr import api, evaluation, recording, trainer
+from mbrl_pvr import api, evaluation, recording, trainer, video
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config, shrink
 from mbrl_pvr.display import Display
+from mbrl_pvr.envs import random_score
+from mbrl_pvr.envs.random_score import RandomScore
 from mbrl_pvr.errors import ConfigError
 from pvr_zoo.families.autoencoder import ConvAutoencoder, save_encoder
 
@@ -48,9 +50,10 @@ def films(run: Path) -> list[str]:
 
 def test_every_held_out_look_has_a_film_of_its_own(run: Path) -> None:
     for severity in (0.25, 1.0):
-        evaluation.ood(run, episodes=1, shift="color_easy", severity=severity)
-    evaluation.ood(run, episodes=1, shift="color_hard")
+        evaluation.ood(run, episodes=1, shifts=["color_easy"], severities=[severity])
+    evaluation.ood(run, episodes=1, shifts=["color_hard"])
     assert films(run) == [
+        "ood_grid_step_000000090.mp4",
         "ood_held_out_color_easy_0.25_step_000000090.mp4",
         "ood_held_out_color_easy_1_step_000000090.mp4",
         "ood_held_out_color_hard_1_step_000000090.mp4",
@@ -59,24 +62,24 @@ def test_every_held_out_look_has_a_film_of_its_own(run: Path) -> None:
 
 
 def test_a_film_that_is_missing_is_made_later_and_is_the_same(run: Path) -> None:
-    evaluation.ood(run, episodes=2, shift="color_easy", video=False)
+    evaluation.ood(run, episodes=2, shifts=["color_easy"], video=False)
     assert not (run / "videos").exists()
     rows = (run / "ood.jsonl").read_bytes()
-    evaluation.ood(run, episodes=2, shift="color_easy")
+    evaluation.ood(run, episodes=2, shifts=["color_easy"])
     assert (run / "ood.jsonl").read_bytes() == rows, "episodes that have a row get no second one"
     later = [(run / "videos" / name).read_bytes() for name in films(run)]
     shutil.rmtree(run / "videos")
     (run / "ood.jsonl").unlink()
-    evaluation.ood(run, episodes=2, shift="color_easy")
-    assert len(later) == 2 and later == [(run / "videos" / name).read_bytes() for name in films(run)]
+    evaluation.ood(run, episodes=2, shifts=["color_easy"])
+    assert len(later) == 3 and later == [(run / "videos" / name).read_bytes() for name in films(run)]
 
 
 def test_ood_gives_what_was_asked_for_and_keeps_everything(run: Path) -> None:
-    evaluation.ood(run, episodes=1, shift="color_hard", video=False)
+    evaluation.ood(run, episodes=1, shifts=["color_hard"], video=False)
     old = [json.loads(line) | {"step": 10} for line in (run / "ood.jsonl").read_text().splitlines()]
     with (run / "ood.jsonl").open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in old)  # as of an earlier checkpoint
-    asked = evaluation.ood(run, episodes=2, shift="color_easy", severity=0.5, video=False)
+    asked = evaluation.ood(run, episodes=2, shifts=["color_easy"], severities=[0.5], video=False)
     assert asked[["split", "shift", "severity", "step", "episode"]].values.tolist() == [
         ["train", "none", 0.0, 90, 0],
         ["train", "none", 0.0, 90, 1],
@@ -90,7 +93,7 @@ def test_ood_gives_what_was_asked_for_and_keeps_everything(run: Path) -> None:
 
 
 def test_a_flipped_byte_in_the_pages_of_ood_parquet_is_noticed(run: Path) -> None:
-    evaluation.ood(run, episodes=1, shift="color_easy", video=False)
+    evaluation.ood(run, episodes=1, shifts=["color_easy"], video=False)
     file = run / "ood.parquet"
     whole, group = file.read_bytes(), pyarrow.parquet.read_metadata(file).row_group(0)
     chunks = [group.column(i) for i in range(group.num_columns)]
@@ -107,7 +110,7 @@ def test_a_flipped_byte_in_the_pages_of_ood_parquet_is_noticed(run: Path) -> Non
 def test_debug_plays_short_episodes_and_keeps_them_apart(run: Path) -> None:
     before = sorted(path.name for path in run.iterdir())
     assert list(api.evaluate(run, episodes=12, debug=True)["length"]) == [20, 20]
-    assert list(api.ood(run, shift="color_easy", debug=True)["length"]) == [20] * 4
+    assert list(api.ood(run, shifts=["color_easy"], debug=True)["length"]) == [20] * 4
     latents = api.record(run, debug=True)
     assert latents == run / "debug" / "latents.npz"
     with np.load(latents, allow_pickle=False) as arrays:
@@ -119,14 +122,14 @@ def test_debug_plays_short_episodes_and_keeps_them_apart(run: Path) -> None:
         "ood.parquet",
         "videos",
     ]
-    assert list(api.ood(run, episodes=1, shift="color_easy", video=False)["length"]) == [LENGTH] * 2
+    assert list(api.ood(run, episodes=1, shifts=["color_easy"], video=False)["length"]) == [LENGTH] * 2
 
 
 def test_episodes_under_other_looks_start_alike(make_config: Any, tmp_path: Path) -> None:
     """An agent that is given the state sees no looks: it scores the same in and out of distribution."""
     config = make_config("steps=70", env="dmc/cartpole-balance", encoder="state")
     trainer.train(config, tmp_path / "run")
-    table = evaluation.ood(tmp_path / "run", episodes=2, shift="color_easy", video=False)
+    table = evaluation.ood(tmp_path / "run", episodes=2, shifts=["color_easy"], video=False)
     inside, outside = (table[table["split"] == split]["return"].tolist() for split in ("train", "held_out"))
     assert inside == outside and inside[0] != inside[1]
 
@@ -199,3 +202,29 @@ def test_a_terminal_has_one_bar_at_a_time() -> None:
     shown = screen.file.getvalue()
     moments = [shown.index(text) for text in ("10/100", "eval, train looks:", "1/7", "20/100")]
     assert moments == sorted(moments)
+
+
+def test_every_shift_severity_and_factor_has_rows_and_a_place_in_the_grid(run: Path) -> None:
+    """Episode k starts alike under all of them: the physics does not know the look."""
+    how = {"shifts": ["floor+noise"], "severities": [0.0, 1.0], "each_factor": True}
+    table = evaluation.ood(run, episodes=1, **how)
+    assert list(zip(table["split"], table["severity"], strict=True)) == [
+        ("train", 0.0),
+        *((name, severity) for severity in (0.0, 1.0) for name in ("held_out", "held_out:floor", "held_out:noise")),
+    ]
+    frames, _ = video._read(run / "videos" / f"ood_grid_step_{90:09d}.mp4")
+    assert len(frames) == LENGTH + 1
+    again = evaluation.ood(run, episodes=1, **how)
+    assert again.equals(table), "nothing was played twice"
+
+
+def test_normalised_returns_stand_in_the_rows_of_whole_episodes_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero = RandomScore("dmc/finger-spin", 2, 100, 10.0, 1.0, "", {})
+    monkeypatch.setattr(random_score, "random_score", lambda *_: zero)
+    assert evaluation.ood(run, episodes=1, shifts=["color_easy"], video=False)["normalised"].isna().all()
+    monkeypatch.setattr(random_score, "maximum", lambda _: 110.0)
+    table = evaluation.ood(run, episodes=2, shifts=["color_easy"], video=False)
+    fresh = table[table["episode"] == 1]
+    assert list(fresh["normalised"]) == [(total - 10.0) / 100.0 for total in fresh["return"]]

@@ -17,7 +17,7 @@ from torch import nn
 from mbrl_pvr import checkpoint, trainer
 from mbrl_pvr.config import load_config
 from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError
-from mbrl_pvr.evaluation import Split, held_out
+from mbrl_pvr.evaluation import Split, held_out_splits
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import RunFolder, read_status
 from mbrl_pvr.session import Session, open_session
@@ -302,8 +302,21 @@ def test_a_run_that_cannot_start_leaves_none(make_config: Any, tmp_path: Path, e
 
 def test_held_out_looks_are_as_strong_as_those_of_training() -> None:
     config = load_config(["env=dmc/walker-walk", "env.shifts=color_easy", "env.severity=0.3"])
-    assert held_out(config) == Split("held_out", "color_easy", 0.3)
-    assert held_out(config, "color_hard") == Split("held_out", "color_hard", 1.0)
-    assert held_out(config, severity=0.7).severity == 0.7
+    assert held_out_splits(config) == (Split("held_out", "color_easy", 0.3),)
+    assert held_out_splits(config, ["color_hard"]) == (Split("held_out", "color_hard", 1.0),)
+    several = held_out_splits(config, ["color_easy", "noise"], [0.5, 1.0])
+    assert [(s.shift, s.severity) for s in several] == [
+        *(("color_easy", 0.5), ("color_easy", 1.0)),
+        *(("noise", 0.5), ("noise", 1.0)),
+    ]
     with pytest.raises(ConfigError, match="no shift to test on"):
-        held_out(load_config(["env=dmc/walker-walk"]))
+        held_out_splits(load_config(["env=dmc/walker-walk"]))
+
+
+def test_each_factor_is_held_out_alone_too() -> None:
+    some = ["env=dmc/walker-walk", "env.shifts=color_easy", "env.factors=[agent,floor]"]
+    names = [split.name for split in held_out_splits(load_config(some), each_factor=True)]
+    assert names == ["held_out", "held_out:agent", "held_out:floor"]  # background is not shifted in this run
+    one = held_out_splits(load_config(some), ["noise"], each_factor=True)
+    assert [split.name for split in one] == ["held_out"], "of a single factor it would be the same again"
+    assert len({split.label for split in held_out_splits(load_config(some), each_factor=True)}) == 3
