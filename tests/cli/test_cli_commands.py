@@ -19,26 +19,14 @@ from mbrl_pvr.config import from_dict, load_config, read_config, shrink
 from pvr_zoo.errors import WeightsError
 
 HEAVY = {"torch", "numpy", "pandas", "hydra", "omegaconf", "timm", "mujoco", "dm_control", "gymnasium", "matplotlib"}
+COLUMNS = ("kind", "split", "shift", "severity", "return", "success", "normalised")
 ROWS = [
-    {
-        "kind": "ood",
-        "split": "train",
-        "shift": "none",
-        "severity": 0.0,
-        "return": 10.0,
-        "success": None,
-        "normalised": 0.2,
-    },
-    {
-        "kind": "ood",
-        "split": "train",
-        "shift": "none",
-        "severity": 0.0,
-        "return": 30.0,
-        "success": None,
-        "normalised": 0.3,
-    },
-    {"kind": "ood", "split": "held_out", "shift": "color_easy", "severity": 1.0, "return": 5.0, "success": None},
+    dict(zip(COLUMNS, ("ood", *row), strict=True))
+    for row in (
+        ("train", "none", 0.0, 10.0, None, 0.2),
+        ("train", "none", 0.0, 30.0, None, 0.3),
+        ("held_out", "color_easy", 1.0, 5.0, None, None),
+    )
 ]
 
 
