@@ -15,6 +15,7 @@ from analysis.errors import DAMAGED, AnalysisError
 from analysis.runs import Run, load_runs, look_up, read_latents, read_states
 
 CONSTANT = "its latents are constant, so errors of predicting them mean nothing"
+DOSES = "mbrl-pvr ood {run} --severity 0 --severity 0.25 --severity 0.5 --severity 0.75 --severity 1"
 BEYOND_COMMANDS = (CONSTANT,)  # what a run lacks that no command makes
 
 
@@ -38,13 +39,15 @@ class Names:
 @dataclass(frozen=True)
 class FigureKind:
     """How run folders feed a figure: what a run lacks for it ("" for nothing), the step of the checkpoint that its
-    input comes from (None where there is no one step), the command that makes the input, and the drawing.
+    input comes from (None where there is no one step), the command that makes the input, and the drawing. An `extra`
+    figure is not missed where it was not asked for.
     """
 
     lacks: Callable[[Run], str]
     step: Callable[[Run], int | None]
     command: str  # takes the run folder
     draw: Callable[[Sequence[Run], Names, Options], Any]
+    extra: bool = False
 
 
 class Report(TypedDict):
@@ -88,10 +91,18 @@ def _returns(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def _ood(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import ood
 
-    def newest(run: Run) -> pd.DataFrame | None:
-        return None if run.ood is None else run.ood[run.ood["step"] == run.ood_step]
+    return ood.draw(_stack(runs, names, _newest_ood), options.random_scores)
 
-    return ood.draw(_stack(runs, names, newest), options.random_scores)
+
+def _dose(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import dose
+
+    return dose.draw(_stack(runs, names, _newest_ood), options.random_scores)
+
+
+def _newest_ood(run: Run) -> pd.DataFrame | None:
+    """Episodes of the newest checkpoint that was played out of distribution."""
+    return None if run.ood is None else run.ood[run.ood["step"] == run.ood_step]
 
 
 def _dynamics(runs: Sequence[Run], names: Names, options: Options) -> Any:
@@ -151,9 +162,18 @@ def _lacks_ood(run: Run) -> str:
     return "" if run.ood is not None else "no out-of-distribution episodes"
 
 
+def _lacks_doses(run: Run) -> str:
+    if (played := _newest_ood(run)) is None:
+        return _lacks_ood(run)
+    from analysis.figures import dose
+
+    return "" if len(dose.doses(played)) else "no shift was played at several severities"
+
+
 FIGURES = {
     "returns": FigureKind(_lacks_episodes, lambda run: None, "mbrl-pvr resume {run}", _returns),
     "ood": FigureKind(_lacks_ood, lambda run: run.ood_step, "mbrl-pvr ood {run}", _ood),
+    "dose": FigureKind(_lacks_doses, lambda run: run.ood_step, DOSES, _dose, extra=True),
     "dynamics": FigureKind(_lacks_rollouts, lambda run: run.latents_step, "mbrl-pvr record {run}", _dynamics),
     "latents": FigureKind(_lacks_latents, lambda run: run.latents_step, "mbrl-pvr record {run}", _latents),
 }
@@ -207,7 +227,8 @@ def analyze(
     for name in wanted:
         kind = FIGURES[name]
         ready = [run for run in used if not kind.lacks(run)]
-        report["missing"] += [_missing(name, run) for run in used if kind.lacks(run)]
+        if not kind.extra:
+            report["missing"] += [_missing(name, run) for run in used if kind.lacks(run)]
         if ready:
             _make(report, name, ready, job)
         elif figures is not None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import analysis
 from analysis import AnalysisError, latents
-from analysis.figures import dynamics, ood, returns, style
+from analysis.figures import dose, dynamics, ood, returns, style
 from analysis.figures import latents as latents_figure
 from analysis.runs import Latents
 
@@ -271,6 +271,17 @@ def ticks_out_of_view(figure):
     return hidden
 
 
+def dose_rows(seeds=(1, 2, 3), tasks=TASKS):
+    """The rows of one shift at five severities, returns falling with them."""
+    rows = ood_rows(seeds, tasks)
+    inside, shifted = rows[rows["shift"] == "none"], rows[rows["shift"] == "color_easy"]
+    doses = [
+        shifted.assign(severity=severity, **{"return": (1 - severity / 2) * shifted["return"]})
+        for severity in (0, 0.25, 0.5, 0.75, 1)
+    ]
+    return pd.concat([inside, *doses])
+
+
 def nothing(rows):
     """An agent that never got a reward."""
     return rows.assign(**{"return": 0.0})
@@ -282,6 +293,8 @@ FIGURES = {
     "returns_long": lambda synthetic: returns.draw(return_rows(steps=range(0, 3_000_001, 500_000), tasks=TASKS[:1])),
     "ood": lambda synthetic: ood.draw(ood_rows(), {TASKS[0]: 30.0}),
     "ood_one": lambda synthetic: ood.draw(ood_rows((1,), TASKS[:1])),
+    "dose": lambda synthetic: dose.draw(dose_rows(), {TASKS[0]: 30.0}),
+    "dose_one": lambda synthetic: dose.draw(dose_rows((1,), TASKS[:1])),
     "returns_nothing": lambda synthetic: returns.draw(nothing(return_rows(tasks=TASKS[:1]))),
     "ood_nothing": lambda synthetic: ood.draw(nothing(ood_rows(tasks=TASKS[:1]))),
     "dynamics": lambda synthetic: dynamics.draw(error_rows(synthetic)),
@@ -316,7 +329,7 @@ def test_no_text_overlaps_or_is_cut(name, synthetic, no_umap):
     assert "X" * 200 in crowded(figure)  # the check itself sees something
 
 
-@pytest.mark.parametrize("name", ["returns_one", "ood_one"])
+@pytest.mark.parametrize("name", ["returns_one", "ood_one", "dose_one"])
 def test_one_panel_has_the_width_of_a_column(name, synthetic):
     assert FIGURES[name](synthetic).figure.get_figwidth() == style.COLUMN
     assert FIGURES[name.removesuffix("_one")](synthetic).figure.get_figwidth() == style.PAGE

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import AnalysisError, dynamics, latents, pipeline
+from analysis import AnalysisError, dynamics, latents
+
+EVERY = ["returns", "ood", "dynamics", "latents"]  # figures that are missed where their input is not there
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     report = analysis.analyze(
         [make_run("it's one run")], tmp_path / "out", max_points=200, command="mbrl-pvr analyze x"
     )
-    assert list(report["figures"]) == ["returns", "ood", "dynamics", "latents"] == list(pipeline.FIGURES)
+    assert list(report["figures"]) == ["returns", "ood", "dynamics", "latents"] == EVERY
     for name, paths in report["figures"].items():
         assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
         assert all(path.stat().st_size > 100 for path in paths)
@@ -63,7 +65,7 @@ def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path)
 def test_runs_without_the_inputs_do_not_stop_those_that_have_them(make_run, tmp_path, no_umap):
     runs = [make_run("a", seed=1), make_run("b", seed=2, parts=("ood",)), make_run("c", "resnet18_in1k")]
     report = analysis.analyze(runs, tmp_path / "out", formats=("png",))
-    assert list(report["figures"]) == list(pipeline.FIGURES)
+    assert list(report["figures"]) == EVERY
     assert {(one["figure"], one["run"]) for one in report["missing"]} == {
         ("dynamics", str(runs[1])),
         ("latents", str(runs[1])),
@@ -120,7 +122,7 @@ def test_both_algorithms_in_one_call_share_no_axis(make_run, tmp_path, no_umap):
     """The KL is taken with the run's own unimix; the picture shows the state, not the logits."""
     dreamer = make_run("dreamer", **DREAMER)
     report = analysis.analyze([dreamer, make_run("tdmpc")], tmp_path / "out")
-    assert list(report["figures"]) == list(pipeline.FIGURES) and report["missing"] == []
+    assert list(report["figures"]) == EVERY and report["missing"] == []
     numbers = pd.read_csv(tmp_path / "out" / "dynamics.csv").set_index(["agent", "measure", "k"])
     assert {key[:2] for key in numbers.index} == {("dreamerv3", "KL"), ("tdmpc2", "MSE")}
     recorded = analysis.load_runs([dreamer])[0].latents
@@ -191,3 +193,22 @@ def test_analysis_imports_no_torch():
     """In a process of its own, since other tests of the suite import it."""
     code = "import sys, analysis.pipeline, analysis.figures.latents; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_dose_figure_wants_several_severities_of_one_shift(make_run, tmp_path):
+    path = make_run("one", parts=("ood",))
+    assert "dose" not in str(analysis.analyze([path], tmp_path / "out", ["ood"])["missing"])
+    with pytest.raises(AnalysisError, match="no shift was played at several severities") as caught:
+        analysis.analyze([path], tmp_path / "out", ["dose"])
+    assert "--severity 0.25" in caught.value.hint
+    rows = pd.read_parquet(path / "ood.parquet")
+    weaker = rows[rows["split"] == "held_out"].assign(severity=0.5)
+    alone = weaker.assign(split="held_out:floor", **{"return": -1000.0})  # one factor alone is another question
+    pd.concat([rows, weaker, alone]).to_parquet(path / "ood.parquet")
+    report = analysis.analyze([path], tmp_path / "out", ["dose"])
+    table = pd.read_csv(tmp_path / "out" / "dose.csv")
+    shifted = set(weaker["shift"])
+    assert list(report["figures"]) == ["dose"] and set(table["shift"]) == shifted
+    assert list(table["severity"]) == [0.5, 1.0] * len(shifted) and (table["mean"] > 0).all()
+    inside = rows[rows["shift"] == "none"]["return"].mean()
+    assert table["in_distribution"].to_numpy() == pytest.approx(inside)
