@@ -1,8 +1,8 @@
 """mbrl_pvr: what do pretrained visual representations do for model-based reinforcement learning?
 
 Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
-`ood`, `record`, `analyze`, `pretrain`, `embed`, `download_encoders`, and `list_encoders`, `list_envs`, `random_score`,
-`examine`; they live in `mbrl_pvr.api`.
+`ood`, `record`, `analyze`, `pretrain`, `embed`, `download_encoders`, `preview_env`, and `list_encoders`, `list_envs`,
+`random_score`, `examine`; they live in `mbrl_pvr.api`.
 """
 
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "list_envs",
     "ood",
     "pretrain",
+    "preview_env",
     "random_score",
     "record",
     "resume",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mbrl_pvr.downloads import Fetched
     from mbrl_pvr.embedding import Embedding
     from mbrl_pvr.envs.random_score import RandomScore
+    from mbrl_pvr.preview import Preview
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.trainer import Result
     from pvr_zoo.weights import Progress
@@ -130,17 +131,13 @@ def ood(
     By default shift and severity are those of training; a shift that the run was not trained under has severity 1.
     Several shifts and severities are all combined. `each_factor` also holds out each factor of a shift alone.
     """
-    from mbrl_pvr.envs.factors import FACTORS, PRESETS
     from mbrl_pvr.errors import ConfigError
-    from mbrl_pvr.names import did_you_mean
 
     _at_least(1, episodes=episodes)
     asked = (shifts,) if isinstance(shifts, str) else tuple(shifts)
     strengths = (severities,) if isinstance(severities, int | float) else tuple(severities)
-    for name in (part for shift in asked if shift not in PRESETS for part in shift.split("+")):
-        if name not in FACTORS and name != "none":
-            named = f"Shifts: {', '.join(PRESETS)}, or factors joined by +: {', '.join(FACTORS)}"
-            raise ConfigError(f"unknown shift {name!r}", "shift", did_you_mean(name, [*PRESETS, *FACTORS], named))
+    for shift in asked:
+        _check_shift(shift)
     for severity in strengths:
         if not 0 <= severity <= 1:
             raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
@@ -289,6 +286,61 @@ def embed(
         encoder, asked, weights=weights, licence=licence, device=device, precision=precision, batch=batch_size
     )
     return embedding.embed(found, used, path, batch_size=batch_size, dtype=dtype, error=chosen.error, progress=progress)
+
+
+def preview_env(
+    env: str,
+    shifts: Sequence[str] = (),
+    out: str | Path | None = None,
+    *,
+    size: int = 96,
+    render: str = "standard",
+    split: str = "train",
+    bands: str = "interleaved",
+    video: str | None = None,
+    seed: int = 0,
+) -> "Preview":
+    """One state of an environment under each shift from severity 0 to 1, and a film; by default under all it has.
+
+    With `out`, a folder, sheet.png and film.mp4 are written there. `split`: train or held_out.
+    """
+    from mbrl_pvr.envs import EnvConfig
+    from mbrl_pvr.envs.names import family, resolve
+    from mbrl_pvr.errors import ConfigError
+
+    for shift in shifts:
+        _check_shift(shift)
+    if split not in ("train", "held_out"):
+        raise ConfigError(f"split={split!r} is not train or held_out", "split")
+    repeat = 2 if family(resolve(env)) == "dmc" else 1
+    try:
+        config = EnvConfig(name=env, size=size, render=render, bands=bands, video=video, action_repeat=repeat)
+    except ValueError as error:
+        raise ConfigError(str(error), "envs preview") from error
+    from mbrl_pvr.preview import preview, write_preview
+
+    shown = preview(config, shifts, split=split, seed=seed)
+    if out is not None:
+        write_preview(shown, Path(out).expanduser())
+    return shown
+
+
+def _check_shift(shift: str) -> None:
+    """ConfigError unless it is a preset, or factors joined by +."""
+    from mbrl_pvr.envs.factors import FACTORS, PRESETS, check_shifts
+    from mbrl_pvr.errors import ConfigError
+    from mbrl_pvr.names import did_you_mean
+
+    try:
+        check_shifts(shift)
+    except ValueError as error:
+        wrong = next((name for name in shift.split("+") if name not in FACTORS), shift)
+        every = f"Shifts: {', '.join(PRESETS)}, or factors joined by +: {', '.join(FACTORS)}"
+        raise ConfigError(
+            f"unknown shift {shift!r}", "shift", did_you_mean(wrong, [*PRESETS, *FACTORS], every)
+        ) from error
+    if shift == "none":
+        raise ConfigError("'none' is no shift", "shift", f"Shifts: {', '.join(PRESETS)}, or factors joined by +")
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

@@ -87,6 +87,8 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None, *
         name = key.rpartition(".")[2]
         if (path := tree["encoder"][name]) is not None and is_path(path):
             tree["encoder"][name] = str(Path(path).expanduser().absolute())  # so that a run resumes from anywhere
+    if tree["env"]["video"] is not None:
+        tree["env"]["video"] = str(Path(tree["env"]["video"]).expanduser().absolute())
     if "env.size" not in typed and "size" not in checked.get("env", {}):
         tree = _fit_frames(tree)
     config = from_dict(tree, debug=debug)

@@ -1,5 +1,6 @@
 """The commands that look: envs, doctor. Lists read stored tables and import neither torch nor a simulator."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +13,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    envs = typer.Typer(help="Environments: what there is.", no_args_is_help=True, rich_markup_mode=None)
+    envs = typer.Typer(
+        help="Environments: what there is, and what it looks like.", no_args_is_help=True, rich_markup_mode=None
+    )
     envs.command("list")(envs_list)
+    envs.command("preview")(envs_preview)
     envs.command("random-score")(envs_random_score)
     app.add_typer(envs, name="envs")
     app.command("doctor")(doctor)
@@ -49,6 +53,39 @@ def envs_random_score(
     else:
         low, high = score.interval
         say(f"{score.task}: {score.mean:.4g} (95 % of the mean: {low:.4g} to {high:.4g}), {score.episodes} episodes")
+
+
+def envs_preview(
+    env: Annotated[str, typer.Argument(help="An environment's name, such as dmc/walker-walk.")],
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(help="A preset, or factors joined by +; may be given again. [default: all it has]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for sheet.png and film.mp4 [default: preview-<env>].")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Pixels of a frame's side.")] = 96,
+    render: Annotated[str, typer.Option(help="Of dm_control: standard, or fast, which has no shadows.")] = "standard",
+    split: Annotated[
+        str, typer.Option(help="Values of training (train), or those held out from it (held_out).")
+    ] = "train",
+    bands: Annotated[str, typer.Option(help="How ranges are split: interleaved or outer.")] = "interleaved",
+    video: Annotated[str | None, typer.Option(help="Folder of videos or pictures for the shift `video`.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the episode and its looks.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw one state under shifts, from severity 0 to 1, as a contact sheet, and a short film of all of them."""
+    from mbrl_pvr import api
+    from mbrl_pvr.names import safe_name
+
+    folder = out or Path(f"preview-{safe_name(env)}")
+    shown = api.preview_env(
+        env, shift or (), folder, size=size, render=render, split=split, bands=bands, video=video, seed=seed
+    )
+    if as_json:
+        say_json({"sheet": folder / "sheet.png", "film": folder / "film.mp4", "shifts": shown.shifts})
+    else:
+        say(f"{len(shown.shifts)} shifts of {env}: {folder / 'sheet.png'}, {folder / 'film.mp4'}")
 
 
 def doctor(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl_pvr.envs.factors import PALETTE
-from mbrl_pvr.envs.shifts import Look, palettes
+from mbrl_pvr.envs.shifts import Look, palettes, rotation
 from mbrl_pvr.envs.textures import texture
 
 _AGENT_MATERIALS = ("self", "effector", "skin")  # `skin` is the dog's
@@ -115,7 +115,7 @@ def _shift_lights(scene: Any, look: Look) -> None:
                 part[:] *= gains
         if look.has("light_direction"):
             angle, tilt = np.deg2rad(look.numbers("light_direction"))
-            light.dir[:] = _rotation(_level(angle), tilt) @ light.dir
+            light.dir[:] = rotation(_level(angle), tilt) @ light.dir
         if look.has("light_position") and not light.headlight:
             angle, distance = look.numbers("light_position")
             height = abs(float(light.pos[2])) or 1.0
@@ -132,12 +132,12 @@ def _turn_camera(data: Any, scene: Any, sideways: float, up: float, roll: float)
     """About the point of the view's axis that is as far as the bodies are; both eyes of the stereo pair alike."""
     centre, forward, upright, distance = _view(data, scene)
     right = np.cross(forward, upright)
-    turn = _rotation(upright, sideways) @ _rotation(right, -up)
+    turn = rotation(upright, sideways) @ rotation(right, -up)
     pivot = centre + distance * forward
     for camera in scene.camera:
         camera.pos[:] = pivot + turn @ (camera.pos - pivot)
         camera.forward[:] = turn @ forward
-        camera.up[:] = _rotation(turn @ forward, roll) @ turn @ upright
+        camera.up[:] = rotation(turn @ forward, roll) @ turn @ upright
 
 
 def _add_distractors(data: Any, scene: Any, index: int, strength: float, step: int) -> None:
@@ -156,7 +156,7 @@ def _add_distractors(data: Any, scene: Any, index: int, strength: float, step: i
         across, high = 0.85 * np.sin(2 * np.pi * step / 200 * speed + phase[:2])
         near = rng.uniform(0.7, 0.9)
         pos = centre + near * (distance * forward + half * (across * right + high * upright))
-        turn = _rotation(upright, phase[2] + 2 * np.pi * step / 50) @ np.stack([right, upright, -forward], axis=1)
+        turn = rotation(upright, phase[2] + 2 * np.pi * step / 50) @ np.stack([right, upright, -forward], axis=1)
         size = strength * (np.full(3, size[0]) if kind == kinds[0] else size)
         scene.ngeom += 1
         rgba = np.append(colour, 1).astype(np.float32)
@@ -173,13 +173,6 @@ def _view(data: Any, scene: Any) -> tuple[NDArray, NDArray, NDArray, float]:
 
 def _level(angle: float) -> NDArray:
     return np.array([np.cos(angle), np.sin(angle), 0.0])
-
-
-def _rotation(axis: NDArray, angle: float) -> NDArray:
-    """(3, 3), by Rodrigues' formula; `axis` has length 1."""
-    x, y, z = axis
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def _ids(model: Any, kind: str, names: tuple[str, ...]) -> dict[str, int]:

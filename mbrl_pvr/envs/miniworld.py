@@ -20,6 +20,7 @@ from mbrl_pvr.envs import backend
 from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.miniworld_look import MiniworldLook
 from mbrl_pvr.envs.names import ENDLESS
 from mbrl_pvr.errors import EnvError, Unavailable
 
@@ -32,11 +33,11 @@ class MiniworldEnv(FrameEnv):
     """One task. There must be one in a process only: each keeps tens of megabytes when it is closed."""
 
     def __init__(self, config: EnvConfig, split: str = "train") -> None:
-        del split  # it has no looks
         self._task = config.name.partition("/")[2]
         self._sim = _make(self._task, config.size)
         self._buffers: dict[int, Any] = {}
         self._draw = partial(type(self._sim).render_obs, self._sim)
+        self._shift = MiniworldLook(self._sim)
         limit = self._sim.max_episode_steps
         steps = _LIMIT if math.isinf(limit) else int(limit)
         super().__init__(
@@ -46,12 +47,14 @@ class MiniworldEnv(FrameEnv):
             max_steps=-(-steps // config.action_repeat),
             timestep=1 / self._sim.metadata["render_fps"],
         )
+        self.split = split
         self._limit = steps
         self._success = math.nan
 
     def start(self, seed: SeedSequence) -> None:
         """Rooms, objects and the agent's place are drawn from the seed."""
         self._sim.reset(seed=int.from_bytes(seed.generate_state(4).tobytes(), "little"))
+        self._shift.reset()
         self._success = math.nan if self._task in _WITHOUT_SUCCESS else 0.0
 
     def advance(self, action: NDArray) -> Outcome:
@@ -72,7 +75,8 @@ class MiniworldEnv(FrameEnv):
         size = size or self.config.size
         if size not in self._buffers:
             self._buffers[size] = self._buffer(size)
-        return self._draw(self._buffers[size])
+        with self._shift.shown(self.look):
+            return self._draw(self._buffers[size])
 
     def proprio(self) -> NDArray:
         """Nothing: the simulator has no state vector."""

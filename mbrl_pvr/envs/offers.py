@@ -1,5 +1,7 @@
 """What the families of environments offer and lack, so that it is refused by name before anything is started."""
 
+from fnmatch import fnmatchcase
+
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.factors import FACTORS, IMAGE, PALETTE, PRESETS, strengths
 from mbrl_pvr.envs.names import family
@@ -23,14 +25,21 @@ _LIGHT = ("light_position", "light_direction", "light_color")
 _CAMERA = ("camera_pose", "camera_fov")
 SHIFTED = {  # family -> factors that it can draw, beside those of the finished frame, which all can
     "dmc": (*PALETTE, "size", *_LIGHT, "shadows", *_CAMERA, "textures", "distractors", "video"),
+    "miniworld": ("background", "objects", "light_direction", "light_color", *_CAMERA, "textures"),
+}
+_TASKS_LACK = {  # tasks -> factors that they lack beside their family
+    "dmc/dog-*": {"size"},  # it is a skin, whose points MuJoCo places itself
+    "miniworld/PutNext": {"objects"},  # these two are about colours
+    "miniworld/Sign": {"objects"},
 }
 
 
 def shifted(name: str) -> tuple[str, ...]:
     """The factors that an environment can draw, in the table's order."""
     own = set(SHIFTED.get(family(name), ())) | set(IMAGE)
-    if name.startswith("dmc/dog-"):
-        own -= {"size"}  # it is a skin, whose points MuJoCo places itself
+    for pattern, lacking in _TASKS_LACK.items():
+        if fnmatchcase(name, pattern):
+            own -= lacking
     return tuple(f for f in FACTORS if f in own)
 
 

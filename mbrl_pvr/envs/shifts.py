@@ -184,3 +184,10 @@ def _draw_number(rng: Generator, r: Range, split: str, bands: str) -> float:
 def palette_look(family: str, index: int, severity: float = 1.0, factors: Iterable[str] = PALETTE) -> Look:
     """The colours of one stored palette."""
     return Look({name: Draw(1.0, index, palettes=family) for name in factors}, severity)
+
+
+def rotation(axis: NDArray, angle: float) -> NDArray:
+    """The matrix (3, 3) of a turn about `axis`, of length 1, by `angle` in radians: Rodrigues' formula."""
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -191,14 +191,16 @@ def test_keys_that_would_change_nothing_are_refused(untouched: None, override: s
 def test_the_keys_that_are_accepted_reach_the_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(pretraining, "autoencoder", lambda *given, **named: calls.append((given, named)))
-    keys = ["env.render=fast", "env.shifts=color_easy", "env.severity=0.5", "env.factors=[floor]", "env.camera=1"]
-    keys += ["env.bands=outer", "env.video=clips"]
+    for i in range(5):
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    keys = ["env.render=fast", "env.shifts=distracting_easy", "env.severity=0.5", "env.factors=[camera_fov, video]"]
+    keys += ["env.bands=outer", f"env.video={tmp_path}", "env.camera=1"]
     keys += ["env.action_repeat=4", "env.backend=osmesa", "env.time_limit=2.5", "seed=7"]
     assert {key.partition("=")[0] for key in keys} | {"env"} == set(api.PRETRAIN_KEYS)
     api.pretrain(["env=dmc/finger-spin,dmc/walker-walk", *keys], frames=20)
     ((tasks, out), named) = calls[0]
     assert [task.name for task in tasks] == ["dmc/finger-spin", "dmc/walker-walk"]
-    assert tasks[1].render == "fast" and tasks[1].time_limit == 2.5 and tasks[1].factors == ("floor",)
+    assert tasks[1].render == "fast" and tasks[1].time_limit == 2.5 and tasks[1].factors == ("camera_fov", "video")
     assert out == Path("autoencoder-dmc-finger-spin.safetensors")
     assert (named["frames"], named["seed"]) == (20, 7)
 

@@ -1,0 +1,202 @@
+"""How a look is drawn in Miniworld: colours of objects, textures, lights, sky and camera, for as long as a frame takes.
+
+    with MiniworldLook(sim).shown(look):
+        frame = sim.render_obs(buffer)
+
+The simulator's own attributes are as they were afterwards, so that physics never sees a shift. What it compiles into a
+display list (rooms and lights) is compiled again only where the look changed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mbrl_pvr.envs.factors import FACTORS
+from mbrl_pvr.envs.shifts import Look, palettes, rotation, split_indices
+from mbrl_pvr.envs.textures import texture
+
+_PARTS = ("wall_tex", "floor_tex", "ceil_tex")
+_APART = 35  # textures of wall, floor and ceiling differ by this many, and so all are held out, or none
+_STATIC = ("textures", "light_direction", "light_color")
+_OFFSET = 1.0  # Miniworld adds it to its array and gives OpenGL no fourth number: a light from (1, 3.5, 1), far away
+_AHEAD = 1.5  # metres: what the camera still looks at when it is raised
+
+
+class MiniworldLook:
+    """Shifts the drawing of one simulator (`miniworld.miniworld.MiniWorldEnv`)."""
+
+    def __init__(self, sim: Any) -> None:
+        self._sim = sim
+        self._painted: dict[tuple[int, str], _Painted] = {}
+        self._compiled: tuple | None = None
+
+    def reset(self) -> None:
+        """The simulator has made new rooms, and compiled them as they are."""
+        self._compiled = None
+
+    @contextmanager
+    def shown(self, look: Look) -> Iterator[None]:
+        """Frames drawn inside show this look."""
+        changes: list[tuple[Any, str, Any]] = []
+        if look.has("background"):
+            family, index, strength = look.palette("background")
+            own = np.array(self._sim.sky_color, float)
+            sky = (1 - strength) * own + strength * palettes(family)[index].background
+            changes.append((self._sim, "sky_color", sky))
+        changes += _camera(self._sim.agent, look)
+        if look.has("objects"):
+            changes += [change for entity in self._sim.entities for change in _recoloured(entity, look)]
+        wanted = tuple((look.choice(f), look.numbers(f)) if look.has(f) else None for f in _STATIC)
+        if (wanted if any(wanted) else None) != self._compiled:
+            with _changed([*self._lights(look), *self._textures(look)]):
+                self._sim.shadow_window.switch_to()
+                self._sim._render_static()
+            self._compiled = wanted if any(wanted) else None
+        with _changed(changes):
+            yield
+
+    def _lights(self, look: Look) -> list[tuple[Any, str, Any]]:
+        sim, changes = self._sim, []
+        if look.has("light_color"):
+            gains = np.array(look.numbers("light_color"))
+            changes += [(sim, name, list(gains * getattr(sim, name))) for name in ("light_color", "light_ambient")]
+        if look.has("light_direction"):
+            angle, tilt = np.deg2rad(look.numbers("light_direction"))
+            turn = rotation(np.array([np.cos(angle), 0.0, np.sin(angle)]), tilt)
+            changes.append((sim, "light_pos", turn @ (sim.light_pos + _OFFSET) - _OFFSET))
+        return changes
+
+    def _textures(self, look: Look) -> list[tuple[Any, str, Any]]:
+        if not look.has("textures"):
+            return []
+        index, strength = look.choice("textures")
+        changes = []
+        for room in self._sim.rooms:
+            for number, part in enumerate(_PARTS):
+                own = getattr(room, part)
+                painted = self._painted.setdefault((id(own), part), _Painted(own))
+                painted.paint((index + _APART * number) % FACTORS["textures"].stored, strength)
+                changes.append((room, part, painted))
+        return changes
+
+
+class _Painted:
+    """A texture of the simulator with one of ours mixed in."""
+
+    def __init__(self, own: Any) -> None:
+        self._own, self._id = own, None
+        self._now: tuple[int, float] | None = None
+        self.width, self.height = own.width, own.height
+
+    def bind(self) -> None:
+        from pyglet import gl
+
+        gl.glBindTexture(gl.GL_TEXTURE_2D, self._id)
+
+    def paint(self, index: int, strength: float) -> None:
+        """Mix `strength` of texture `index` in; the simulator's filters and mipmaps."""
+        if (index, strength) == self._now:
+            return
+        from pyglet import gl
+
+        if self._id is None:
+            self._id = gl.GLuint()
+            gl.glGenTextures(1, self._id)
+        own, tile = _pixels(self._own), texture(index)
+        rows, columns = (np.arange(n) * 2 * len(tile) // n % len(tile) for n in own.shape[:2])  # two tiles in each
+        mixed = np.round((1 - strength) * own + strength * tile[rows[:, None], columns]).astype(np.uint8)
+        self.bind()
+        size, data = (self.width, self.height), np.ascontiguousarray(mixed[::-1]).tobytes()  # OpenGL begins below
+        gl.glPixelStorei(gl.GL_UNPACK_ALIGNMENT, 1)
+        gl.glTexImage2D(gl.GL_TEXTURE_2D, 0, gl.GL_RGB, *size, 0, gl.GL_RGB, gl.GL_UNSIGNED_BYTE, data)
+        gl.glGenerateMipmap(gl.GL_TEXTURE_2D)
+        gl.glTexParameteri(gl.GL_TEXTURE_2D, gl.GL_TEXTURE_MAG_FILTER, gl.GL_LINEAR)
+        gl.glTexParameteri(gl.GL_TEXTURE_2D, gl.GL_TEXTURE_MIN_FILTER, gl.GL_LINEAR_MIPMAP_LINEAR)
+        gl.glBindTexture(gl.GL_TEXTURE_2D, 0)
+        self._now = (index, strength)
+
+
+def _pixels(own: Any) -> NDArray:
+    """The simulator's own picture of a texture, (H, W, 3) uint8."""
+    from miniworld.opengl import Texture
+    from PIL import Image
+
+    path = next(path for path, cached in Texture.tex_cache.items() if cached is own)
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+def _camera(agent: Any, look: Look) -> list[tuple[Any, str, Any]]:
+    changes = []
+    if look.has("camera_pose"):
+        sideways, up, _ = look.numbers("camera_pose")  # it cannot be rolled
+        rise = _AHEAD * np.tan(np.deg2rad(up))
+        changes = [
+            (agent, "dir", agent.dir + np.deg2rad(sideways)),
+            (agent, "cam_height", agent.cam_height + rise),
+            (agent, "cam_pitch", agent.cam_pitch - up),
+        ]
+    if look.has("camera_fov"):
+        (gain,) = look.numbers("camera_fov")
+        half = np.tan(np.deg2rad(agent.cam_fov_y / 2))
+        changes.append((agent, "cam_fov_y", float(2 * np.rad2deg(np.arctan(gain * half)))))
+    return changes
+
+
+def _recoloured(entity: Any, look: Look) -> list[tuple[Any, str, Any]]:
+    """Another of the six colours, which follows from the object's own; objects of one colour stay of one colour."""
+    from miniworld.entity import COLOR_NAMES, COLORS, Ball, Box, Key
+
+    index, strength = look.choice("objects")
+    part = next(p for p in map(_colours, ("train", "held_out")) if index in p)
+    if isinstance(entity, Box):
+        own = COLOR_NAMES.index(entity.color)
+        new = COLORS[COLOR_NAMES[part[(part.index(index) + own) % len(part)]]]
+        return [(entity, "color_vec", (1 - strength) * entity.color_vec + strength * new)]
+    if isinstance(entity, Ball | Key):
+        kind = type(entity).__name__.lower()
+        own = next(i for i, name in enumerate(COLOR_NAMES) if entity.mesh is _mesh(kind, name))
+        new_name = COLOR_NAMES[part[(part.index(index) + own) % len(part)]]
+        return [(entity, "mesh", _mixed(kind, COLOR_NAMES[own], new_name, strength))]
+    return []
+
+
+@cache
+def _colours(split: str) -> tuple[int, ...]:
+    return split_indices(split, FACTORS["objects"].stored)
+
+
+def _mesh(kind: str, colour: str) -> Any:
+    from miniworld.objmesh import ObjMesh
+
+    return ObjMesh.get(f"{kind}_{colour}")
+
+
+@cache
+def _mixed(kind: str, own: str, new: str, strength: float) -> Any:
+    """A mesh between two colours; the simulator's own at either end."""
+    from miniworld.objmesh import ObjMesh
+    from miniworld.utils import get_file_path
+
+    if strength in (0.0, 1.0) or own == new:
+        return _mesh(kind, new if strength == 1 else own)
+    mesh = ObjMesh(get_file_path("meshes", f"{kind}_{own}", "obj"))
+    for mine, first, second in zip(mesh.vlists, _mesh(kind, own).vlists, _mesh(kind, new).vlists, strict=True):
+        a, b = np.array(first.colors[:]), np.array(second.colors[:])
+        mine.colors[:] = ((1 - strength) * a + strength * b).tolist()
+    return mesh
+
+
+@contextmanager
+def _changed(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    own = [getattr(thing, name) for thing, name, _ in changes]
+    try:
+        for thing, name, value in changes:
+            setattr(thing, name, value)
+        yield
+    finally:
+        for (thing, name, _), value in zip(changes, own, strict=True):
+            setattr(thing, name, value)

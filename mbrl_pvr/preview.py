@@ -1,0 +1,124 @@
+"""What an agent would see: one state of an environment under shifts, from severity 0 to 1, and a film of them all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.random import SeedSequence
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mbrl_pvr.envs import EnvConfig, VectorEnv, make
+from mbrl_pvr.envs.actions import random_actions
+from mbrl_pvr.envs.names import family, resolve
+from mbrl_pvr.envs.offers import check_offers, presets, shifted
+from mbrl_pvr.envs.shifts import Look, draw_look
+from mbrl_pvr.envs.video import count_clips
+from mbrl_pvr.storage import make_folders, replace_atomic
+from mbrl_pvr.video import write_video
+
+SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FILM_STEPS = 32  # agent steps
+_STREAM = "preview"
+_HOLD = 8  # agent steps for which a random action is held, so that something moves
+_WARM_UP = 16  # agent steps before the sheet's state
+_LABEL = 18  # pixels of a line of text
+_NAMES = 150  # pixels of the column of names
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One state under `shifts` × `severities`, and a film of an episode under all of them at severity 1."""
+
+    shifts: tuple[str, ...]
+    severities: tuple[float, ...]
+    frames: NDArray  # (shifts, severities, H, W, 3) uint8; severity 0 is the simulator's own look
+    film: NDArray  # (T, 1 + shifts, H, W, 3) uint8, the simulator's own look first
+    fps: float
+
+
+def preview(config: EnvConfig, shifts: Sequence[str] = (), *, split: str = "train", seed: int = 0) -> Preview:
+    """Draw an environment under shifts, by default every preset and every factor that it has, from `split`.
+
+    Of `config` everything but shifts, severity and factors counts. Raises ConfigError for a shift that it cannot draw.
+    """
+    config = replace(config, name=resolve(config.name), shifts="none", factors=None, severity=1.0, pixels=False)
+    chosen = tuple(shifts) or _all(config)
+    for shift in chosen:
+        check_offers(replace(config, shifts=shift))
+    kind, clips = family(config.name), count_clips(config.video)
+    looks = [
+        draw_look(SeedSequence((seed, i)), shift, split, family=kind, bands=config.bands, clips=clips)
+        for i, shift in enumerate(chosen)
+    ]
+    sweep = [replace(look, severity=s) for look in looks for s in SEVERITIES]
+    rng = np.random.default_rng(seed)
+    with make(config, num=1, seed=seed, stream=_STREAM) as env:
+        held = [random_actions(env.action_spec, 1, rng) for _ in range(0, FILM_STEPS, _HOLD)]
+        film = np.stack([_episode(env, look, held) for look in (Look(), *looks)], axis=1)
+        env.reset(episode=0)
+        for step in range(_WARM_UP):
+            env.step(held[step // _HOLD])
+        frames, fps = env.call("frames_of", sweep)[0], env.fps
+    grid = frames.reshape(len(looks), len(SEVERITIES), *frames.shape[1:])
+    return Preview(chosen, SEVERITIES, grid, film, fps)
+
+
+def _episode(env: VectorEnv, look: Look, held: Sequence[NDArray]) -> NDArray:
+    """Episode 0 under one look, (T, H, W, 3): the same for every look, drawn one after another, since a change of look
+    sends whole textures to the renderer.
+    """
+    env.reset(episode=0)
+    drawn = []
+    for step in range(FILM_STEPS):
+        drawn.append(env.call("frames_of", [look])[0][0])
+        env.step(held[step // _HOLD])
+    return np.stack(drawn)
+
+
+def write_preview(shown: Preview, out: Path) -> tuple[Path, Path]:
+    """Write sheet.png and film.mp4 into a folder; files of these names are replaced."""
+    sheet, film = out / "sheet.png", out / "film.mp4"
+    make_folders(out.absolute())
+    with replace_atomic(sheet) as temporary:
+        Image.fromarray(draw_sheet(shown)).save(temporary)
+    with replace_atomic(film) as temporary:
+        write_video(temporary, _film(shown), min(shown.fps, 15.0))
+    return sheet, film
+
+
+def draw_sheet(shown: Preview) -> NDArray:
+    """The contact sheet (height, width, 3) uint8: a row for each shift, a column for each severity."""
+    rows, columns, height, width, _ = shown.frames.shape
+    sheet = Image.new("RGB", (_NAMES + columns * width, _LABEL + rows * height), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for column, severity in enumerate(shown.severities):
+        pen.text((_NAMES + column * width + 3, 2), f"severity {severity:g}", "black", font)
+    for row, shift in enumerate(shown.shifts):
+        top = _LABEL + row * height
+        pen.text((4, top + height // 2 - 8), shift.replace("+", "+\n"), "black", font)
+        sheet.paste(Image.fromarray(np.concatenate(shown.frames[row], axis=1)), (_NAMES, top))
+    return np.asarray(sheet)
+
+
+def _film(shown: Preview) -> list[NDArray]:
+    """Frames of a grid of films, with a name above each."""
+    steps, count, height, width, _ = shown.film.shape
+    across = int(np.ceil(np.sqrt(count)))
+    down = -(-count // across)
+    page = Image.new("RGB", (across * width, down * (height + _LABEL)), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    places = [(i % across * width, i // across * (height + _LABEL)) for i in range(count)]
+    for name, (left, top) in zip(("none", *shown.shifts), places, strict=True):
+        pen.text((left + 2, top + 2), name, "black", font)
+    pages = np.repeat(np.asarray(page)[None], steps, axis=0)
+    for i, (left, top) in enumerate(places):
+        pages[:, top + _LABEL : top + _LABEL + height, left : left + width] = shown.film[:, i]
+    return list(pages)
+
+
+def _all(config: EnvConfig) -> tuple[str, ...]:
+    """Presets and factors of an environment; without shadows where none are drawn."""
+    able = (*presets(config.name), *shifted(config.name))
+    return tuple(shift for shift in able if not (shift == "shadows" and config.render == "fast"))
