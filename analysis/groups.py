@@ -27,7 +27,17 @@ _LOOKS = ("shifts", "severity", "factors", "render", "camera", "size")  # of env
 # Settings of the environment that returns on one task must share to be compared at all.
 PROTOCOL = tuple(
     f"env.{name}"
-    for name in ("action_repeat", "time_limit", "max_steps", "shifts", "severity", "factors", "render", "camera")
+    for name in (
+        "action_repeat",
+        "time_limit",
+        "max_steps",
+        "shifts",
+        "severity",
+        "factors",
+        "render",
+        "camera",
+        "reward",
+    )
 )
 
 
@@ -56,6 +66,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
     unread = {
         tuple(f"env.{name}" for name in (*_LOOKS, "proprio")): state,
         ("env.severity", "env.factors"): look_up(config, "env.shifts") == "none",
+        ("env.reward",): not str(look_up(config, "env.name")).startswith("maniskill/"),
         ("agent.symlog",): dreamer and pixels and not look_up(config, "env.proprio"),
         ("agent.stack",): state,
         ("agent.front_end", "agent.patches"): not features,

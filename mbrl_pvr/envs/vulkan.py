@@ -1,7 +1,7 @@
 """Which Vulkan driver draws ManiSkill, chosen before the simulator is imported, and what to do where there is none.
 
-In this order: what the user's VK_DRIVER_FILES names, a GPU of NVIDIA whose driver brings Vulkan, the software driver that
-`make setup-maniskill` unpacks beside the environment, the system's own. Mesa before 23 cannot draw ManiSkill.
+In this order: what the user's VK_DRIVER_FILES names, a GPU of NVIDIA whose driver brings Vulkan, the software driver
+that `make setup-maniskill` unpacks beside the environment, the system's own. Debian 12's Mesa 22.3 cannot draw it.
 """
 
 import ctypes
