@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.names import family
 from mbrl_pvr.schema import flatten
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.tdmpc2.config import TDMPC2Config
@@ -177,6 +178,7 @@ def inert(config: RunConfig) -> dict[str, str]:
         (state, encoder, ("env.proprio", "env.severity", "env.factors", "agent.feature_norm")),
         (state and shifts != "none", encoder, ("env.shifts",)),
         (shifts == "none", "env.shifts=none", ("env.severity", "env.factors")),
+        (family(config.env.name) != "maniskill", f"env={config.env.name}", ("env.reward",)),
     )
     own = _inert_tdmpc2(config, agent) if isinstance(agent, TDMPC2Config) else _inert_dreamerv3(config, agent)
     return {key: setting for holds, setting, keys in (*rules, *own) if holds for key in keys}

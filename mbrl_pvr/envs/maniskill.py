@@ -24,6 +24,7 @@ from mbrl_pvr.envs import vulkan
 from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.maniskill_rewards import STAND_INS
 from mbrl_pvr.errors import EnvError, Unavailable
 
 EPISODE_STEPS = 200
@@ -32,7 +33,8 @@ _LEASH, _TWIST = (
     0.1,
     0.3,
 )  # at most so far is the target from where the gripper is, so that a blocked arm winds up little
-_CAMERA = "hand_camera"
+_ROBOT, _CAMERA = "panda_wristcam", "hand_camera"
+_VULKAN = ("physical device", "vk::", "Vulkan")  # in errors of a driver that is too old, or does not load
 _SIZES = {"ycb": "26 MB"}  # of downloads, where known; the others' publishers name none
 _NOT_NUMBERS = 6  # what a state has before the simulator's numbers: seed, success, target (x, y, z, yaw)
 
@@ -43,8 +45,8 @@ class ManiSkillEnv(FrameEnv):
     def __init__(self, config: EnvConfig, split: str = "train") -> None:
         del split  # it has no looks
         self._task = config.name.partition("/")[2]
-        self._driver, self._lacking = _driver(config.pixels)
-        self._sim, self._stand_in = _make(self._task, config.size, self._driver)
+        self._sim = _make(self._task, config.size)
+        self._stand_in = STAND_INS.get(self._task)
         self._cameras: dict[int, Any] = {}
         self._seed, self._success = 0, 0.0
         self._target = np.zeros(4)  # x, y, z and yaw in the frame of the arm's foot
@@ -78,8 +80,6 @@ class ManiSkillEnv(FrameEnv):
 
     def frame(self, size: int | None = None) -> NDArray:
         """What the camera at the wrist sees, markers of goals included."""
-        if self._driver is None:
-            raise self._lacking
         camera = self._camera(size or self.config.size)
         self._sim.scene.update_render(update_sensors=True, update_human_render_cameras=False)
         camera.capture()
@@ -167,49 +167,39 @@ class ManiSkillEnv(FrameEnv):
         return self._cameras[size]
 
 
-def _driver(required: bool) -> tuple[vulkan.Driver | None, EnvError]:
-    """The driver of pictures; without one, None and the error for whoever asks for one later."""
-    try:
-        return vulkan.select(), EnvError("")
-    except EnvError as error:
-        if required:
-            raise
-        return None, error
-
-
-def _make(task: str, size: int, driver: vulkan.Driver | None) -> tuple[Any, Any]:
-    """The simulator's own object, with one camera, and our rewards where it has none."""
+def _make(task: str, size: int) -> Any:
+    """The task with the camera at the wrist as its only one. Without a driver not even the arm can be built."""
+    driver = vulkan.select()
     try:
         import mani_skill.envs  # noqa: F401 (registers its tasks)
         from mani_skill.utils.registration import REGISTERED_ENVS
     except ModuleNotFoundError as error:
-        raise Unavailable(
-            f"ManiSkill is not installed: {error}", f"maniskill/{task}", "pip install mani_skill"
-        ) from error
-    from mbrl_pvr.envs.maniskill_rewards import STAND_INS
+        what = f"ManiSkill is not installed: {error}"
+        raise Unavailable(what, f"maniskill/{task}", "pip install mani_skill") from error
 
     logging.getLogger("mani_skill").setLevel(logging.ERROR)  # it warns about poses of its own scenes, at every reset
     _require_assets(task)
-    base, stand_in = REGISTERED_ENVS[task].cls, STAND_INS.get(task)
-    # one camera alone is drawn, so the others, which cost as much, are taken out; the wrist is supported by being here
-    parts: dict[str, Any] = {"_default_sensor_configs": [], "_default_human_render_camera_configs": []}
-    kind: Any = type(f"Wrist{base.__name__}", (base,), parts | {"SUPPORTED_ROBOTS": ["panda_wristcam"]})
-    dense = stand_in is None and "normalized_dense" in base.SUPPORTED_REWARD_MODES
+    base = REGISTERED_ENVS[task].cls
+    # other cameras would be drawn with it, and cost as much; the arm with a camera is supported by being listed
+    cameras: dict[str, Any] = {"_default_sensor_configs": [], "_default_human_render_camera_configs": []}
+    kind: Any = type(f"Wrist{base.__name__}", (base,), cameras | {"SUPPORTED_ROBOTS": [_ROBOT]})
     try:
         sim = kind(
             obs_mode="state",
-            reward_mode="normalized_dense" if dense else "none",
+            reward_mode="normalized_dense" if "normalized_dense" in base.SUPPORTED_REWARD_MODES else "none",
             control_mode="pd_ee_pose",
-            robot_uids="panda_wristcam",
+            robot_uids=_ROBOT,
             sim_backend="physx_cpu",
-            render_backend="none" if driver is None else f"sapien_{driver.device}",
+            render_backend=f"sapien_{driver.device}",
             sensor_configs={"shader_pack": "minimal", "width": size, "height": size},
         )
     except RuntimeError as error:
-        if driver is not None and any(word in str(error) for word in ("physical device", "vk::", "Vulkan", "ErrorI")):
+        if any(word in str(error) for word in _VULKAN):
             raise vulkan.no_driver(f"{error} (driver {driver.where})") from error
         raise
-    return sim, stand_in
+    if not sim.scene.can_render():
+        raise vulkan.no_driver(f"SAPIEN does not take the driver {driver.where}")
+    return sim
 
 
 def _require_assets(task: str) -> None:

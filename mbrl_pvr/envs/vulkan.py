@@ -15,6 +15,7 @@ from mbrl_pvr.errors import EnvError
 SETUP = "make setup-maniskill"
 _OWN = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")  # of the Vulkan loader, which knows the second from older days
 _SYSTEM = ("/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d", "/usr/share/vulkan/icd.d")
+_GPU = Path("/dev/nvidiactl")
 _loaded: list[ctypes.CDLL] = []  # kept, so that nothing is unloaded
 
 
@@ -33,7 +34,7 @@ def unpacked() -> Path:
 
 def find() -> Driver | None:
     """The driver that would be used; None where this machine has none."""
-    device = "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+    device = "cuda" if _GPU.exists() else "cpu"
     own = next((os.environ[name] for name in _OWN if os.environ.get(name)), None)
     if own:
         return Driver(device if "nvidia" in own else "cpu", own)
