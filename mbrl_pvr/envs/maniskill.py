@@ -107,7 +107,8 @@ class ManiSkillEnv(FrameEnv):
     def set_sim_state(self, state: NDArray) -> None:
         """Go to a state of `get_sim_state` of this task; the step count stays this episode's.
 
-        Forces are no part of it: what follows from contacts (a grasp in the observation) is right after the next step.
+        Exact to the rounding of float32. Forces are no part of it: what follows from contacts (a grasp in the
+        observation) is right after the next step.
         """
         length = self.get_sim_state().size
         if len(state) != length:
