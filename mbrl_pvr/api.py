@@ -26,7 +26,7 @@ RUNS = Path("runs")  # where runs go that are given no folder
 DEBUG_EPISODES = 2
 PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
     *("env", "seed", "env.render", "env.shifts", "env.severity", "env.factors", "env.camera", "env.action_repeat"),
-    *("env.backend", "env.time_limit"),
+    *("env.backend", "env.time_limit", "env.reward"),
 )
 
 
