@@ -1,7 +1,7 @@
 # docker build -t mbrl-pvr .        docker run --rm -v "$PWD/runs:/home/user/mbrl_pvr/runs" mbrl-pvr make demo
 FROM debian:12-slim
 
-# what tools/setup.sh installs as root, so that the build needs no root after this line
+# what tools/setup.sh installs as root, so that the build needs no root after this line; ManiSkill's driver needs none
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       ca-certificates git make python3 python3-venv \
@@ -13,7 +13,7 @@ USER user
 WORKDIR /home/user/mbrl_pvr
 
 COPY --chown=user:user . .
-RUN make setup
+RUN make setup setup-maniskill
 
 ENV PATH=/home/user/mbrl_pvr/.venv/bin:$PATH MUJOCO_GL=egl
 CMD ["mbrl-pvr", "--help"]

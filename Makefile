@@ -7,9 +7,10 @@ PYTEST_ARGS ?=
 FAST_TESTS := tests/world_models tests/analysis tests/packaging tests/cli/test_cli_config.py tests/envs/test_envs_names.py \
   tests/pvr_zoo/test_pvr_zoo_specs.py --ignore tests/analysis/test_analysis_pipeline.py --ignore tests/packaging/test_packaging_readme.py
 
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup setup-maniskill demo test check bench docs clean
 help:
 	@echo "make setup   .venv with everything, and the Debian packages for rendering and compiling"
+	@echo "make setup-maniskill   a software Vulkan driver for ManiSkill into .venv/mesa, where no GPU draws it"
 	@echo "make demo    trains TD-MPC2 on a frozen encoder (under 10 minutes), then evaluates, records and draws"
 	@echo "make test    the test suite            make check   format, lint, types, imports, fast tests"
 	@echo "make bench   the benchmarks            make docs    the documentation, docs/_build/html"
@@ -17,6 +18,9 @@ help:
 
 setup:
 	@bash tools/setup.sh
+
+setup-maniskill: setup
+	@bash tools/setup_maniskill.sh
 
 demo: setup
 	$(BIN)/mbrl-pvr train --config demo --dir $(DEMO)

@@ -32,7 +32,8 @@ _STORED = {  # shifts that draw from stored things alone, and from no range
 _WITH_VIDEO = {"video", "distracting_easy", "distracting_medium", "distracting_hard"}
 # Settings of the environment that returns on one task must share to be compared at all.
 PROTOCOL = tuple(
-    f"env.{name}" for name in ("action_repeat", "time_limit", "max_steps", "shifts", *_SHIFT, "render", "camera")
+    f"env.{name}"
+    for name in ("action_repeat", "time_limit", "max_steps", "shifts", *_SHIFT, "render", "camera", "reward")
 )
 
 
@@ -65,6 +66,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
         tuple(f"env.{name}" for name in _SHIFT): shifts == "none",
         ("env.bands",): shifted <= _STORED,
         ("env.video",): not shifted & _WITH_VIDEO,
+        ("env.reward",): not str(look_up(config, "env.name")).startswith("maniskill/"),
         ("agent.symlog",): dreamer and pixels and not look_up(config, "env.proprio"),
         ("agent.stack",): state,
         ("agent.front_end", "agent.patches"): not features,

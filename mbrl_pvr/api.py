@@ -27,19 +27,8 @@ _log = logging.getLogger(__name__)
 RUNS = Path("runs")  # where runs go that are given no folder
 DEBUG_EPISODES = 2
 PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
-    *(
-        "env",
-        "seed",
-        "env.render",
-        "env.shifts",
-        "env.severity",
-        "env.factors",
-        "env.bands",
-        "env.video",
-        "env.camera",
-        "env.action_repeat",
-    ),
-    *("env.backend", "env.time_limit"),
+    *("env", "seed", "env.render", "env.shifts", "env.severity", "env.factors", "env.bands", "env.video"),
+    *("env.camera", "env.action_repeat", "env.backend", "env.time_limit", "env.reward"),
 )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mbrl_pvr.envs import vulkan
 from mbrl_pvr.errors import EnvError, Unavailable
 
 OK, MISSING, NOTE = "ok", "missing", "note"
@@ -131,6 +132,18 @@ def miniworld(timeout: float) -> Iterator[Finding]:
     yield Finding("renderer miniworld", OK if works else NOTE, _one_line(message), fix)
 
 
+def maniskill(timeout: float) -> Iterator[Finding]:
+    """Whether ManiSkill draws; its first frame takes long in software, so slowness is told apart."""
+    from mbrl_pvr.envs import probe_maniskill
+
+    if _version("mani_skill") is None:
+        return
+    works, message = probe_maniskill(timeout)
+    slow = "no answer within" in message
+    fix = "" if works else f"mbrl-pvr doctor --timeout {5 * timeout:g}" if slow else _fix("mani_skill")
+    yield Finding("renderer maniskill", OK if works else NOTE, _one_line(message), fix)
+
+
 def devices(timeout: float) -> Iterator[Finding]:
     """torch, torchvision beside it, processor and GPU."""
     torch_version = _version("torch")
@@ -228,6 +241,7 @@ CHECKS: tuple[Callable[[float], Iterator[Finding]], ...] = (
     renderers,
     simulators,
     miniworld,
+    maniskill,
     devices,
     compiler,
     encoders,
@@ -272,10 +286,11 @@ def _failure(done: subprocess.CompletedProcess[str], timeout: float, fix: str) -
 
 
 def _fix(distribution: str) -> str:
+    if distribution == "mani_skill":
+        return vulkan.SETUP
     packages = {
         "dm_control": RENDERERS["egl"],
         "miniworld": "libegl1 libgl1 libglu1-mesa libfreetype6 libfontconfig1",
-        "mani_skill": "-t bookworm-backports mesa-vulkan-drivers",
     }
     return f"{APT} {packages[distribution]}"
 

@@ -44,7 +44,7 @@ from world_models.agent import Agent
 
 _log = logging.getLogger(__name__)
 
-VERSIONS = ("torch", "numpy", "dm_control", "mujoco", "gymnasium", "miniworld", "timm")
+VERSIONS = ("torch", "numpy", "dm_control", "mujoco", "gymnasium", "mani_skill", "sapien", "miniworld", "timm")
 
 
 @dataclass

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.factors import FACTORS, names_in
+from mbrl_pvr.envs.names import family
 from mbrl_pvr.schema import flatten
 from world_models.dreamerv3.config import DreamerV3Config
 from world_models.tdmpc2.config import TDMPC2Config
@@ -182,6 +183,7 @@ def inert(config: RunConfig) -> dict[str, str]:
         (shifts == "none", "env.shifts=none", looks),
         (not any(FACTORS[name].numbers for name in factors), f"env.shifts={shifts}", ("env.bands",)),
         ("video" not in factors, f"env.shifts={shifts}", ("env.video",)),
+        (family(config.env.name) != "maniskill", f"env={config.env.name}", ("env.reward",)),
     )
     own = _inert_tdmpc2(config, agent) if isinstance(agent, TDMPC2Config) else _inert_dreamerv3(config, agent)
     return {key: setting for holds, setting, keys in (*rules, *own) if holds for key in keys}

@@ -11,7 +11,7 @@ from mbrl_pvr.envs.names import list_envs
 if TYPE_CHECKING:
     from mbrl_pvr.envs.actions import ActionSpec
     from mbrl_pvr.envs.gym_vector import make_gym
-    from mbrl_pvr.envs.probe import probe_backend, probe_miniworld
+    from mbrl_pvr.envs.probe import probe_backend, probe_maniskill, probe_miniworld
     from mbrl_pvr.envs.vector import EnvStep, VectorEnv, make
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "make",
     "make_gym",
     "probe_backend",
+    "probe_maniskill",
     "probe_miniworld",
 ]
 
@@ -33,6 +34,7 @@ _LAZY = {
     "make": "mbrl_pvr.envs.vector",
     "make_gym": "mbrl_pvr.envs.gym_vector",
     "probe_backend": "mbrl_pvr.envs.probe",
+    "probe_maniskill": "mbrl_pvr.envs.probe",
     "probe_miniworld": "mbrl_pvr.envs.probe",
 }
 

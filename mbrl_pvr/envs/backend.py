@@ -4,6 +4,9 @@ import ctypes
 import os
 import sys
 
+from mbrl_pvr.envs import vulkan
+from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.names import family
 from mbrl_pvr.errors import EnvError
 
 # backend, or the simulator that draws in its own way -> (shared library under any of these names, Debian package)
@@ -37,6 +40,13 @@ def no_renderer(backend: str, cause: str) -> EnvError:
     if not missing(other):
         hint += f"; or use env.backend={other}, whose libraries are here"
     return EnvError(f"rendering backend {backend!r} does not work: {cause}", hint=f"{hint}.")
+
+
+def label(config: EnvConfig) -> str:
+    """What draws an environment, for the error of one that does not answer in time."""
+    if family(config.name) == "maniskill":
+        return f"Vulkan (the first frame takes up to a minute; a driver that hangs is replaced by: {vulkan.SETUP})"
+    return f"backend {config.backend}"
 
 
 def select(backend: str, *, required: bool) -> bool:

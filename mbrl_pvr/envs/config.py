@@ -7,6 +7,7 @@ from mbrl_pvr.envs.factors import BANDS, check_factors, check_shifts
 
 RENDER = ("standard", "fast")
 BACKENDS = ("egl", "osmesa")
+REWARDS = ("dense", "sparse")
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class EnvConfig:
     """One task and how it is shown. Part of a run's identity, apart from `backend`: both draw the same bits."""
 
     name: str = "dmc/cartpole-balance"  # `mbrl-pvr envs list` shows all; gym:ID is any of gymnasium's
-    action_repeat: int = 2  # simulator steps per agent step; rewards are added up; a run on miniworld or gym has 1
+    action_repeat: int = 2  # simulator steps per agent step; rewards are added up; a run on other families has 1
     camera: int = 0  # of dm_control: index of the task's camera; -1 is MuJoCo's free camera
     size: int = 64  # height and width of a frame in pixels
     render: str = "standard"  # of MuJoCo; "fast": no shadows, reflections, multisampling; 4 to 10 times the frames
@@ -22,6 +23,7 @@ class EnvConfig:
     num: int = 1  # environments, each in a process of its own
     time_limit: float | None = None  # of dm_control: seconds of simulated time; None: the task's own
     max_steps: int | None = None  # at most this many agent steps per episode; reaching it is truncation
+    reward: str = "dense"  # of ManiSkill; "sparse": 1 in each step in which the task is solved, else 0
     proprio: bool = False  # also observe the task's own state vector
     pixels: bool = True  # False: no frame is ever rendered, except by `render()`; in a run it follows from the encoder
     shifts: str = "none"  # what differs from episode to episode: a preset, or factors joined by +; docs/shifts.md
@@ -41,6 +43,7 @@ class EnvConfig:
             _check_int("max_steps", self.max_steps, 1, 10**9)
         _check_choice("render", self.render, RENDER)
         _check_choice("backend", self.backend, BACKENDS)
+        _check_choice("reward", self.reward, REWARDS)
         _check_choice("bands", self.bands, BANDS)
         check_shifts(self.shifts)
         check_factors(self.factors)

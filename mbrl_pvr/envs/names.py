@@ -39,25 +39,33 @@ MINIWORLD_TASKS = (  # miniworld 2.1.0, which calls them MiniWorld-NAME-v0
     *("OneRoomS6Fast", "PickupObjects", "PutNext", "RoomObjects", "Sidewalk", "Sign", "TMaze", "TMazeLeft"),
     *("TMazeRight", "ThreeRooms", "WallGap", "YMaze", "YMazeLeft", "YMazeRight"),
 )
+MANISKILL_TASKS = (  # mani_skill 3.0.1: what one Panda arm does on a table; scenes and other robots are left out
+    *("AssemblingKits-v1", "FMBAssembly1Easy-v1", "LiftPegUpright-v1", "PegInsertionSide-v1", "PickClutterYCB-v1"),
+    *("PickCube-v1", "PickSingleYCB-v1", "PlaceSphere-v1", "PlugCharger-v1", "PokeCube-v1", "PullCube-v1"),
+    *("PullCubeTool-v1", "PushCube-v1", "RollBall-v1", "StackCube-v1", "StackPyramid-v1", "TurnFaucet-v1"),
+)
+MANISKILL_SPARSE = ("FMBAssembly1Easy-v1", "StackPyramid-v1", "TurnFaucet-v1")  # neither it nor we have a dense reward
 COUNTING = ("default", "discrete")  # for tests: counters instead of a simulator
 PLUGINS = "mbrl_pvr.envs"  # the entry points of packages that bring environments: FAMILY/TASK = module:class
 GYM = "gym:"  # begins the names of gymnasium's environments: gym:ID, or gym:MODULE:ID where a module registers them
-FAMILIES = ("dmc", "miniworld", "gym", "counting")
+FAMILIES = ("dmc", "maniskill", "miniworld", "gym", "counting")
 ENDLESS = ("RoomObjects", "ThreeRooms")  # Miniworld's tasks without a goal, which only a time limit ends
 
 _DMC = tuple(f"dmc/{domain}-{task}" for domain, tasks in DMC_TASKS.items() for task in tasks)
 _MINIWORLD = tuple(f"miniworld/{task}" for task in MINIWORLD_TASKS)
+_MANISKILL = tuple(f"maniskill/{task}" for task in MANISKILL_TASKS)
 DISCRETE = ("counting/discrete", *_MINIWORLD)  # tasks whose actions are choices
 TERMINATING = (  # whose episodes can end before the time limit
     *(f"dmc/lqr-{task}" for task in DMC_TASKS["lqr"]),
     *(f"miniworld/{task}" for task in MINIWORLD_TASKS if task not in ENDLESS),
 )
-_LISTED = (*sorted(_DMC), *sorted(_MINIWORLD))
+_LISTED = (*sorted(_DMC), *sorted(_MANISKILL), *sorted(_MINIWORLD))
 _ALL = (*_LISTED, *(f"counting/{name}" for name in COUNTING))
 _ALIASES = {name.replace("/", "_").replace("-", "_"): name for name in _ALL} | {
     "counting": "counting/default",
     "dmc/cup-catch": "dmc/ball_in_cup-catch",
     "dmc_cup_catch": "dmc/ball_in_cup-catch",
+    **{task: f"maniskill/{task}" for task in MANISKILL_TASKS},
     **{f"MiniWorld-{task}-v0": f"miniworld/{task}" for task in MINIWORLD_TASKS},
 }
 
@@ -83,7 +91,7 @@ def plugins() -> dict[str, EntryPoint]:
 
 
 def family(name: str) -> str:
-    """The part of a name or alias that says whose environment it is: "dmc", "miniworld", "gym", "counting", …"""
+    """The part of a name or alias that says whose environment it is: "dmc", "maniskill", "gym", …"""
     return "gym" if name.startswith(GYM) else _ALIASES.get(name, name).partition("/")[0]
 
 

@@ -4,23 +4,32 @@ from fnmatch import fnmatchcase
 
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.factors import FACTORS, IMAGE, PALETTE, PRESETS, strengths
-from mbrl_pvr.envs.names import family
+from mbrl_pvr.envs.names import MANISKILL_SPARSE, family
 from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import ConfigError
 
 _STEPS = "it counts steps and no seconds; env.max_steps=N ends episodes earlier"
-LACKS = {  # family -> key of EnvConfig that must stay as it is by default -> why
-    "dmc": {},
+_OWN_REWARD = "its reward is the task's own"
+LACKS: dict[str, dict[str, str]] = {  # family -> key of EnvConfig that must stay as it is by default -> why
+    "dmc": {"reward": _OWN_REWARD},
+    "maniskill": {
+        "camera": "it is seen by the camera at the wrist",
+        "time_limit": _STEPS,
+        "render": "it draws one way only",
+        "backend": "it draws through Vulkan",
+    },
     "miniworld": {
+        "reward": _OWN_REWARD,
         "proprio": "it gives pictures alone, no state vector",
         "camera": "it shows what the agent sees",
         "time_limit": _STEPS,
         "render": "it has no shadows and draws one way only",
         "backend": "it draws through EGL alone",
     },
-    "gym": {"camera": "it has a picture of its own", "time_limit": _STEPS},
-    "counting": {"time_limit": "it has no simulated time"},
+    "gym": {"reward": _OWN_REWARD, "camera": "it has a picture of its own", "time_limit": _STEPS},
+    "counting": {"reward": _OWN_REWARD, "time_limit": "it has no simulated time"},
 }
+_PLUGIN = {"reward": _OWN_REWARD}
 _LIGHT = ("light_position", "light_direction", "light_color")
 _CAMERA = ("camera_pose", "camera_fov")
 SHIFTED = {  # family -> factors that it can draw, beside those of the finished frame, which all can
@@ -51,12 +60,16 @@ def presets(name: str) -> tuple[str, ...]:
 
 def check_offers(config: EnvConfig) -> None:
     """ConfigError for the first setting that means nothing in this environment, with the reason."""
-    for key, why in LACKS.get(family(config.name), {}).items():
+    for key, why in LACKS.get(family(config.name), _PLUGIN).items():
         value, default = getattr(config, key), getattr(EnvConfig(), key)
         if value != default:
             usual = {None: "null", False: "false"}.get(default, default)
             what = f"env.{key}={value} means nothing in {config.name}: {why}"
             raise ConfigError(what, f"env.{key}", f"Leave it out, or give env.{key}={usual}")
+    kind, _, task = config.name.partition("/")
+    if kind == "maniskill" and config.reward == "dense" and task in MANISKILL_SPARSE:
+        what = f"env.reward=dense, but {config.name} has no dense reward"
+        raise ConfigError(what, "env.reward", "Give env.reward=sparse")
     if config.shifts != "none":
         _check_shift(config)
 
@@ -83,4 +96,4 @@ def _check_shift(config: EnvConfig) -> None:
 
 def has_state(name: str) -> bool:
     """Whether an environment may have a state vector, as far as its name tells."""
-    return "proprio" not in LACKS.get(family(name), {})
+    return "proprio" not in LACKS.get(family(name), _PLUGIN)

@@ -1,5 +1,6 @@
 """Does drawing work here? Answered by drawing one real frame in a process of its own."""
 
+from mbrl_pvr.envs import vulkan
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.vector import make
 from mbrl_pvr.errors import EnvError, Unavailable
@@ -14,6 +15,13 @@ def probe_backend(backend: str, timeout: float = 60.0) -> tuple[bool, str]:
 def probe_miniworld(timeout: float = 60.0) -> tuple[bool, str]:
     """The same of Miniworld, which draws in a way of its own."""
     return _probe(EnvConfig(name="miniworld/Hallway", size=64), "egl", "Miniworld", timeout)
+
+
+def probe_maniskill(timeout: float = 60.0) -> tuple[bool, str]:
+    """The same of ManiSkill, whose first frame may take a minute where Vulkan draws in software."""
+    if vulkan.find() is None:  # known at once
+        return False, str(vulkan.no_driver("no Vulkan driver found"))
+    return _probe(EnvConfig(name="maniskill/PickCube-v1", size=64), "Vulkan", "ManiSkill", timeout)
 
 
 def _probe(config: EnvConfig, backend: str, simulator: str, timeout: float) -> tuple[bool, str]:

@@ -47,8 +47,8 @@ class RandomScore:
 
 
 def maximum(config: EnvConfig) -> float | None:
-    """The return that counts as 1, where one is declared: not for episodes of another length than the task's own."""
-    if config.max_steps is not None or config.time_limit is not None:
+    """The return that counts as 1, where one is declared: not for episodes or rewards that are not the task's own."""
+    if config.max_steps is not None or config.time_limit is not None or config.reward != "dense":
         return None
     name = resolve(config.name)
     return 5.0 if name == "miniworld/PickupObjects" else {"dmc": 1000.0, "maniskill": 200.0}.get(family(name))

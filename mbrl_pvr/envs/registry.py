@@ -28,6 +28,10 @@ def _constructor(name: str) -> Callable[[EnvConfig, str], FrameEnv]:
             from mbrl_pvr.envs.dmc import DMCEnv
 
             return DMCEnv
+        case "maniskill":
+            from mbrl_pvr.envs.maniskill import ManiSkillEnv
+
+            return ManiSkillEnv
         case "miniworld":
             from mbrl_pvr.envs.miniworld import MiniworldEnv
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mbrl_pvr.envs import backend
 from mbrl_pvr.envs.actions import ActionSpec, check_actions
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import resolve
@@ -84,7 +85,7 @@ class VectorEnv:
                 os.close(frames_fd)
         for i, worker in enumerate(self._workers):
             self._tell(worker, "build", config, self.num, seed, stream, i, split)
-        spec = self._gather(start_timeout, f"building the environment with backend {config.backend}")[0]
+        spec = self._gather(start_timeout, f"building the environment with {backend.label(config)}")[0]
         self.action_spec: ActionSpec = spec["action_spec"]
         self.proprio_dim: int = spec["proprio_dim"]
         self.max_episode_steps: int = spec["max_episode_steps"]
@@ -101,7 +102,7 @@ class VectorEnv:
         A `seed` replaces the one given to `make`; its episodes count from 0.
         """
         self._ask("reset", episode, seed)
-        return self._step(self._start_timeout, f"drawing the first frame with backend {self.config.backend}")
+        return self._step(self._start_timeout, f"drawing the first frame with {backend.label(self.config)}")
 
     def send(self, actions: ArrayLike) -> None:
         """Hand over actions (N, dim) and return at once; `recv` waits for the outcome."""

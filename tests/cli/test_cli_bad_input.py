@@ -120,6 +120,12 @@ CASES = [
             "env.time_limit=9": ["env.time_limit=9.0", "env.max_steps"],
         }.items()
     ),
+    override("env=maniskill/PickCub-v1", "'maniskill/PickCube-v1'"),
+    Case(train("env=maniskill/TurnFaucet-v1"), CONFIG, ["no dense reward", "env.reward=sparse"], id="no dense reward"),
+    Case(train("env.reward=sparse"), CONFIG, ["env.reward=sparse", "the task's own"], id="reward of dm_control"),
+    Case(
+        train("env=maniskill/PickCube-v1", "env.shifts=color_easy"), CONFIG, ["dm_control alone"], id="maniskill, shift"
+    ),
     Case(train("env=gym:Pendulum-v1", "env.camera=2"), CONFIG, ["env.camera=2"], id="gym, env.camera=2"),
     Case(train("encoder=dinov2_vits14", "encoder.truncate=13"), CONFIG, ["13", "12"], id="layer 13 of 12"),
     Case(train("encoder=resnet18_in1k", "encoder.truncate=0"), CONFIG, ["0", "4"], id="no stage at all"),

@@ -87,6 +87,29 @@ def test_miniworld_draws_or_the_packages_are_named(works: bool, monkeypatch: pyt
     assert findings(doctor.miniworld) == {}
 
 
+def test_maniskill_draws_or_the_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, mani_skill="3.0.1")
+    answers = {
+        "Vulkan draws ManiSkill frames": (OK, ""),
+        "ManiSkill cannot draw: no Vulkan driver found": (NOTE, "make setup-maniskill"),
+        "no answer within 60 s while drawing": (NOTE, "mbrl-pvr doctor --timeout 5"),  # of `findings`: one second
+    }
+    for message, expected in answers.items():
+        answer = (expected[0] == OK, message)
+        monkeypatch.setattr(envs, "probe_maniskill", lambda timeout, answer=answer: answer, raising=False)
+        (found,) = findings(doctor.maniskill).values()
+        assert (found.status, found.fix) == expected and found.detail == message and exit_status([found]) == 0
+    with_versions(monkeypatch, mani_skill=None)
+    assert findings(doctor.maniskill) == {}
+
+
+def test_without_a_driver_maniskill_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mbrl_pvr.envs.vulkan.find", lambda: None)
+    monkeypatch.setattr("mbrl_pvr.envs.probe.make", None)
+    works, message = envs.probe_maniskill(1.0)
+    assert not works and "no Vulkan driver found" in message and "make setup-maniskill" in message
+
+
 def test_torch_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
     with_versions(monkeypatch, torch="2.13.0")
     with_process(monkeypatch, 1, err="ImportError: libtorch.so\n")

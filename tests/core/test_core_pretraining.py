@@ -196,13 +196,15 @@ def test_the_keys_that_are_accepted_reach_the_frames(tmp_path: Path, monkeypatch
     keys = ["env.render=fast", "env.shifts=distracting_easy", "env.severity=0.5", "env.factors=[camera_fov, video]"]
     keys += ["env.bands=outer", f"env.video={tmp_path}", "env.camera=1"]
     keys += ["env.action_repeat=4", "env.backend=osmesa", "env.time_limit=2.5", "seed=7"]
-    assert {key.partition("=")[0] for key in keys} | {"env"} == set(api.PRETRAIN_KEYS)
+    assert {key.partition("=")[0] for key in keys} | {"env", "env.reward"} == set(api.PRETRAIN_KEYS)
     api.pretrain(["env=dmc/finger-spin,dmc/walker-walk", *keys], frames=20)
     ((tasks, out), named) = calls[0]
     assert [task.name for task in tasks] == ["dmc/finger-spin", "dmc/walker-walk"]
     assert tasks[1].render == "fast" and tasks[1].time_limit == 2.5 and tasks[1].factors == ("camera_fov", "video")
     assert out == Path("autoencoder-dmc-finger-spin.safetensors")
     assert (named["frames"], named["seed"]) == (20, 7)
+    api.pretrain(["env=maniskill/StackPyramid-v1", "env.reward=sparse"], frames=20)  # which has no other
+    assert calls[1][0][0][0].reward == "sparse"
 
 
 def test_frames_of_runs_name_the_file_after_the_task_of_the_run(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mbrl_pvr.envs import EnvConfig, VectorEnv, backend, make
+from mbrl_pvr.envs import EnvConfig, VectorEnv, backend, make, vulkan
 
 _HIDE = """
 import ctypes
@@ -35,6 +35,13 @@ def miniworld() -> None:
     lacking = backend.missing("miniworld")
     if lacking:
         pytest.skip(f"Miniworld cannot draw: apt-get install {' '.join(package for _, package in lacking)}")
+
+
+@pytest.fixture(scope="session")
+def maniskill() -> None:
+    """Skips where ManiSkill finds no Vulkan driver, without which not even its arm can be built."""
+    if vulkan.find() is None:
+        pytest.skip(f"no Vulkan driver for ManiSkill: {vulkan.SETUP}")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mbrl_pvr.envs import EnvConfig, list_envs, make
-from mbrl_pvr.envs.names import DMC_TASKS, MINIWORLD_TASKS, TERMINATING, family, resolve
+from mbrl_pvr.envs.names import DMC_TASKS, MANISKILL_TASKS, MINIWORLD_TASKS, TERMINATING, family, resolve
 from mbrl_pvr.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ def test_list_matches_shell_patterns() -> None:
 
 def test_the_tests_environments_are_not_listed_and_not_counted() -> None:
     assert list_envs("counting*") == []
-    assert len(list_envs()) == sum(map(len, DMC_TASKS.values())) + len(MINIWORLD_TASKS)
+    assert len(list_envs()) == sum(map(len, DMC_TASKS.values())) + len(MANISKILL_TASKS) + len(MINIWORLD_TASKS)
     assert resolve("counting/discrete") == "counting/discrete"
     with pytest.raises(ConfigError, match=f"shows all {len(list_envs())}"):
         resolve("nonsense")
@@ -50,6 +50,8 @@ def test_the_tests_environments_are_not_listed_and_not_counted() -> None:
         ("dmc/cup-catch", "dmc/ball_in_cup-catch"),
         ("dmc_cartpole_balance_sparse", "dmc/cartpole-balance_sparse"),
         ("counting", "counting/default"),
+        ("PickCube-v1", "maniskill/PickCube-v1"),
+        ("maniskill_PickCube_v1", "maniskill/PickCube-v1"),
         ("miniworld_PickupObjects", "miniworld/PickupObjects"),
         ("MiniWorld-PickupObjects-v0", "miniworld/PickupObjects"),
         ("gym:CartPole-v1", "gym:CartPole-v1"),
@@ -76,6 +78,7 @@ def test_unknown_name_offers_the_nearest() -> None:
     [
         ("dmc/walker-walk", "dmc"),
         ("dmc_walker_walk", "dmc"),
+        ("PlugCharger-v1", "maniskill"),
         ("MiniWorld-Hallway-v0", "miniworld"),
         ("gym:ale_py:ALE/Pong-v5", "gym"),
         ("mylab/Corridor", "mylab"),
@@ -107,6 +110,7 @@ def test_a_package_cannot_take_a_family_of_ours(monkeypatch: pytest.MonkeyPatch)
         ("num", 0),
         ("camera", -2),
         ("render", "slow"),
+        ("reward", "none"),
         ("backend", "glfw"),
         ("shifts", "colour"),
         ("severity", 1.5),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from analysis import latents
 from mbrl_pvr import api, checkpoint
 from mbrl_pvr.config import RunConfig, load_config, shrink, to_yaml
-from mbrl_pvr.envs import backend
+from mbrl_pvr.envs import backend, vulkan
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import read_status
 from mbrl_pvr.session import load_trained
@@ -27,6 +27,7 @@ from mbrl_pvr.trainer import train
 needs_miniworld = pytest.mark.skipif(
     bool(lacking := backend.missing("miniworld")), reason=f"apt-get install {' '.join(p for _, p in lacking)}"
 )
+needs_maniskill = pytest.mark.skipif(vulkan.find() is None, reason=f"no Vulkan driver: {vulkan.SETUP}")
 COMMON = [
     "threads=1",
     "sinks=[]",
@@ -48,7 +49,7 @@ def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", f"{code} train(read_config(sys.argv[1]), sys.argv[2])", file, path])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)  # minutes with ManiSkill, whose workers compile shaders
 @pytest.mark.parametrize(
     ("agent", "task"),
     [
@@ -56,6 +57,7 @@ def in_a_process(config: RunConfig, path: Path) -> "subprocess.Popen[bytes]":
         ("dreamerv3_tiny", "counting/discrete"),
         ("dreamerv3_study", "counting/default"),
         pytest.param(*("dreamerv3_tiny", "miniworld/Hallway"), marks=needs_miniworld),
+        pytest.param(*("dreamerv3_tiny", "maniskill/PlugCharger-v1"), marks=[needs_maniskill, pytest.mark.slow]),
     ],
 )
 def test_a_killed_run_resumes_bitwise(agent: str, task: str, encoder_file: Path, tmp_path: Path) -> None:
