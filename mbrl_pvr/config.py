@@ -221,10 +221,10 @@ def _fit_frames(tree: dict[str, Any]) -> dict[str, Any]:
 def _read_layer(file: str | Path) -> tuple[dict[str, Any], str]:
     """A preset or file as a tree in which `env: X` and `encoder: X` are spelt out, and where it came from."""
     name = str(file)
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        layer, where = read_yaml(Path(name).expanduser()), name
-    elif name in presets():
+    if name in presets():
         layer, where = read(name), f"preset {name}"
+    elif "/" in name or name.endswith((".yaml", ".yml")):
+        layer, where = read_yaml(Path(name).expanduser()), name
     else:
         hint = did_you_mean(name, presets(), f"Presets: {', '.join(presets())}; or give a path that ends in .yaml")
         raise ConfigError(f"unknown preset {name!r}", "--config", hint)

@@ -6,10 +6,12 @@ from typing import Any
 
 from mbrl_pvr.yamlfile import parse_yaml
 
+_SHORT = {"study": "study/schneider2024"}
+
 
 @cache
 def available(group: str = "") -> tuple[str, ...]:
-    """Files of a group ("agent", "env") without their ending; without a group, what `--config` knows."""
+    """Files of a group ("agent", "env", "study") without their ending; without a group, those beside the groups."""
     folder = files("mbrl_pvr._configs").joinpath(group)
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
@@ -21,10 +23,11 @@ def agents() -> list[str]:
 
 def presets() -> list[str]:
     """Names that `--config` knows."""
-    return list(available())
+    return sorted([*available(), *_SHORT, *(f"study/{name}" for name in available("study"))])
 
 
 def read(name: str, group: str = "") -> dict[str, Any]:
     """The content of one file; empty where it has none."""
+    name = name if group else _SHORT.get(name, name)
     file = files("mbrl_pvr._configs").joinpath(group, f"{name}.yaml")
     return parse_yaml(file.read_text(encoding="utf-8"), f"configs/{group}/{name}.yaml") or {}

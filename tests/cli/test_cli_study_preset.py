@@ -13,6 +13,7 @@ import pytest
 
 from mbrl_pvr.config import load_config, to_dict
 from mbrl_pvr.schema import flatten
+from mbrl_pvr.settings import DreamerV3Run
 from world_models.dreamerv3.config import SIZES
 from world_models.dreamerv3.optimizer import BEHAVIOUR_EPS, MODEL_EPS
 
@@ -100,17 +101,37 @@ RUN = {
     "env.num": (4, CODE + "envs.amount"),
     "env.action_repeat": (2, CODE + "env.dmc.repeat"),
     "env.proprio": (False, PAPER + "no proprioception"),
-    "env.shifts": (
-        "color_easy",
-        STAND_IN + "colours of DMControl-GB, 80 % of them in training; easy or hard is not said",
-    ),
+    "env.shifts": ("study", STAND_IN + "colours of DMControl-GB and sizes of 0.7 to 1.3; easy or hard is not said"),
     "env.severity": (1.0, PAPER + "the benchmark's colours themselves"),
-    "env.factors": (None, PAPER + "the benchmark's, whose entries colour agent, floor and background"),
+    "env.factors": (None, PAPER + "agent, floor and background, as the benchmark's entries, and sizes"),
     "env.size": (64, PAPER + "from scratch 64x64; encoders are given what they want"),
     "eval.every": (25_000, PAPER + "every 50 k environment steps, counted in the simulator: a stand-in"),
     "eval.episodes": (12, PAPER + "12 episodes"),
 }
 EPS = {"model": (1e-8, CODE + "model_opt.eps"), "others": (1e-5, CODE + "actor_opt.eps, critic_opt.eps, expl_opt.eps")}
+
+
+# Jones, Zhou, Pattinson 2025 (arXiv 2509.12531): their paper's abstract, the readme of their fork of the published code
+JONES_CODE, JONES_SAID = "fork's readme: ", "second-hand: "
+JONES = {
+    "agent.name": ("dreamerv3", JONES_CODE + "a fork of the current published code"),
+    "agent.size": ("12M", STAND_IN + "sizes are not said; the published default of ours"),
+    "agent.target": ("pixels", JONES_SAID + "pixel reconstruction is kept"),
+    "encoder.name": ("dinov2_vits14", STAND_IN + "enc.typ is dino or clip, which size is not said"),
+    "encoder.feature": ("patches", JONES_SAID + "complete patch tokens, flattened, reach the posterior"),
+    "encoder.trainable": (
+        2,
+        STAND_IN + "enc.finetune_layers k trains the blocks from k on; partial is best, k is not said",
+    ),
+    "agent.patches": ("flatten", JONES_SAID + "flattened"),
+    "updates_per_step": (0.03125, JONES_CODE + "train ratio 32 in the example, over 16 x 64 replayed steps"),
+    "steps": (100_000, STAND_IN + "budgets are not said"),
+    "random_steps": (1024, STAND_IN + "one batch"),
+    "env.shifts": ("none", STAND_IN + "severe shifts are met in the test alone: ood --shift textures"),
+    "env.num": (4, STAND_IN + "as in the other study"),
+    "eval.every": (25_000, STAND_IN + "as in the other study"),
+    "eval.episodes": (12, STAND_IN + "as in the other study"),
+}
 
 
 def values(table: dict) -> dict:
@@ -127,6 +148,19 @@ def test_every_value_of_the_study_has_a_source():
     assert values(EPS) == {"model": MODEL_EPS, "others": BEHAVIOUR_EPS}
     for table in (AGENT, WIDTHS, RUN, EPS):
         assert all(source.startswith((PAPER, CODE, STAND_IN, OURS)) for _, source in table.values())
+
+
+def test_every_value_of_the_second_study_is_known_or_a_stand_in():
+    config = load_config([], "study/jones2025")
+    run = dict(flatten(to_dict(config)))
+    assert {key: run[key] for key in JONES} == values(JONES)
+    assert all(source.startswith((JONES_CODE, JONES_SAID, STAND_IN)) for _, source in JONES.values())
+    differs = {key for key, value in flatten(to_dict(DreamerV3Run())) if run[key] != value}
+    assert differs - {"env.size"} <= JONES.keys(), "what differs from the defaults is listed; frames follow the encoder"
+
+
+def test_the_short_name_is_the_first_study():
+    assert load_config([], "study") == load_config([], "study/schneider2024")
 
 
 def test_what_is_ours_means_nothing_in_the_study():
