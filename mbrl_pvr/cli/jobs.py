@@ -117,9 +117,11 @@ def evaluate(
 def ood(
     run: Run,
     episodes: Annotated[int, typer.Option(help="How many episodes of each kind.")] = 200,
-    shift: Annotated[str | None, typer.Option(help="[default: the shift that the run was trained under]")] = None,
+    shift: Annotated[
+        str | None, typer.Option(help="A preset, or factors joined by +.  [default: that of training]")
+    ] = None,
     severity: Annotated[
-        float | None, typer.Option(help="0: original colours … 1: the palette's.  [default: as in training]")
+        float | None, typer.Option(help="0: the simulator's own look … 1: all of the shift.  [default: as in training]")
     ] = None,
     video: Annotated[bool, typer.Option("--video/--no-video", help="Film the first episode of each kind.")] = True,
     debug: Brief = False,
