@@ -1,6 +1,6 @@
 """What a shift costs over rendering, measured side by side: `python benchmarks/shifts.py [--size 64] [--render fast]`.
 
-One dm_control scene in this process; each round draws every variant once, in turn, so that other load falls on all alike.
+One dm_control scene in this process; a round draws every variant once, in turn, so that other load falls on all alike.
 The first frame of an episode, which paints textures, is timed apart. Medians; ratios are what may be quoted.
 """
 
