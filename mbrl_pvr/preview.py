@@ -93,8 +93,9 @@ def draw_sheet(shown: Preview) -> NDArray:
     rows, columns, height, width, _ = shown.frames.shape
     sheet = Image.new("RGB", (_NAMES + columns * width, _LABEL + rows * height), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen.text((4, 2), "severity", "black", font)
     for column, severity in enumerate(shown.severities):
-        pen.text((_NAMES + column * width + 3, 2), f"severity {severity:g}", "black", font)
+        pen.text((_NAMES + column * width + 3, 2), f"{severity:g}", "black", font)
     for row, shift in enumerate(shown.shifts):
         top = _LABEL + row * height
         pen.text((4, top + height // 2 - 8), shift.replace("+", "+\n"), "black", font)
@@ -108,10 +109,11 @@ def _film(shown: Preview) -> list[NDArray]:
     across = int(np.ceil(np.sqrt(count)))
     down = -(-count // across)
     page = Image.new("RGB", (across * width, down * (height + _LABEL)), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(11)
+    pen = ImageDraw.Draw(page)
     places = [(i % across * width, i // across * (height + _LABEL)) for i in range(count)]
     for name, (left, top) in zip(("none", *shown.shifts), places, strict=True):
-        pen.text((left + 2, top + 2), name, "black", font)
+        font = next((f for f in map(ImageFont.load_default, (12, 10, 8)) if f.getlength(name) < width - 4), None)
+        pen.text((left + 2, top + 2), name, "black", font or ImageFont.load_default(7))
     pages = np.repeat(np.asarray(page)[None], steps, axis=0)
     for i, (left, top) in enumerate(places):
         pages[:, top + _LABEL : top + _LABEL + height, left : left + width] = shown.film[:, i]
