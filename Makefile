@@ -32,7 +32,7 @@ demo: setup
 	@echo "figures: $(abspath $(DEMO))/figures"; ls $(DEMO)/figures
 
 test: setup
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff format --check .

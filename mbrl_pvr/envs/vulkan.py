@@ -36,7 +36,7 @@ def find() -> Driver | None:
     """The driver that would be used; None where this machine has none."""
     device = "cuda" if _GPU.exists() else "cpu"
     own = next((os.environ[name] for name in _OWN if os.environ.get(name)), None)
-    if own:
+    if own and Path(own) != unpacked() / "lvp_icd.json":  # that one `select` has set, in the process above this one
         return Driver(device if "nvidia" in own else "cpu", own)
     listed = [file for folder in _SYSTEM for file in sorted(Path(folder).glob("*.json"))]
     nvidia = [file for file in listed if "nvidia" in file.name]
@@ -54,8 +54,8 @@ def select() -> Driver:
     if driver is None:
         raise no_driver("no Vulkan driver found")
     if driver.folder is not None:
-        os.environ.update(dict.fromkeys(_OWN, driver.where))
         _load(driver.folder / "lib")
+        os.environ.update(dict.fromkeys(_OWN, driver.where))
     return driver
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mbrl_pvr.envs import EnvConfig, VectorEnv, list_envs, make, vulkan
 from mbrl_pvr.envs.names import MANISKILL_SPARSE, MANISKILL_TASKS, TERMINATING
 from mbrl_pvr.errors import ConfigError, EnvError, Unavailable
 
+pytestmark = pytest.mark.xdist_group("maniskill")  # one process of the suite, or each would start workers of its own
 TCP = slice(19, 26)  # of PickCube's state: position and quaternion of the gripper
 REST = np.zeros((1, 5), np.float32)
 
@@ -279,6 +281,9 @@ def test_which_driver_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     mesa.mkdir()
     (mesa / "lvp_icd.json").touch()
     assert vulkan.find() == ("cpu", str(mesa / "lvp_icd.json"), mesa)
+    monkeypatch.setenv("VK_DRIVER_FILES", str(mesa / "lvp_icd.json"))
+    assert vulkan.find() == ("cpu", str(mesa / "lvp_icd.json"), mesa)  # of a process that has selected it
+    monkeypatch.delenv("VK_DRIVER_FILES")
     gpu.touch()
     assert vulkan.find() == ("cuda", str(system / "nvidia_icd.json"), None)
     monkeypatch.setenv("VK_DRIVER_FILES", "/my/lvp.json")
@@ -295,6 +300,7 @@ def test_a_driver_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MBRL_PVR_MESA", str(tmp_path))
     with pytest.raises(EnvError, match=r"cannot draw: .*libvulkan_lvp\.so: [\s\S]*make setup-maniskill"):
         vulkan.select()
+    assert not any(name in os.environ for name in vulkan._OWN)  # processes that are started later look for themselves
 
 
 def test_a_driver_that_the_simulator_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,3 +150,30 @@ def test_root_gets_what_a_virtual_environment_needs(checkout: Path) -> None:
     (checkout / ".venv" / ".setup-current").unlink()
     assert _setup(checkout).returncode == 0
     assert not (checkout / "apt").exists()
+
+
+def _setup_maniskill(checkout: Path, root: Path) -> subprocess.CompletedProcess[str]:
+    shutil.copy(root / "tools" / "setup_maniskill.sh", checkout / "tools")
+    env = {"PATH": str(checkout / "programs"), "HOME": str(checkout)}
+    command = ["bash", "tools/setup_maniskill.sh"]
+    return subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False)
+
+
+def test_maniskills_driver_is_fetched_once(checkout: Path, root: Path) -> None:
+    mesa = checkout / ".venv" / "mesa"
+    mesa.mkdir()
+    (mesa / "lvp_icd.json").touch()
+    digest = subprocess.run(
+        ["sha256sum", root / "tools" / "setup_maniskill.sh"], capture_output=True, text=True, check=True
+    )
+    (mesa / ".current").write_text(digest.stdout.split()[0])
+    done = _setup_maniskill(checkout, root)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    (mesa / "lvp_icd.json").unlink()
+    assert _setup_maniskill(checkout, root).returncode == 1  # fetched again; this machine has nothing to fetch it with
+
+
+def test_without_debians_tools_maniskills_driver_is_left_to_the_user(checkout: Path, root: Path) -> None:
+    done = _setup_maniskill(checkout, root)
+    assert done.returncode == 1
+    assert "no apt-get here. Install Mesa 25" in done.stderr and not (checkout / ".venv" / "mesa").exists()
