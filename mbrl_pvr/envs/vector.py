@@ -22,7 +22,7 @@ from mbrl_pvr.envs.pool import Worker, gather, shut_down
 from mbrl_pvr.envs.worker import map_frames
 from mbrl_pvr.errors import EnvError
 
-START_TIMEOUT = 300.0  # seconds for imports, model, first frame (shaders compiled in software): a hanging driver shows here
+START_TIMEOUT = 300.0  # seconds for imports, model and first frame, which waits for shaders: a hanging driver shows
 STEP_TIMEOUT = 120.0
 RESTORE_TIMEOUT = 600.0  # a whole episode is played again
 
