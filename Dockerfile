@@ -5,7 +5,7 @@ FROM debian:12-slim
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
       ca-certificates git make python3 python3-venv \
-      libegl1 libgl1 libglu1-mesa libfreetype6 libfontconfig1 libosmesa6 gcc g++ python3-dev \
+      libegl1 libgl1 libglu1-mesa libfreetype6 libfontconfig1 libglib2.0-0 libosmesa6 gcc g++ python3-dev \
  && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --create-home --uid 1000 user

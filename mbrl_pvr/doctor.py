@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mbrl_pvr.envs import vulkan
+from mbrl_pvr.envs.backend import missing
 from mbrl_pvr.errors import EnvError, Unavailable
 
 OK, MISSING, NOTE = "ok", "missing", "note"
@@ -287,7 +288,8 @@ def _failure(done: subprocess.CompletedProcess[str], timeout: float, fix: str) -
 
 def _fix(distribution: str) -> str:
     if distribution == "mani_skill":
-        return vulkan.SETUP
+        lacking = [package for _, package in missing("maniskill")]
+        return f"{APT} {' '.join(lacking)}" if lacking else vulkan.SETUP
     packages = {
         "dm_control": RENDERERS["egl"],
         "miniworld": "libegl1 libgl1 libglu1-mesa libfreetype6 libfontconfig1",

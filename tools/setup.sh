@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 venv=.venv
 stamp=$venv/.setup-current
 log=$venv/setup.log
-rendering="libegl1 libgl1 libglu1-mesa libfreetype6 libfontconfig1"   # EGL is the default renderer; GLU is for Miniworld
+rendering="libegl1 libgl1 libglu1-mesa libfreetype6 libfontconfig1 libglib2.0-0"   # EGL is the default renderer; from GLU on for Miniworld, the last for ManiSkill
 optional="libosmesa6"                     # MUJOCO_GL=osmesa
 
 say() { printf 'setup: %s\n' "$*"; }

@@ -20,6 +20,7 @@ _LIBRARIES = {
         (("libfreetype.so.6",), "libfreetype6"),  # of pyglet, which draws a label
         (("libfontconfig.so.1",), "libfontconfig1"),
     ),
+    "maniskill": ((("libgthread-2.0.so.0",), "libglib2.0-0"), (("libGL.so.1",), "libgl1")),  # of OpenCV, beside Vulkan
 }
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
-from mbrl_pvr.envs import vulkan
+from mbrl_pvr.envs import backend, vulkan
 from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
@@ -171,6 +171,10 @@ class ManiSkillEnv(FrameEnv):
 def _make(task: str, size: int) -> Any:
     """The task with the camera at the wrist as its only one. Without a driver not even the arm can be built."""
     driver = vulkan.select()
+    if lacking := backend.missing("maniskill"):
+        what = f"ManiSkill does not start without {' and '.join(name for name, _ in lacking)}"
+        hint = f"On Debian: apt-get install -y --no-install-recommends {' '.join(package for _, package in lacking)}"
+        raise Unavailable(what, f"maniskill/{task}", hint)
     try:
         import mani_skill.envs  # noqa: F401 (registers its tasks)
         from mani_skill.utils.registration import REGISTERED_ENVS

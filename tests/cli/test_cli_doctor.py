@@ -89,6 +89,7 @@ def test_miniworld_draws_or_the_packages_are_named(works: bool, monkeypatch: pyt
 
 def test_maniskill_draws_or_the_line_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with_versions(monkeypatch, mani_skill="3.0.1")
+    monkeypatch.setattr(doctor, "missing", lambda name: [])
     answers = {
         "Vulkan draws ManiSkill frames": (OK, ""),
         "ManiSkill cannot draw: no Vulkan driver found": (NOTE, "make setup-maniskill"),
@@ -101,6 +102,14 @@ def test_maniskill_draws_or_the_line_is_told(monkeypatch: pytest.MonkeyPatch) ->
         assert (found.status, found.fix) == expected and found.detail == message and exit_status([found]) == 0
     with_versions(monkeypatch, mani_skill=None)
     assert findings(doctor.maniskill) == {}
+
+
+def test_what_maniskill_imports_is_named_before_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_versions(monkeypatch, mani_skill="3.0.1")
+    monkeypatch.setattr(envs, "probe_maniskill", lambda timeout: (False, "it does not start"), raising=False)
+    monkeypatch.setattr(doctor, "missing", lambda name: [("libX.so.1", "libx1")] if name == "maniskill" else [])
+    (found,) = findings(doctor.maniskill).values()
+    assert (found.status, found.fix.endswith("--no-install-recommends libx1")) == (NOTE, True)
 
 
 def test_without_a_driver_maniskill_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
