@@ -140,7 +140,7 @@ def test_presets_name_factors(preset: str) -> None:
         (lambda: palette_look("color_easy", 0, 1.0, ("sky",)), "factors must be among"),
         (lambda: Look({"size": Draw(1.0)}, 1.0), "size takes 1 numbers"),
         (lambda: split_bands("train", "inner"), "bands must be interleaved or outer, got 'inner'"),
-        (lambda: draw_look(SeedSequence(1), "size", "test"), "split must be train or held_out, got 'test'"),
+        (lambda: draw_look(SeedSequence(1), "size", "test"), "split must be one of train, held_out, held_out:agent"),
         (lambda: EnvConfig(shifts="agent+agent"), r"env\.shifts must be none, one of study, color_easy"),
         (lambda: EnvConfig(shifts="color_easy+size"), r"env\.shifts must be none, .* got 'color_easy\+size'"),
         (lambda: EnvConfig(shifts="agent+"), r"env\.shifts must be none"),
