@@ -124,7 +124,10 @@ CASES = [
     Case(train("env=maniskill/TurnFaucet-v1"), CONFIG, ["no dense reward", "env.reward=sparse"], id="no dense reward"),
     Case(train("env.reward=sparse"), CONFIG, ["env.reward=sparse", "the task's own"], id="reward of dm_control"),
     Case(
-        train("env=maniskill/PickCube-v1", "env.shifts=color_easy"), CONFIG, ["It can do: noise, blur"], id="maniskill, shift"
+        train("env=maniskill/PickCube-v1", "env.shifts=color_easy"),
+        CONFIG,
+        ["It can do: noise, blur"],
+        id="maniskill, shift",
     ),
     Case(train("env=gym:Pendulum-v1", "env.camera=2"), CONFIG, ["env.camera=2"], id="gym, env.camera=2"),
     Case(train("encoder=dinov2_vits14", "encoder.truncate=13"), CONFIG, ["13", "12"], id="layer 13 of 12"),
