@@ -46,6 +46,12 @@ class Split:
         name = self.name.replace(":", "_")
         return name if self.shift == "none" else f"{name}_{self.shift}_{self.severity:g}"
 
+    @property
+    def title(self) -> str:
+        """Short words for a picture: training, color_easy 0.3, floor: color_easy 0.3."""
+        alone = self.name.partition(":")[2]
+        return "training" if self.shift == "none" else f"{alone}{': ' * bool(alone)}{self.shift} {self.severity:g}"
+
     def apply(self, config: envs.EnvConfig) -> envs.EnvConfig:
         """The environment under this split's shift; in distribution it stays as it was trained on.
 
@@ -213,7 +219,7 @@ def ood(
 def _write_grid(trained: Trained, splits: Sequence[Split]) -> None:
     """The first episode under every look side by side; a picture stays where its episode is over."""
     films = {split: trained.run.path / _film(trained, "ood", split) for split in splits}
-    pictures = {f"{s.name} {s.shift} {s.severity:g}" if s.shift != "none" else s.name: p for s, p in films.items()}
+    pictures = {s.title: film for s, film in films.items()}
     with trained.run.replace(output(trained, f"videos/ood_grid_step_{trained.step:09d}.mp4")) as temporary:
         write_grid(temporary, pictures)
 

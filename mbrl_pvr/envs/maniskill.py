@@ -29,10 +29,7 @@ from mbrl_pvr.errors import EnvError, Unavailable
 
 EPISODE_STEPS = 200
 MOVE, TURN = 0.05, 0.1  # metres and radians that an action of 1 displaces the target, every 1/20 s
-_LEASH, _TWIST = (
-    0.1,
-    0.3,
-)  # at most so far is the target from where the gripper is, so that a blocked arm winds up little
+_LEASH, _TWIST = 0.1, 0.3  # metres and radians from the gripper to its target at most: a blocked arm winds up little
 _ROBOT, _CAMERA = "panda_wristcam", "hand_camera"
 _VULKAN = ("physical device", "vk::", "Vulkan")  # in errors of a driver that is too old, or does not load
 _SIZES = {"ycb": "26 MB"}  # of downloads, where known; the others' publishers name none
