@@ -4,7 +4,7 @@ Random actions are collected in a dm_control task; then agents with the same fir
 batches, in turns: in float32, in bfloat16, and in float32 with other noise of their updates (what is sampled differs),
 which shows how far losses are apart by chance. The table has, for windows of 50 updates, the mean absolute difference
 of each loss from that of the first agent: bfloat16 / other noise. The ratio is the median over updates of their time in
-float32 over that in bfloat16.
+float32 over that in bfloat16. The last line says what `precision=auto` picks for such a run here.
 """
 
 import argparse
@@ -12,12 +12,14 @@ import copy
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mbrl_pvr.build import EnvFacts, build_agent
 from mbrl_pvr.config import load_config
+from mbrl_pvr.precision import pick_precision
 from mbrl_pvr.replay import Replay
 from mbrl_pvr.seeding import rng
 from mbrl_pvr.session import Session, open_session
@@ -101,11 +103,14 @@ def main() -> None:
             session.collector.send(explore_randomly=True)
             session.collector.receive()
         curves, seconds = learn(session, asked.updates)
+        facts, auto = EnvFacts.of(session.collector.env), replace(session.config, precision="auto")
+        picked = pick_precision(auto, session.features, facts, session.device)
     print("\n".join(table(curves)))
     ratios = [a / b for a, b in zip(seconds["float32"], seconds["bfloat16"], strict=True)]
     again = [a / b for a, b in zip(seconds["float32"], seconds["other noise"], strict=True)]
     print(f"\nAn update: {statistics.median(seconds['float32']) * 1000:.0f} ms in float32;", end=" ")
     print(f"bfloat16 is {statistics.median(ratios):.2f} times as fast, float32 again {statistics.median(again):.2f}.")
+    print(f"precision=auto picks {picked}.")
 
 
 if __name__ == "__main__":
