@@ -51,6 +51,10 @@ class EnvError(Error):
     exit_code = 7
 
 
+class WorkerDied(EnvError):
+    """The process of an environment is gone: killed, out of memory, or crashed."""
+
+
 class Unavailable(Error):
     """A missing extra, weights that cannot be fetched, or a device that is not there."""
 

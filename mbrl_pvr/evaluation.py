@@ -19,7 +19,7 @@ from mbrl_pvr.envs import random_score
 from mbrl_pvr.envs.factors import check_shifts, strengths
 from mbrl_pvr.envs.names import family
 from mbrl_pvr.envs.offers import check_offers, presets
-from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.errors import ConfigError, WorkerDied
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
 from mbrl_pvr.seeding import derive
 from mbrl_pvr.session import Trained, load_trained
@@ -93,7 +93,8 @@ def play(
     """Number and content of `episodes` episodes without exploration noise; the first `skip` are left out.
 
     Episodes are a function of the run's seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL); two
-    splits of one stream start alike and differ in looks alone.
+    splits of one stream start alike and differ in looks alone. A round whose worker dies is played again; WorkerDied
+    where it does so twice.
     """
     n = min(episodes, MAX_PARALLEL)
     begin, end = skip // n, ceil(episodes / n)  # rounds
@@ -101,27 +102,36 @@ def play(
         return
     seed, per_round = trained.config.seed, n * episode_steps(trained)
     choice = split.apply(env_config(trained.config, pixels=pixels))
-    with (
-        envs.make(choice, num=n, seed=seed, stream=stream, split=split.name) as env,
-        Display(what=f"{stream.partition('-')[0]}, {split.name} looks:") as display,
-    ):
+    stack, device = trained.agent.sequence.stack, trained.device
+    first, died_in = begin, -1
+    with Display(what=f"{stream.partition('-')[0]}, {split.name} looks:") as display:
 
         def policy(k: int) -> Policy:
             chosen = agent_policy(trained.agent, n, derive(seed, f"plan-{stream}", k))
 
             def watched(obs: Obs, tick: int) -> np.ndarray:
-                display.progress((k - begin) * per_round + tick * n, (end - begin) * per_round)
+                display.progress((k - first) * per_round + tick * n, (end - first) * per_round)
                 return chosen(obs, tick)
 
             return watched
 
-        stack, device = trained.agent.sequence.stack, trained.device
-        played = rounds(policy, trained.features, env, stack=stack, device=device, start=begin)
-        for k, one_round in enumerate(islice(played, end - begin), start=begin):
-            for number, episode in enumerate(one_round, start=k * n):
-                if skip <= number < episodes:
-                    yield number, episode
-        display.progress((end - begin) * per_round, (end - begin) * per_round)
+        def from_round(k: int) -> Iterator[tuple[int, list[Episode]]]:
+            with envs.make(choice, num=n, seed=seed, stream=stream, split=split.name) as env:
+                played = rounds(policy, trained.features, env, stack=stack, device=device, start=k)
+                yield from islice(enumerate(played, start=k), end - k)
+
+        while begin < end:
+            try:
+                for k, one_round in from_round(begin):
+                    numbered = enumerate(one_round, start=k * n)
+                    yield from ((number, episode) for number, episode in numbered if skip <= number < episodes)
+                    begin = k + 1
+            except WorkerDied as error:
+                if died_in == begin:
+                    raise
+                died_in = begin
+                display.say(f"{error.what}; episodes {begin * n} to {begin * n + n - 1} are played again")
+        display.progress((end - first) * per_round, (end - first) * per_round)
 
 
 def row(config: RunConfig, kind: str, split: Split, step: int, number: int, episode: Any) -> dict[str, Any]:

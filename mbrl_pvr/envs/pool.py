@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 from typing import IO, Any
 
 from mbrl_pvr import errors
-from mbrl_pvr.errors import EnvError
+from mbrl_pvr.errors import EnvError, WorkerDied
 
 _CODE = "import sys; sys.path[:] = {path}; from mbrl_pvr.envs.worker import serve; serve({pipe}, {frames}, {parent})"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "LP_NUM_THREADS")
@@ -43,7 +43,7 @@ class Worker:
         child.close()
 
     def send(self, request: str, *args: Any) -> None:
-        """Ask; EnvError where the worker is dead."""
+        """Ask; WorkerDied where the worker is dead."""
         try:
             self.pipe.send((request, *args))
         except (BrokenPipeError, ConnectionResetError, OSError) as error:
@@ -72,7 +72,7 @@ class Worker:
         if code < 0:
             how += f", {signal.Signals(-code).name}"
         hint = f"{self.last_words()} A training run goes on with: mbrl-pvr resume RUN"
-        return EnvError(f"the worker process died ({how})", self.label, hint)
+        return WorkerDied(f"the worker process died ({how})", self.label, hint)
 
     def last_words(self) -> str:
         """The end of what the worker printed, for a hint."""

@@ -1,13 +1,16 @@
 """Playing with a trained agent: what `eval`, `ood` and `record` write, return, film, refuse and say meanwhile."""
 
 import json
+import os
 import shutil
+import signal
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet
 import pytest
 from rich.console import Console
@@ -15,13 +18,13 @@ from rich.console import Console
 from analysis.errors import AnalysisError
 from analysis.files import read_parquet
 from analysis.runs import read_latents
-from mbrl_pvr import api, evaluation, recording, trainer, video
+from mbrl_pvr import api, envs, evaluation, recording, trainer, video
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config, shrink
 from mbrl_pvr.display import Display
 from mbrl_pvr.envs import random_score
 from mbrl_pvr.envs.random_score import RandomScore
-from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.errors import ConfigError, Unavailable, WorkerDied
 from pvr_zoo.families.autoencoder import ConvAutoencoder, save_encoder
 
 LENGTH = 30  # agent steps of an episode of `run`: more than --debug plays
@@ -228,3 +231,71 @@ def test_normalised_returns_stand_in_the_rows_of_whole_episodes_alone(
     table = evaluation.ood(run, episodes=2, shifts=["color_easy"], video=False)
     fresh = table[table["episode"] == 1]
     assert list(fresh["normalised"]) == [(total - 10.0) / 100.0 for total in fresh["return"]]
+
+
+def _kill_a_worker(monkeypatch: pytest.MonkeyPatch, after: int, times: int) -> list[int]:
+    """From the agent's action number `after` on, kill a worker, `times` times with as many actions in between."""
+    made, seen, killed = [], [0], []
+    start, act = envs.make, evaluation.agent_policy
+
+    def watched_start(*args: Any, **kwargs: Any) -> envs.VectorEnv:
+        made.append(start(*args, **kwargs))
+        return made[-1]
+
+    def watched_policy(*args: Any) -> Any:
+        policy = act(*args)
+
+        def deadly(obs: Any, tick: int) -> np.ndarray:
+            seen[0] += 1
+            if seen[0] >= after * (len(killed) + 1) and len(killed) < times:
+                killed.append(made[-1].pids[1])
+                os.kill(killed[-1], signal.SIGKILL)
+            return policy(obs, tick)
+
+        return deadly
+
+    monkeypatch.setattr(evaluation.envs, "make", watched_start)
+    monkeypatch.setattr(evaluation, "agent_policy", watched_policy)
+    return killed
+
+
+def test_a_worker_killed_in_an_evaluation_costs_no_episode_and_adds_none(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two rounds of four under each look; the worker dies in the second round."""
+    undisturbed = evaluation.ood(run, episodes=8, shifts=["color_easy"], video=False)
+    rows = (run / "ood.jsonl").read_bytes()
+    (run / "ood.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        killed = _kill_a_worker(patch, after=LENGTH + 5, times=1)
+        again = evaluation.ood(run, episodes=8, shifts=["color_easy"], video=False)
+    assert len(killed) == 1 and (run / "ood.jsonl").read_bytes() == rows
+    pd.testing.assert_frame_equal(again, undisturbed)
+    assert (
+        "the worker process died (exit code -9, SIGKILL); episodes 4 to 7 are played again" in capsys.readouterr().err
+    )
+
+
+def test_an_evaluation_whose_worker_dies_again_stops_and_is_continued(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = evaluation.ood(run, episodes=8, shifts=["color_easy"], video=False)
+    rows = (run / "ood.jsonl").read_bytes()
+    (run / "ood.jsonl").unlink()
+    with monkeypatch.context() as patch:
+        killed = _kill_a_worker(patch, after=LENGTH - 2, times=3)
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            evaluation.ood(run, episodes=8, shifts=["color_easy"], video=False)
+    assert len(killed) == 2 and rows.startswith((run / "ood.jsonl").read_bytes())
+    pd.testing.assert_frame_equal(evaluation.ood(run, episodes=8, shifts=["color_easy"], video=False), undisturbed)
+    assert (run / "ood.jsonl").read_bytes() == rows
+
+
+def test_an_evaluation_whose_encoder_is_gone_says_which(make_config: Any, encoder_file: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copy(encoder_file, tmp_path / "mine.safetensors"))
+    config = shrink(load_config(["env=dmc/finger-spin", f"encoder={own}", "env.render=fast", "threads=1"]))
+    trainer.train(replace(config, steps=90, random_steps=80), tmp_path / "run")
+    own.unlink()
+    with pytest.raises((ConfigError, Unavailable), match=r"mine\.safetensors"):
+        evaluation.ood(tmp_path / "run", episodes=1, shifts=["color_easy"])
+    assert not (tmp_path / "run" / "ood.jsonl").exists()
