@@ -4,8 +4,9 @@
     python benchmarks/learning.py table  runs/learning/demo-seed1 ...          scores, controls, one line a run
 
 The score is the mean return of 12 episodes without exploration noise, under the training looks. Controls on the same
-environment: uniformly random actions, zero, the best constant action of those tried (`constants`), and the trained
-agent whose observations are drawn from random earlier moments of the same episode ("shuffled").
+environment: uniformly random actions, zero (null where actions are choices), the best constant action of those tried
+(`constants`), and the trained agent whose observations are drawn from random earlier moments of the same episode
+("shuffled").
 """
 
 import argparse
@@ -21,6 +22,7 @@ import numpy as np
 import mbrl_pvr
 from mbrl_pvr import envs
 from mbrl_pvr.build import env_config
+from mbrl_pvr.envs.actions import ActionSpec, random_actions
 from mbrl_pvr.evaluation import MAX_PARALLEL
 from mbrl_pvr.rollout import Policy, agent_policy, play_round, rounds
 from mbrl_pvr.seeding import derive, rng
@@ -69,10 +71,13 @@ def shuffled(trained: Trained, n: int, seed: int) -> Policy:
     return policy
 
 
-def constants(dim: int) -> np.ndarray:
-    """The constant actions (n, dim) that are tried: a grid; with more than two actions, the same level for all of them,
-    and `RANDOM_CONSTANTS` drawn at random, the same ones for every run.
+def constants(spec: ActionSpec) -> np.ndarray:
+    """The constant actions (n, dim) that are tried: every choice; of continuous ones a grid, and of more than two the
+    same level for all of them, and `RANDOM_CONSTANTS` drawn at random, the same ones for every run.
     """
+    dim = spec.dim
+    if spec.discrete:
+        return np.eye(dim)
     if dim <= 2:
         return np.array(list(itertools.product(LEVELS, repeat=dim)))
     same = np.repeat(np.array(LEVELS)[:, None], dim, axis=1)
@@ -100,7 +105,8 @@ def measure(run: Path) -> dict[str, object]:
     """Score and controls of one finished run."""
     with load_trained(run) as trained:
         config = trained.config
-        dim = trained.run.manifest["env"]["action_dim"]
+        facts = trained.run.manifest["env"]
+        spec = ActionSpec(facts["action_dim"], facts["discrete"])
 
         def agent(k: int) -> Policy:
             return agent_policy(trained.agent, PARALLEL, derive(config.seed, "s", k))
@@ -110,15 +116,15 @@ def measure(run: Path) -> dict[str, object]:
 
         def random(k: int) -> Policy:
             noise = rng(config.seed, "random", k)
-            return lambda obs, tick: noise.uniform(-1, 1, (PARALLEL, dim)).astype(np.float32)
+            return lambda obs, tick: random_actions(spec, PARALLEL, noise)
 
-        tried = constants(dim)
+        tried = constants(spec)
         best = best_constant(trained, tried)
         results = {
             "agent": score(trained, agent, see=True),
             "shuffled": score(trained, confused, see=True),
             "random": score(trained, random, see=False),
-            "zero": score(trained, lambda k: constant(np.zeros(dim)), see=False),
+            "zero": [] if spec.discrete else score(trained, lambda k: constant(np.zeros(spec.dim)), see=False),
             "constant": score(trained, lambda k: constant(best), see=False),
         }
         curve = [
@@ -135,7 +141,10 @@ def measure(run: Path) -> dict[str, object]:
             "curve": curve,
             "best_constant": best.round(2).tolist(),
             "constants_tried": len(tried),
-            **{name: [round(float(np.mean(r)), 1), round(float(np.std(r)), 1)] for name, r in results.items()},
+            **{
+                name: [round(float(np.mean(r)), 2), round(float(np.std(r)), 2)] if r else None
+                for name, r in results.items()
+            },
         }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mbrl_pvr.config import load_config
+from mbrl_pvr.envs.actions import ActionSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = sorted(
@@ -55,16 +56,17 @@ def test_overrides_stand_anywhere(learning):
 
 
 def test_constants_differ_between_joints(learning):
-    assert len(learning.constants(1)) == 5 and len(learning.constants(2)) == 25
-    six = learning.constants(6)
+    assert len(learning.constants(ActionSpec(1))) == 5 and len(learning.constants(ActionSpec(2))) == 25
+    six = learning.constants(ActionSpec(6))
     assert six.shape == (105, 6) and np.abs(six).max() <= 1
     assert len(np.unique(six, axis=0)) == 105 and (six[5:].std(axis=1) > 0).all()
-    np.testing.assert_array_equal(six, learning.constants(6))
+    np.testing.assert_array_equal(learning.constants(ActionSpec(3, discrete=True)), np.eye(3))
+    np.testing.assert_array_equal(six, learning.constants(ActionSpec(6)))
 
 
 def test_best_constant_is_the_best(learning, monkeypatch):
     """In an environment whose return falls with the distance to one action."""
-    target = learning.constants(3)[42]
+    target = learning.constants(ActionSpec(3))[42]
 
     def play_round(policy, features, env, first, stack, device):
         action = policy(SimpleNamespace(is_first=np.ones(4, bool)), 0)
@@ -74,4 +76,4 @@ def test_best_constant_is_the_best(learning, monkeypatch):
     monkeypatch.setattr(learning, "_environments", lambda trained, see: nullcontext(resets))
     monkeypatch.setattr(learning, "play_round", play_round)
     trained = SimpleNamespace(agent=SimpleNamespace(sequence=SimpleNamespace(stack=1)), device=None)
-    np.testing.assert_array_equal(learning.best_constant(trained, learning.constants(3)), target)
+    np.testing.assert_array_equal(learning.best_constant(trained, learning.constants(ActionSpec(3))), target)
