@@ -80,7 +80,8 @@ def ours(case: str):
         feature=None if pixels else torch.randn(*lead, 1, NUMBERS).half(),
         pixels=torch.randint(0, 256, (*lead, 1, *IMAGE), dtype=torch.uint8) if pixels else None,
     )
-    batch = Batch(obs, torch.rand(*lead, ACTIONS) * 2 - 1, torch.randn(lead), nothing, nothing)
+    states = torch.zeros(BATCH, LENGTH + 1, config.carried, dtype=torch.float16)
+    batch = Batch(obs, torch.rand(*lead, ACTIONS) * 2 - 1, torch.randn(lead), nothing, nothing, states)
     return lambda: agent.update(batch)
 
 

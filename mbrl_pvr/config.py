@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 DEFAULT_AGENT = "tdmpc2"
+FAMILIES = "families"  # of a preset: what differs in families of environments that are not the preset's own
 # how a run is computed or called, not what is computed
 NOT_IDENTITY = ("device", "threads", "compile", "encoder.compile", "sinks", "agent_preset", "env.backend")
 NOT_GIVEN = ("env.pixels", "agent_preset")  # follow from encoder= and agent=
@@ -77,11 +78,16 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None, *
     UnsafeFile, Unavailable.
     """
     layer, where = _read_layer(file) if file is not None else ({}, "")
+    families = layer.pop(FAMILIES, {})
     cls = _run_class(overrides, layer)
     changes = _parse_overrides(overrides, cls)
+    other_agent = "agent" in changes.values
     agent, checked = _take_agent(layer, where, changes, cls)
     typed = _check_overrides(changes, cls)
     named = {"env.name": EnvConfig().name, **dict(flatten(checked)), **typed}["env.name"]
+    own = _of_family(family(named), families, where)
+    own = {key: value for key, value in own.items() if key != "agent" or not other_agent}
+    checked = nest({**dict(flatten(checked)), **dict(flatten(check_tree(cls, own, f"{where}, {FAMILIES}")))})
     tree = _compose(agent, family(named), checked, changes.hydra)
     for key in _PATH_KEYS:
         name = key.rpartition(".")[2]
@@ -107,6 +113,13 @@ def replaced(overrides: Sequence[str], config: RunConfig) -> list[str]:
     same = (*_PATH_KEYS, "env.name")  # made absolute, or resolved from an alias
     given = {key: value for key, value in asked.items() if key not in same}
     return [f"{k}: {_plain(v)} -> {_plain(has[k])}" for k, v in given.items() if _json(v) != has[k]]
+
+
+def _of_family(name: str, families: Any, where: str) -> dict[str, Any]:
+    """What a preset says of one family of environments alone."""
+    if not isinstance(families, dict) or not isinstance(families.get(name, {}), dict):
+        raise ConfigError(f"{FAMILIES} should be a mapping from families to settings, got {families!r}", where)
+    return dict(families.get(name, {}))
 
 
 def _run_class(overrides: Sequence[str], layer: dict[str, Any]) -> type[Any]:

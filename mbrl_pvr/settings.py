@@ -37,7 +37,7 @@ _CEILINGS = {  # sizes beyond these are slips of the keyboard
     "agent.imagination": 1024,
     "agent.deter": 2**18,
     "agent.hidden": 2**16,
-    "agent.classes": 2**12,
+    "agent.classes": 2**11,  # kept states count them in float16, exact up to there
     "agent.depth": 2**12,
     "agent.units": 2**16,
     "agent.latents": 2**12,

@@ -95,7 +95,10 @@ WIDTHS = {
 RUN = {
     "updates_per_step": (0.5, CODE + "dmc_vision, run.train_ratio 512 over 16 x 64 replayed steps"),
     "catch_up": (False, CODE + "embodied.when.Ratio begins to count at its first call, after train_fill"),
-    "steps": (1_500_000, PAPER + "3 M environment steps, counted in the simulator: a stand-in for which is meant"),
+    "steps": (
+        1_500_000,
+        PAPER + "3 M environment steps in dm_control, counted in the simulator: a stand-in for which is meant",
+    ),
     "random_steps": (1024, CODE + "run.train_fill 0: one batch"),
     "replay.capacity": (1_000_000, CODE + "replay_size"),
     "env.num": (4, CODE + "envs.amount"),
@@ -107,6 +110,19 @@ RUN = {
     "env.size": (64, PAPER + "from scratch 64x64; encoders are given what they want"),
     "eval.every": (25_000, PAPER + "every 50 k environment steps, counted in the simulator: a stand-in"),
     "eval.episodes": (12, PAPER + "12 episodes"),
+}
+FAMILIES = {  # what is not dm_control's
+    "maniskill": {
+        "steps": (5_000_000, PAPER + "5 M environment steps"),
+        "eval.every": (50_000, PAPER + "every 50 k environment steps"),
+        "agent.symlog": (False, PAPER + "off for pretrained features in ManiSkill2"),
+        "env.action_repeat": (1, STAND_IN + "not said; G_max of 200 fits 200 steps with at most 1 each"),
+    },
+    "miniworld": {
+        "steps": (5_000_000, PAPER + "5 M environment steps"),
+        "eval.every": (50_000, PAPER + "every 50 k environment steps"),
+        "env.action_repeat": (1, STAND_IN + "not said"),
+    },
 }
 EPS = {"model": (1e-8, CODE + "model_opt.eps"), "others": (1e-5, CODE + "actor_opt.eps, critic_opt.eps, expl_opt.eps")}
 
@@ -148,6 +164,19 @@ def test_every_value_of_the_study_has_a_source():
     assert values(EPS) == {"model": MODEL_EPS, "others": BEHAVIOUR_EPS}
     for table in (AGENT, WIDTHS, RUN, EPS):
         assert all(source.startswith((PAPER, CODE, STAND_IN, OURS)) for _, source in table.values())
+
+
+@pytest.mark.parametrize(("family", "task"), [("maniskill", "StackCube-v1"), ("miniworld", "PickupObjects")])
+def test_families_differ_where_the_paper_says_so(family: str, task: str):
+    run = dict(flatten(to_dict(load_config([f"env={family}/{task}", "encoder=embedded", "env.shifts=none"], "study"))))
+    dmc = dict(flatten(to_dict(load_config(["encoder=embedded", "env.shifts=none"], "study"))))
+    assert {k for k in run if run[k] != dmc[k]} - {"env.name"} == FAMILIES[family].keys()
+    assert {k: run[k] for k in FAMILIES[family]} == values(FAMILIES[family])
+    if family == "maniskill":  # the study's other agent; it does not choose among actions
+        planner = load_config([f"env={family}/{task}", "env.shifts=none", "agent=tdmpc2"], "study")
+        assert (planner.steps, planner.agent.name) == (5_000_000, "tdmpc2")
+    typed = load_config([f"env={family}/{task}", "encoder=embedded", "env.shifts=none", "steps=70000"], "study")
+    assert typed.steps == 70_000
 
 
 def test_every_value_of_the_second_study_is_known_or_a_stand_in():

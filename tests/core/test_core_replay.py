@@ -324,3 +324,32 @@ def test_memory_is_demanded_for_what_a_run_fills_not_for_the_capacity(monkeypatc
     assert few.expected == 6000
     with pytest.raises(ConfigError, match="replay: 7,000 steps"):
         Replay(ObsShapes(feature=(768,)), 6, 900_000_000, 1, rows=7000)
+
+
+def test_a_sequence_comes_with_the_state_before_it_and_those_inside():
+    """States tell tick and environment; before an episode's first frame, and before the oldest, stand zeros."""
+    capacity, ticks, spec = 8, 21, SequenceSpec(16, 3, within_episode=False, carried=2)
+    rows = counting_rows([[5], [3, 4]], ticks)
+    replay = Replay(ObsShapes(proprio=1), 1, capacity * NUM, NUM, carried=2)
+    for tick, row in enumerate(rows):
+        number = np.array([r.number for r in row], np.float32)
+        flags = {name: np.array([getattr(r, name) for r in row]) for name in ("is_last", "is_terminal")}
+        first = np.array([r.age == 0 for r in row])
+        replay.add(proprio=number[:, None], action=number[:, None], reward=number, is_first=first, **flags)
+        replay.keep(torch.tensor([[100 + tick, env + 1] for env in range(NUM)]))
+    oldest, seen = ticks - capacity, set()
+    for k in range(20):
+        batch = replay.sample(spec, rng(0, "sample", k))
+        for b in range(spec.batch):
+            tick, env = divmod(int(batch.obs.proprio[b, 0, 0]), NUM)
+            before = [100 + tick - 1, env + 1]
+            unknown = rows[tick][env].age == 0 or tick == oldest
+            wanted = [[0, 0] if unknown else before, *([100 + t, env + 1] for t in range(tick, tick + spec.length))]
+            assert batch.carried[b].tolist() == wanted
+            seen.add((rows[tick][env].age == 0, tick == oldest))
+    assert {(False, False), (True, False), (False, True)} <= seen
+    batch.carried[:, 1:] = 7
+    replay.refresh(batch)
+    states = replay.states()["states"]
+    changed = np.flatnonzero((states == 7).all(1))
+    assert set(changed) == set(batch.rows.numpy().ravel()) and (states[changed] == 7).all()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from world_models.dreamerv3.agent import DreamerV3
 from world_models.dreamerv3.config import DreamerV3Config
@@ -144,7 +145,12 @@ class Dreams:
         first = torch.cat([torch.zeros(b, 1, dtype=torch.bool), last[:, :-1]], 1)
         terminal = last & (torch.rand(b, t, generator=g) < 0.5)
         obs = replace(self.obs(b, t, seed=seed), is_first=first)
-        return Batch(obs, action, torch.randn(b, t, generator=g) * ~first, last, terminal)
+        return Batch(obs, action, torch.randn(b, t, generator=g) * ~first, last, terminal, self.states(b, t))
+
+    def states(self, b: int, t: int) -> Tensor | None:
+        """Kept states of zero."""
+        width = DreamerV3Config(**{**DREAM_SMALL, **self.settings}).carried
+        return torch.zeros(b, t + 1, width, dtype=torch.float16) if width else None
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ def walk(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     return moved, (moved == STATES - 1).float()
 
 
+def unknown(batch: int, length: int) -> Tensor:
+    """Kept states of zero; the study's revision keeps none and does not look."""
+    return torch.zeros(batch, length + 1, DreamerV3Config(**TINY).carried, dtype=torch.float16)
+
+
 def corridor_batch(batch: int, length: int, g: torch.Generator) -> Batch:
     """Random actions from random states; no episode ends."""
     action = torch.rand(batch, length, 1, generator=g) * 2 - 1
@@ -31,7 +36,7 @@ def corridor_batch(batch: int, length: int, g: torch.Generator) -> Batch:
         rewards.append(reward)
     nothing = torch.zeros(batch, length, dtype=torch.bool)
     obs = Obs(nothing, proprio=F.one_hot(torch.stack(states, 1), STATES).float())
-    return Batch(obs, action, torch.stack(rewards, 1), nothing, nothing)
+    return Batch(obs, action, torch.stack(rewards, 1), nothing, nothing, unknown(batch, length))
 
 
 def corridor_score(agent: DreamerV3) -> float:
@@ -81,7 +86,8 @@ def memory_batch(batch: int, episodes: int, questions: int, g: torch.Generator) 
         "ends": (torch.arange(questions + 1) == questions).expand_as(choice),
     }
     x = {k: v.unflatten(0, (batch, episodes)).flatten(1, 2) for k, v in parts.items()}
-    return Batch(Obs(x["first"], proprio=x["proprio"]), x["action"], x["reward"], x["ends"], x["ends"])
+    states = unknown(*x["reward"].shape)
+    return Batch(Obs(x["first"], proprio=x["proprio"]), x["action"], x["reward"], x["ends"], x["ends"], states)
 
 
 def memory_score(agent: DreamerV3, questions: int) -> float:

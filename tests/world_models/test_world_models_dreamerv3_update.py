@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from world_models.dreamerv3.noise import UpdateNoise
+from world_models.dreamerv3.rssm import State
 
 
 def same(a: dict, b: dict) -> bool:
@@ -288,3 +289,49 @@ def test_a_running_norm_follows_the_features_and_takes_their_constant_part_away(
     agents[1].report(moved, context=2)
     agents[1].act(agents[1].initial(1, 0), moved.obs[:1, 0], explore=False)
     assert norm.batches == 1  # looking teaches nothing
+
+
+# Replayed states as context
+
+
+def test_kept_states_come_back(dream_any):
+    """All but the rounding of h to float16; a state of zero, before an episode, comes back as zero."""
+    rssm = dream_any.agent().model.rssm
+    deter, latents, classes = rssm.sizes
+    g = torch.Generator().manual_seed(0)
+    drawn = torch.randint(0, classes, (5, 3, latents), generator=g)
+    stoch = torch.nn.functional.one_hot(drawn, classes).flatten(-2).float()
+    state = State(torch.randn(5, 3, deter, generator=g), stoch)
+    packed = rssm.pack(state)
+    back = rssm.unpack(packed)
+    assert packed.shape == (5, 3, deter + latents) and packed.dtype == torch.float16
+    assert torch.equal(back.stoch, state.stoch) and torch.equal(back.deter, state.deter.half().float())
+    nothing = rssm.unpack(torch.zeros_like(packed))
+    assert not nothing.deter.any() and not nothing.stoch.any()
+
+
+def test_a_sequence_goes_on_from_the_state_that_was_kept_before_it(dream):
+    """States that an update writes are those of the closed loop from the first kept one; the others do not count."""
+    agent, batch = dream.agent(), dream.batch()
+    rssm, noise = agent.model.rssm, noise_of(agent)
+    batch = replace(batch, obs=replace(batch.obs, is_first=torch.zeros_like(batch.obs.is_first)))
+    deter, latents, classes = rssm.sizes
+    g = torch.Generator().manual_seed(3)
+    kept = torch.cat([torch.rand(4, deter, generator=g), torch.randint(1, classes + 1, (4, latents), generator=g)], 1)
+    carried = torch.full_like(batch.carried, torch.nan)
+    carried[:, 0] = kept
+    learnt, _ = agent.losses(replace(batch, carried=carried), noise)
+    obs = batch.obs.map(lambda x: x.transpose(0, 1))
+    embed = agent.model.embedding(agent.model.embedding.parts(obs))
+    start = rssm.unpack(kept.half())
+    state, _ = rssm.observe(start, embed, batch.action.transpose(0, 1), obs.is_first, noise.posterior)
+    torch.testing.assert_close(carried[:, 1:], rssm.pack(state).transpose(0, 1))
+    from_zero, _ = dream.agent().losses(batch, noise)
+    assert not torch.allclose(learnt["dynamics"][0], from_zero["dynamics"][0]), "the first step sees the kept state"
+
+
+def test_a_batch_without_kept_states_is_refused(dream):
+    agent, batch = dream.agent(), replace(dream.batch(), carried=None)
+    with pytest.raises(ValueError, match=r"context=replayed wants the states kept beside the sequences"):
+        agent.update(batch)
+    dream.agent(context="zero").update(batch)

@@ -158,6 +158,8 @@ class DreamerV3:
         model, config = self.model, self.config
         if batch.reward.shape[1] != config.batch_length:
             raise ValueError(f"sequences of {batch.reward.shape[1]} steps; batch_length={config.batch_length}")
+        if config.context == "replayed" and batch.carried is None:
+            raise ValueError("context=replayed wants the states kept beside the sequences, batch.carried; it is None")
         obs = batch.obs.map(lambda x: x.transpose(0, 1))
         action, reward = batch.action.transpose(0, 1), batch.reward.t().contiguous()
         last, terminal = batch.is_last.t().float(), batch.is_terminal.t().float()
@@ -166,11 +168,12 @@ class DreamerV3:
         parts = model.embedding.parts(obs, learn=True)
         embed = model.embedding(parts)  # (T, B, E)
         start = model.rssm.initial(reward.shape[1], embed)
-        if batch.carried is not None:
-            start = model.rssm.unpack(batch.carried[:, 0])
+        carried = batch.carried if config.context == "replayed" else None
+        if carried is not None:
+            start = model.rssm.unpack(carried[:, 0])
         state, posterior = model.rssm.observe(start, embed, action, obs.is_first, noise.posterior, follow=self._follow)
-        if batch.carried is not None:
-            batch.carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
+        if carried is not None:
+            carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
         found = model.losses(parts, embed, state, posterior, reward, terminal)
 
         start, ended = state.flat().detach(), terminal.flatten()
