@@ -1,6 +1,7 @@
 """The commands as Python calls. Nothing heavy is imported before a call; the command line calls these same functions.
 
-No module of the package may be named like one of them: importing it would replace the function.
+No module of the package may be named like one of them: importing it would replace the function. The file is longer
+than others because it is the one place of all calls.
 """
 
 import logging

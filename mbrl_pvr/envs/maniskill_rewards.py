@@ -27,16 +27,22 @@ class StandIn(Protocol):
         """The dense reward of this moment, 0 to 1."""
 
 
-class PlugCharger:
-    """Grasp the charger by its base, bring its pegs in line with the receptacle's axis, push them in."""
+class _OwnTest:
+    """What tasks share whose success test and state are the simulator's own."""
 
     def state(self, sim: Any) -> NDArray:
         """Nothing: the simulator's has all."""
         return np.zeros(0, np.float32)
 
     def solved(self, sim: Any, info: dict[str, Any]) -> bool:
-        """The simulator's own test: within 5 mm and 0.2 rad."""
+        """The simulator's own test."""
         return bool(info["success"])
+
+
+class PlugCharger(_OwnTest):
+    """Grasp the charger by its base, bring its pegs in line with the receptacle's axis, push them in: within 5 mm and
+    0.2 rad.
+    """
 
     def reward(self, sim: Any, info: dict[str, Any], solved: bool) -> float:
         """Lateral error and angle first; depth counts once they are small."""
@@ -53,16 +59,8 @@ class PlugCharger:
         return reward
 
 
-class AssemblingKits:
-    """Grasp the piece, bring it over its slot and turn it, let it down."""
-
-    def state(self, sim: Any) -> NDArray:
-        """Nothing: the simulator's has all."""
-        return np.zeros(0, np.float32)
-
-    def solved(self, sim: Any, info: dict[str, Any]) -> bool:
-        """The simulator's own test: place within 2 cm, rotation within 4 degrees, sunk into the slot."""
-        return bool(info["success"])
+class AssemblingKits(_OwnTest):
+    """Grasp the piece, bring it over its slot, turn it, let it down: within 2 cm and 4 degrees, sunk into the slot."""
 
     def reward(self, sim: Any, info: dict[str, Any], solved: bool) -> float:
         """Place and rotation first; height counts, also without a grasp, once they are right."""
