@@ -1,4 +1,4 @@
-"""Which stored scene an episode of AssemblingKits or PickClutterYCB has: on made-up files in the layout that is read."""
+"""Which stored scene an episode of AssemblingKits or PickClutterYCB has: on made-up files in the layout read there."""
 
 import gzip
 import json
@@ -79,7 +79,7 @@ def scenes(maniskill: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path))
             write(tmp_path / "data")
         config = EnvConfig(f"maniskill/{task}", 1, proprio=True, pixels=False, shifts=shifts)
-        opened.append(make(config, num=1, seed=3, stream="t", split=split, start_timeout=500))
+        opened.append(make(config, num=1, seed=5, stream="t", split=split, start_timeout=500))
         return opened[-1], lambda: round(100 * height(opened[-1].call("proprio")[0]))
 
     yield open_task
@@ -108,16 +108,16 @@ def test_held_out_scenes_are_every_fifth(scenes: Callable, task: str) -> None:
 def test_scenes_of_training_are_the_others(scenes: Callable) -> None:
     envs, number = scenes("AssemblingKits-v1", "train")
     seen = set()
+    for episode in range(8):
+        envs.reset(episode=episode)
+        seen.add(number())
+    assert seen <= set(split_indices("train", SCENES)) and len(seen) > 2
+    envs, number = scenes("AssemblingKits-v1", "train", "none")  # the simulator's own draw, of all
+    seen = set()
     for episode in range(12):
         envs.reset(episode=episode)
         seen.add(number())
-    assert seen <= set(split_indices("train", SCENES)) and len(seen) > 4
-    envs, number = scenes("AssemblingKits-v1", "train", "none")  # the simulator's own draw, of all
-    seen = set()
-    for episode in range(30):
-        envs.reset(episode=episode)
-        seen.add(number())
-    assert seen & {4, 9} and len(seen) > 6
+    assert seen & set(split_indices("held_out", SCENES)) and len(seen) > 4
 
 
 def test_numbers_are_drawn_of_as_many_as_there_are() -> None:
