@@ -81,7 +81,7 @@ class _Stacked:
         wider = lambda sampler, radius, *rest, **named: own(sampler, radius * gain, *rest, **named)  # noqa: E731
         with changed([(UniformPlacementSampler, "sample", wider)]):
             super()._initialize_episode(env_idx, options)  # type: ignore[misc]
-        for cube in (getattr(self, name) for name in _CUBES if hasattr(self, name)):
+        for cube in (getattr(self, name) for name in _CUBES if hasattr(self, name) and gain != 1):
             place = cube.pose.p.clone()
             place[:, 2] += _HALF * (gain - 1)
             cube.set_pose(Pose.create_from_pq(place, cube.pose.q))
