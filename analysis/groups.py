@@ -24,11 +24,11 @@ NOT_THE_EXPERIMENT = (
     "eval.video",
 )
 _SHIFT = ("severity", "factors", "bands", "video")  # of env: what means nothing without env.shifts
-_LOOKS = ("shifts", *_SHIFT, "render", "camera", "size")  # of env: what frames look like
 _STORED = {  # shifts that draw from stored things alone, and from no range
     *("none", "color_easy", "color_hard", "agent", "floor", "background", "objects", "textures", "distractors"),
-    "video",
+    *("configurations", "video"),
 }
+_PHYSICAL = {"physical_size", "configurations"}  # shifts that are more than pictures; `study` has them in ManiSkill
 _WITH_VIDEO = {"video", "distracting_easy", "distracting_medium", "distracting_hard"}
 # Settings of the environment that returns on one task must share to be compared at all.
 PROTOCOL = tuple(
@@ -61,12 +61,15 @@ def inert(config: Mapping[str, Any]) -> set[str]:
     linear, learns = look_up(config, "agent.front_end") == "linear", look_up(config, "encoder.trainable") or 0
     shifts = look_up(config, "env.shifts") or "none"
     shifted = set(look_up(config, "env.factors") or shifts.split("+"))
+    env = str(look_up(config, "env.name"))
+    rebuilt = shifted & _PHYSICAL or ("study" in shifted and env.startswith("maniskill/"))
     unread = {
-        tuple(f"env.{name}" for name in (*_LOOKS, "proprio")): state,
+        ("env.render", "env.camera", "env.size", "env.proprio"): state,
+        tuple(f"env.{name}" for name in ("shifts", *_SHIFT)): state and not rebuilt,
         tuple(f"env.{name}" for name in _SHIFT): shifts == "none",
         ("env.bands",): shifted <= _STORED,
         ("env.video",): not shifted & _WITH_VIDEO,
-        ("env.reward",): not str(look_up(config, "env.name")).startswith("maniskill/"),
+        ("env.reward",): not env.startswith("maniskill/"),
         ("agent.symlog",): dreamer and pixels and not look_up(config, "env.proprio"),
         ("agent.stack",): state,
         ("agent.front_end", "agent.patches"): not features,

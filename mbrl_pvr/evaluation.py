@@ -17,7 +17,6 @@ from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.envs import random_score
 from mbrl_pvr.envs.factors import check_shifts, strengths
-from mbrl_pvr.envs.names import family
 from mbrl_pvr.envs.offers import check_offers, presets
 from mbrl_pvr.errors import ConfigError, WorkerDied
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
@@ -59,7 +58,7 @@ class Split:
         """
         if self.shift == "none":
             return config
-        kept = set(config.factors or ()) <= set(strengths(self.shift, family(config.name)))
+        kept = set(config.factors or ()) <= set(strengths(self.shift, config.name))
         factors = config.factors if kept else None
         return replace(config, shifts=self.shift, severity=self.severity, factors=factors)
 
@@ -268,7 +267,7 @@ def held_out_splits(
             whole = Split("held_out", shift, severity)
             shifted = whole.apply(config.env)
             check_offers(shifted)
-            factors = strengths(shift, family(config.env.name), shifted.factors)
+            factors = strengths(shift, config.env.name, shifted.factors)
             alone = factors if each_factor and len(factors) > 1 else ()
             found += [whole, *(replace(whole, name=f"held_out:{factor}") for factor in alone)]
     return tuple(found)

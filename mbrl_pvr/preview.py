@@ -11,10 +11,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mbrl_pvr.envs import EnvConfig, VectorEnv, make
 from mbrl_pvr.envs.actions import random_actions
-from mbrl_pvr.envs.names import family, resolve
-from mbrl_pvr.envs.offers import check_offers, presets, shifted
+from mbrl_pvr.envs.factors import strengths
+from mbrl_pvr.envs.names import resolve
+from mbrl_pvr.envs.offers import check_offers, physical, presets, shifted
 from mbrl_pvr.envs.shifts import Look, draw_look
 from mbrl_pvr.envs.video import count_clips
+from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.storage import make_folders, replace_atomic
 from mbrl_pvr.video import write_video
 
@@ -47,9 +49,14 @@ def preview(config: EnvConfig, shifts: Sequence[str] = (), *, split: str = "trai
     chosen = tuple(shifts) or _all(config)
     for shift in chosen:
         check_offers(replace(config, shifts=shift))
-    kind, clips = family(config.name), count_clips(config.video)
+        if barred := physical(shift, config.name):
+            what = f"shift={shift} has no preview: {', '.join(barred)} changes the physics of {config.name}"
+            rest = "+".join(f for f in strengths(shift, config.name) if f not in barred)
+            hint = f"One state cannot be drawn with and without it. Show the rest: {rest}" if rest else ""
+            raise ConfigError(what, "envs preview", hint or "Give shifts that change the picture alone")
+    stored = {"video": count_clips(config.video)}
     looks = [
-        draw_look(SeedSequence((seed, i)), shift, split, family=kind, bands=config.bands, clips=clips)
+        draw_look(SeedSequence((seed, i)), shift, split, env=config.name, bands=config.bands, stored=stored)
         for i, shift in enumerate(chosen)
     ]
     sweep = [replace(look, severity=s) for look in looks for s in SEVERITIES]
@@ -121,6 +128,6 @@ def _film(shown: Preview) -> list[NDArray]:
 
 
 def _all(config: EnvConfig) -> tuple[str, ...]:
-    """Presets and factors of an environment; without shadows where none are drawn."""
-    able = (*presets(config.name), *shifted(config.name))
+    """Presets and factors of an environment that leave its physics alone; without shadows where none are drawn."""
+    able = (s for s in (*presets(config.name), *shifted(config.name)) if not physical(s, config.name))
     return tuple(shift for shift in able if not (shift == "shadows" and config.render == "fast"))

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.factors import FACTORS, names_in
+from mbrl_pvr.envs.factors import FACTORS, PHYSICAL, names_in, strengths
 from mbrl_pvr.envs.names import family
 from mbrl_pvr.schema import flatten
 from world_models.dreamerv3.config import DreamerV3Config
@@ -170,6 +170,7 @@ def inert(config: RunConfig) -> dict[str, str]:
     encoder = f"encoder={config.encoder.name}"
     without, state = config.encoder.name in WITHOUT_ENCODER, config.encoder.name == "state"
     factors = names_in(shifts, config.env.factors)
+    rebuilt = strengths(shifts, config.env.name, config.env.factors).keys() & set(PHYSICAL)  # more than pictures
     looks = ("env.severity", "env.factors", "env.bands", "env.video")
     front = ("agent.front_end", "agent.patches", "agent.patch_dim")
     fast = ("encoder.precision", "encoder.compile")
@@ -178,8 +179,9 @@ def inert(config: RunConfig) -> dict[str, str]:
         (trainable != 0, f"encoder.trainable={trainable}", fast),
         (trainable != "lora", f"encoder.trainable={trainable}", ("encoder.lora_rank",)),
         (agent.patches != "each", f"agent.patches={agent.patches}", ("agent.patch_dim",)),
-        (state, encoder, ("env.proprio", *looks, "agent.feature_norm")),
-        (state and shifts != "none", encoder, ("env.shifts",)),
+        (state, encoder, ("env.proprio", "agent.feature_norm")),
+        (state and not rebuilt, encoder, looks),
+        (state and shifts != "none" and not rebuilt, encoder, ("env.shifts",)),
         (shifts == "none", "env.shifts=none", looks),
         (not any(FACTORS[name].numbers for name in factors), f"env.shifts={shifts}", ("env.bands",)),
         ("video" not in factors, f"env.shifts={shifts}", ("env.video",)),

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from mbrl_pvr.envs.actions import ActionSpec, check_actions
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.factors import PHYSICAL
 from mbrl_pvr.envs.image import distort
-from mbrl_pvr.envs.names import family
 from mbrl_pvr.envs.offers import shifted
 from mbrl_pvr.envs.shifts import Look, draw_look
 from mbrl_pvr.envs.video import count_clips
@@ -56,7 +56,7 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         self.observation_space: spaces.Space = spaces.Dict(parts)
         self.split = "train"  # of looks: the part of a shift's values that episodes draw from
         self.look = Look()  # of the running episode
-        self._clips = count_clips(config.video)
+        self._stored = {"video": count_clips(config.video)}  # of a look's factors: how many there are
         self._steps = 0
         self._over = True
 
@@ -84,10 +84,10 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         """Raise, when it has just been built, what stands in the way of pictures that only a film will ask for."""
 
     def begin(self, seed: SeedSequence) -> None:
-        """`start`, the step count, and the episode's look, which is no part of its physics."""
+        """The episode's look, `start`, and the step count. Physics sees only those factors that are physical."""
         c = self.config
         self.look = draw_look(
-            seed, c.shifts, self.split, c.severity, c.factors, family=family(c.name), bands=c.bands, clips=self._clips
+            seed, c.shifts, self.split, c.severity, c.factors, env=c.name, bands=c.bands, stored=self._stored
         )
         self.start(seed)
         self._steps, self._over = 0, False
@@ -111,9 +111,12 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
     def frames_of(self, looks: Sequence[Look], size: int | None = None) -> NDArray:
         """The current state under each look, (len(looks), H, W, 3) uint8; the episode's own look stays.
 
-        Raises EnvError for a look with a factor that this simulator cannot draw.
+        Raises EnvError for a look with a factor that this simulator cannot draw, or that changes the physics.
         """
         for look in looks:
+            if rebuilding := sorted(set(look.draws) & set(PHYSICAL)):
+                what = f"{', '.join(rebuilding)} changes the physics: one state cannot be drawn with and without"
+                raise EnvError(what, self.config.name, f"Leave {' and '.join(rebuilding)} out of the looks.")
             if lacking := set(look.draws) - set(shifted(self.config.name)):
                 have = ", ".join(shifted(self.config.name))
                 raise EnvError(f"{', '.join(sorted(lacking))} cannot be drawn", self.config.name, f"It has: {have}.")

@@ -1,12 +1,16 @@
 """Names of visual shifts: what can be shifted, by how much at severity 1, and the presets. Pure data, no numpy.
 
 `env.shifts` is `none`, a preset, or factors joined by `+`. To add a factor: a row here, its drawing in an adapter
-(`dmc_look.py`, `miniworld_look.py`) or, if it only changes a finished frame, in `image.py`, and its name among what the
-adapter can do, in `offers.py`. A new simulator adds its presets' rows and its line in `offers.py`.
+(`dmc_look.py`, `maniskill_look.py`, `miniworld_look.py`) or, if it only changes a finished frame, in `image.py`, and
+its name among what the adapter can do, in `offers.py`. A new simulator adds its presets' rows and its line there.
+
+Two factors are of another kind (`PHYSICAL`): they change what is built at the start of an episode, and so its physics.
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from mbrl_pvr.envs.names import MANISKILL_SIZED, MANISKILL_STORED, family, spelled
 
 BANDS = ("interleaved", "outer")
 
@@ -39,10 +43,19 @@ _ANGLE = Range(0.0, 360.0, None)  # which way, in degrees; how far says another 
 PALETTE = ("agent", "floor", "background")  # the three share one palette
 FACTORS = {
     "agent": Factor("colour of the agent", stored=100),
-    "floor": Factor("colours of the floor's checker", stored=100),
+    "floor": Factor("colours of the floor's checker, of table and ground", stored=100),
     "background": Factor("colour of the sky, and of the wall behind manipulators", stored=100),
     "objects": Factor("colours of the objects, one of six", stored=6),
+    "tint": Factor(
+        "objects: hue turned, darker or lighter; of colourless ones hue if they move, if they stand, and saturation",
+        numbers=(_amount(-20, 20), _amount(-0.35, 0.35), _ANGLE, _ANGLE, _amount(0.3, 0.8)),
+    ),
     "size": Factor("size of every moving part, as drawn", numbers=(_gain(0.7, 1.3),)),
+    "physical_size": Factor(
+        "lengths of cubes, charger and receptacle; width over height of the last two",
+        numbers=(_gain(0.7, 1.3), _gain(0.8, 1.25)),
+    ),
+    "configurations": Factor("which of the task's stored scenes", stored=100),
     "light_position": Factor("lights moved sideways, in their height", numbers=(_ANGLE, _amount(0.2, 0.8))),
     "light_direction": Factor("lights tilted, in degrees", numbers=(_ANGLE, _amount(20, 60))),
     "light_color": Factor("red, green, blue of all lights", numbers=(_gain(0.3, 1.4),) * 3),
@@ -63,11 +76,12 @@ FACTORS = {
     "brightness": Factor("gain", numbers=(_gain(0.4, 1.6),)),
     "contrast": Factor("gain about mid-grey", numbers=(_gain(0.3, 1.7),)),
 }
+PHYSICAL = ("physical_size", "configurations")  # change the scene and its physics: no two looks of one state
 IMAGE = ("noise", "blur", "compression", "brightness", "contrast")  # of the finished frame, in every simulator
 
 
 class Preset(NamedTuple):
-    """Factors by family of environments, each with the part of its range that severity 1 means."""
+    """Factors by environment or family of them, each with the part of its range that severity 1 means."""
 
     families: dict[str, dict[str, float]]
     palettes: str = "color_hard"
@@ -81,15 +95,26 @@ def _distracting(amount: float) -> Preset:
     return Preset(
         {
             "dmc": {"agent": amount, "floor": amount, "video": 1.0, **camera},
+            "maniskill": {"agent": amount, "textures": amount, **camera},
             "miniworld": {"textures": amount, "background": amount, **camera},
         }
     )
 
 
+_ARM_AND_TABLE = {"agent": 1.0, "floor": 1.0}
 PRESETS = {
-    "study": Preset({"dmc": {**_COLORS, "size": 1.0}, "miniworld": {"objects": 1.0}}, "color_easy"),
-    "color_easy": Preset({"dmc": _COLORS}, "color_easy"),
-    "color_hard": Preset({"dmc": _COLORS}, "color_hard"),
+    "study": Preset(
+        {
+            "dmc": {**_COLORS, "size": 1.0},
+            "miniworld": {"objects": 1.0},
+            "maniskill": {"tint": 1.0},
+            **{f"maniskill/{task}": {"tint": 1.0, "physical_size": 1.0} for task in MANISKILL_SIZED},
+            **{f"maniskill/{task}": {"configurations": 1.0} for task in MANISKILL_STORED},
+        },
+        "color_easy",
+    ),
+    "color_easy": Preset({"dmc": _COLORS, "maniskill": _ARM_AND_TABLE}, "color_easy"),
+    "color_hard": Preset({"dmc": _COLORS, "maniskill": _ARM_AND_TABLE}, "color_hard"),
     "distracting_easy": _distracting(1 / 3),
     "distracting_medium": _distracting(2 / 3),
     "distracting_hard": _distracting(1.0),
@@ -127,12 +152,15 @@ def check_factors(factors: object) -> None:
         raise ValueError(f"env.factors must be null or some of {', '.join(FACTORS)}, got {factors!r}")
 
 
-def strengths(shifts: str, family: str, factors: Iterable[str] | None = None) -> dict[str, float]:
-    """Factors of a shift in one family of environments, in the table's order, with the part of the range each takes.
+def strengths(shifts: str, env: str, factors: Iterable[str] | None = None) -> dict[str, float]:
+    """Factors of a shift in an environment, or a family, in the table's order, with the part of the range each takes.
 
-    `factors` leaves only these. Empty where the shift is none, or a preset that the family does not have.
+    `factors` leaves only these. Empty where the shift is none, or a preset that the environment does not have.
     """
     if shifts == "none":
         return {}
-    chosen = PRESETS[shifts].families.get(family, {}) if shifts in PRESETS else dict.fromkeys(shifts.split("+"), 1.0)
+    chosen = dict.fromkeys(shifts.split("+"), 1.0)
+    if shifts in PRESETS:
+        rows = PRESETS[shifts].families
+        chosen = rows.get(spelled(env), rows.get(family(env), {}))
     return {name: chosen[name] for name in FACTORS if name in chosen and (factors is None or name in tuple(factors))}

@@ -2,7 +2,8 @@
 
 Physics on the CPU, pictures by whatever `vulkan.py` finds. Every episode has 200 steps at 20 Hz and success does not
 end it, so that a reward of at most 1 a step gives returns of at most 200, the maximum of the study. Its scene is built
-anew, since contacts of one episode would otherwise reach into the next: then all follows from a seed of 31 bits.
+anew, since contacts of one episode would otherwise reach into the next: then all follows from a seed of 31 bits, and
+from what of its look is physical (`maniskill_scene.py`).
 
 Actions (5): displacement of the gripper's target along x, y, z and about the vertical axis, and the gripper (-1 closed,
 1 open); the other two rotations are held, pointing down. A stand-in for the study's velocity controller.
@@ -24,7 +25,9 @@ from mbrl_pvr.envs import backend, vulkan
 from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
+from mbrl_pvr.envs.maniskill_look import ManiSkillLook
 from mbrl_pvr.envs.maniskill_rewards import STAND_INS
+from mbrl_pvr.envs.maniskill_scene import Scene, mixins, scene_of
 from mbrl_pvr.errors import EnvError, Unavailable
 
 EPISODE_STEPS = 200
@@ -33,19 +36,20 @@ _LEASH, _TWIST = 0.1, 0.3  # metres and radians from the gripper to its target a
 _ROBOT, _CAMERA = "panda_wristcam", "hand_camera"
 _VULKAN = ("physical device", "vk::", "Vulkan")  # in errors of a driver that is too old, or does not load
 _SIZES = {"ycb": "26 MB"}  # of downloads, where known; the others' publishers name none
-_NOT_NUMBERS = 6  # what a state has before the simulator's numbers: seed, success, target (x, y, z, yaw)
+_SCENE = len(Scene._fields)  # a state begins with its scene, success, and the target (x, y, z, yaw)
+_NOT_NUMBERS = _SCENE + 5  # what it has before the simulator's numbers
 
 
 class ManiSkillEnv(FrameEnv):
     """One task. The first picture of a process takes 10 to 60 s in software: the driver compiles its shaders."""
 
     def __init__(self, config: EnvConfig, split: str = "train") -> None:
-        del split  # it has no looks
         self._task = config.name.partition("/")[2]
         self._sim = _make(self._task, config.size)
         self._stand_in = STAND_INS.get(self._task)
         self._cameras: dict[int, Any] = {}
-        self._seed, self._success = 0, 0.0
+        self._shift = ManiSkillLook()
+        self._scene, self._success = Scene(), 0.0
         self._target = np.zeros(4)  # x, y, z and yaw in the frame of the arm's foot
         self._observation = self._sim.get_obs()
         super().__init__(
@@ -55,11 +59,14 @@ class ManiSkillEnv(FrameEnv):
             max_steps=-(-EPISODE_STEPS // config.action_repeat),
             timestep=self._sim.control_timestep,
         )
+        self.split = split
+        if hasattr(self._sim, "_episodes"):
+            self._stored["configurations"] = len(self._sim._episodes)
         self._count = 0
 
     def start(self, seed: SeedSequence) -> None:
         """Build the scene and draw all that is random in it."""
-        self._reset(int(seed.generate_state(1)[0] >> 1))
+        self._reset(scene_of(int(seed.generate_state(1)[0] >> 1), self.look))
         self._count, self._success = 0, 0.0
 
     def advance(self, action: NDArray) -> Outcome:
@@ -78,10 +85,11 @@ class ManiSkillEnv(FrameEnv):
     def frame(self, size: int | None = None) -> NDArray:
         """What the camera at the wrist sees, markers of goals included."""
         camera = self._camera(size or self.config.size)
-        self._sim.scene.update_render(update_sensors=True, update_human_render_cameras=False)
-        camera.capture()
-        seen = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]  # (1, H, W, 3)
-        return seen[0].cpu().numpy().copy()
+        with self._shift.shown(self.look, camera.camera._render_cameras[0]):
+            self._sim.scene.update_render(update_sensors=True, update_human_render_cameras=False)
+            camera.capture()  # only begins to draw
+            seen = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]  # (1, H, W, 3)
+            return seen[0].cpu().numpy().copy()
 
     def proprio(self) -> NDArray:
         """ManiSkill's own state: joints, the gripper's pose, and what pictures must tell: objects and goals."""
@@ -97,8 +105,8 @@ class ManiSkillEnv(FrameEnv):
         return zlib.crc32(self.get_sim_state().tobytes() + self.proprio().tobytes())
 
     def get_sim_state(self) -> NDArray:
-        """This moment as numbers: seed of its scene, success, the gripper's target, poses and velocities."""
-        own = [self._seed, self._success, *self._target]
+        """This moment as numbers: what its scene is built from, success, the gripper's target, poses and velocities."""
+        own = [*self._scene, self._success, *self._target]
         return np.concatenate([own, self._sim.get_state()[0].numpy()]).astype(np.float64)
 
     def set_sim_state(self, state: NDArray) -> None:
@@ -111,9 +119,11 @@ class ManiSkillEnv(FrameEnv):
         if len(state) != length:
             counts = f"{len(state)} numbers, where this task's has {length}"
             raise EnvError(f"a state of {counts}", self.config.name, "Set states of the same task only.")
-        if int(state[0]) != self._seed:  # shapes and goals are drawn with the scene
-            self._reset(int(state[0]))
-        self._success, self._target = float(state[1]), np.array(state[2:_NOT_NUMBERS])
+        seed, size, shape, number = state[:_SCENE].tolist()
+        scene = Scene(int(seed), size, shape, int(number))
+        if scene != self._scene:  # shapes and goals are drawn with it
+            self._reset(scene)
+        self._success, self._target = float(state[_SCENE]), np.array(state[_SCENE + 1 : _NOT_NUMBERS])
         self._sim.set_state(state[None, _NOT_NUMBERS:].astype(np.float32))
         self._observation = self._sim.get_obs()
 
@@ -122,10 +132,11 @@ class ManiSkillEnv(FrameEnv):
         self._cameras.clear()
         self._sim.close()
 
-    def _reset(self, seed: int) -> None:
+    def _reset(self, scene: Scene) -> None:
         self._cameras.clear()  # they belong to the scene
-        self._seed = seed
-        self._observation, _ = self._sim.reset(seed=seed, options={"reconfigure": True})
+        self._scene = self._sim.built = scene
+        self._observation, _ = self._sim.reset(seed=scene.seed, options={"reconfigure": True})
+        self._shift.reset(self._sim)
         position, yaw = self._gripper()
         self._target = np.array([*position, yaw])
 
@@ -184,7 +195,7 @@ def _make(task: str, size: int) -> Any:
     base = REGISTERED_ENVS[task].cls
     # other cameras would be drawn with it, and cost as much; the arm with a camera is supported by being listed
     cameras: dict[str, Any] = {"_default_sensor_configs": [], "_default_human_render_camera_configs": []}
-    kind: Any = type(f"Wrist{base.__name__}", (base,), cameras | {"SUPPORTED_ROBOTS": [_ROBOT]})
+    kind: Any = type(f"Wrist{base.__name__}", (*mixins(task), base), cameras | {"SUPPORTED_ROBOTS": [_ROBOT]})
     try:
         sim = kind(
             obs_mode="state",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbrl_pvr.envs.factors import FACTORS
-from mbrl_pvr.envs.shifts import Look, palettes, rotation, split_indices
+from mbrl_pvr.envs.shifts import Look, changed, palettes, rotation, split_indices
 from mbrl_pvr.envs.textures import texture
 
 _PARTS = ("wall_tex", "floor_tex", "ceil_tex")
@@ -52,11 +52,11 @@ class MiniworldLook:
             changes += [change for entity in self._sim.entities for change in _recoloured(entity, look)]
         wanted = tuple((look.choice(f), look.numbers(f)) if look.has(f) else None for f in _STATIC)
         if (wanted if any(wanted) else None) != self._compiled:
-            with _changed([*self._lights(look), *self._textures(look)]):
+            with changed([*self._lights(look), *self._textures(look)]):
                 self._sim.shadow_window.switch_to()
                 self._sim._render_static()
             self._compiled = wanted if any(wanted) else None
-        with _changed(changes):
+        with changed(changes):
             yield
 
     def _lights(self, look: Look) -> list[tuple[Any, str, Any]]:
@@ -188,15 +188,3 @@ def _mixed(kind: str, own: str, new: str, strength: float) -> Any:
         a, b = np.array(first.colors[:]), np.array(second.colors[:])
         mine.colors[:] = ((1 - strength) * a + strength * b).tolist()
     return mesh
-
-
-@contextmanager
-def _changed(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
-    own = [getattr(thing, name) for thing, name, _ in changes]
-    try:
-        for thing, name, value in changes:
-            setattr(thing, name, value)
-        yield
-    finally:
-        for (thing, name, _), value in zip(changes, own, strict=True):
-            setattr(thing, name, value)

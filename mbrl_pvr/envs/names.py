@@ -45,6 +45,11 @@ MANISKILL_TASKS = (  # mani_skill 3.0.1: what one Panda arm does on a table; sce
     *("PullCubeTool-v1", "PushCube-v1", "RollBall-v1", "StackCube-v1", "StackPyramid-v1", "TurnFaucet-v1"),
 )
 MANISKILL_SPARSE = ("FMBAssembly1Easy-v1", "StackPyramid-v1", "TurnFaucet-v1")  # neither it nor we have a dense reward
+MANISKILL_SIZED = (  # of cubes or a charger, whose lengths `maniskill_scene.py` can change
+    *("PickCube-v1", "PlugCharger-v1", "PokeCube-v1", "PullCube-v1", "PullCubeTool-v1", "PushCube-v1"),
+    *("StackCube-v1", "StackPyramid-v1"),
+)
+MANISKILL_STORED = ("AssemblingKits-v1", "PickClutterYCB-v1")  # whose scenes come from stored lists
 COUNTING = ("default", "discrete")  # for tests: counters instead of a simulator
 PLUGINS = "mbrl_pvr.envs"  # the entry points of packages that bring environments: FAMILY/TASK = module:class
 GYM = "gym:"  # begins the names of gymnasium's environments: gym:ID, or gym:MODULE:ID where a module registers them
@@ -90,9 +95,14 @@ def plugins() -> dict[str, EntryPoint]:
     return found
 
 
+def spelled(name: str) -> str:
+    """The table's own spelling of an alias; any other name, known or not, as it is."""
+    return _ALIASES.get(name, name)
+
+
 def family(name: str) -> str:
     """The part of a name or alias that says whose environment it is: "dmc", "maniskill", "gym", …"""
-    return "gym" if name.startswith(GYM) else _ALIASES.get(name, name).partition("/")[0]
+    return "gym" if name.startswith(GYM) else spelled(name).partition("/")[0]
 
 
 def resolve(name: str) -> str:

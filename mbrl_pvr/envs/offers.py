@@ -3,8 +3,8 @@
 from fnmatch import fnmatchcase
 
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.factors import FACTORS, IMAGE, PALETTE, PRESETS, strengths
-from mbrl_pvr.envs.names import MANISKILL_SPARSE, family
+from mbrl_pvr.envs.factors import FACTORS, IMAGE, PALETTE, PHYSICAL, PRESETS, strengths
+from mbrl_pvr.envs.names import MANISKILL_SIZED, MANISKILL_SPARSE, MANISKILL_STORED, family, spelled
 from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import ConfigError
 
@@ -34,18 +34,24 @@ _LIGHT = ("light_position", "light_direction", "light_color")
 _CAMERA = ("camera_pose", "camera_fov")
 SHIFTED = {  # family -> factors that it can draw, beside those of the finished frame, which all can
     "dmc": (*PALETTE, "size", *_LIGHT, "shadows", *_CAMERA, "textures", "distractors", "video"),
+    "maniskill": ("agent", "floor", "tint", "light_direction", "light_color", *_CAMERA, "textures"),
     "miniworld": ("background", "objects", "light_direction", "light_color", *_CAMERA, "textures"),
 }
 _TASKS_LACK = {  # tasks -> factors that they lack beside their family
     "dmc/dog-*": {"size"},  # it is a skin, whose points MuJoCo places itself
     "miniworld/PutNext": {"objects"},  # these two are about colours
     "miniworld/Sign": {"objects"},
+    "maniskill/Pick*YCB-v1": {"tint"},  # their objects wear photographs
+    "maniskill/TurnFaucet-v1": {"tint"},
+}
+_TASKS_ADD = {f"maniskill/{task}": {"physical_size"} for task in MANISKILL_SIZED} | {
+    f"maniskill/{task}": {"configurations"} for task in MANISKILL_STORED
 }
 
 
 def shifted(name: str) -> tuple[str, ...]:
     """The factors that an environment can draw, in the table's order."""
-    own = set(SHIFTED.get(family(name), ())) | set(IMAGE)
+    own = set(SHIFTED.get(family(name), ())) | set(IMAGE) | _TASKS_ADD.get(spelled(name), set())
     for pattern, lacking in _TASKS_LACK.items():
         if fnmatchcase(name, pattern):
             own -= lacking
@@ -55,7 +61,12 @@ def shifted(name: str) -> tuple[str, ...]:
 def presets(name: str) -> tuple[str, ...]:
     """The presets that mean something in an environment: those that shift it, and nothing that it cannot draw."""
     can = set(shifted(name))
-    return tuple(p for p, row in PRESETS.items() if row.families.get(family(name), {}).keys() & can)
+    return tuple(p for p in PRESETS if strengths(p, name).keys() & can)
+
+
+def physical(shifts: str, name: str) -> tuple[str, ...]:
+    """The factors of a shift that change the physics of an environment, so that no state has a pair."""
+    return tuple(f for f in strengths(shifts, name) if f in PHYSICAL)
 
 
 def check_offers(config: EnvConfig) -> None:
@@ -77,7 +88,7 @@ def check_offers(config: EnvConfig) -> None:
 def _check_shift(config: EnvConfig) -> None:
     name, shift, can = config.name, f"env.shifts={config.shifts}", shifted(config.name)
     hint = f"It can do: {', '.join((*presets(name), *can))}"
-    whole = strengths(config.shifts, family(name))
+    whole = strengths(config.shifts, name)
     if not whole:
         raise ConfigError(f"{shift} means nothing in {name}: the preset has no factor for it", "env.shifts", hint)
     if lacking := [f for f in whole if f not in can]:
@@ -86,7 +97,7 @@ def _check_shift(config: EnvConfig) -> None:
     if lacking := [f for f in config.factors or () if f not in whole]:
         what = f"env.factors={list(config.factors or ())}: {', '.join(lacking)} is no factor of {shift} in {name}"
         raise ConfigError(what, "env.factors", f"Its factors: {', '.join(whole)}")
-    used = strengths(config.shifts, family(name), config.factors)
+    used = strengths(config.shifts, name, config.factors)
     if "shadows" in used and config.render == "fast":
         what = f"{shift} with env.render=fast: no shadows are drawn"
         raise ConfigError(what, "env.shifts", "Give env.render=standard, or leave shadows out")

@@ -15,11 +15,13 @@ one or leaving one out does not change what the others draw.
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator, SeedSequence
@@ -148,28 +150,28 @@ def draw_look(
     severity: float = 1.0,
     factors: Iterable[str] | None = None,
     *,
-    family: str = "dmc",
+    env: str = "dmc",
     bands: str = "interleaved",
-    clips: int = 100,
+    stored: Mapping[str, int] = MappingProxyType({}),
 ) -> Look:
     """The look of the episode with this seed. Neither severity nor `factors`, which leaves only these, changes a draw.
 
-    `split` is train, held_out, or held_out:FACTOR, which holds out that factor alone. `family` says what a preset
-    means; `clips` is how many moving pictures there are.
+    `split` is train, held_out, or held_out:FACTOR, which holds out that factor alone. `env`, an environment or its
+    family, says what a preset means; `stored` is how many things of a factor there are, where the table does not say.
     """
     check_split(split)
     draws = {}
-    for name, strength in strengths(shifts, family, factors).items():
+    for name, strength in strengths(shifts, env, factors).items():
         part = split_of(split, name)
         if name in PALETTE:  # one draw for all three, that of the first published curves
             own = SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, _LOOK_STREAM))
-            stored = palettes_of(shifts)
-            indices = split_indices(part, len(palettes(stored)))
-            draws[name] = Draw(strength, int(np.random.default_rng(own).choice(indices)), palettes=stored)
+            kind = palettes_of(shifts)
+            indices = split_indices(part, len(palettes(kind)))
+            draws[name] = Draw(strength, int(np.random.default_rng(own).choice(indices)), palettes=kind)
             continue
         key = (*seed.spawn_key, _LOOK_STREAM, zlib.crc32(name.encode()))
         rng = np.random.default_rng(SeedSequence(seed.entropy, spawn_key=key))
-        count = clips if name == "video" else FACTORS[name].stored
+        count = stored.get(name, FACTORS[name].stored)
         index = int(rng.choice(split_indices(part, count))) if count else 0
         numbers = tuple(_draw_number(rng, r, part, bands) for r in FACTORS[name].numbers)
         draws[name] = Draw(strength, index, numbers, seed=int(rng.integers(2**32)))
@@ -184,6 +186,19 @@ def _draw_number(rng: Generator, r: Range, split: str, bands: str) -> float:
 def palette_look(family: str, index: int, severity: float = 1.0, factors: Iterable[str] = PALETTE) -> Look:
     """The colours of one stored palette."""
     return Look({name: Draw(1.0, index, palettes=family) for name in factors}, severity)
+
+
+@contextmanager
+def changed(changes: Sequence[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Things with other attributes (thing, name, value) for a while; as they were afterwards, also after an error."""
+    own = [getattr(thing, name) for thing, name, _ in changes]
+    try:
+        for thing, name, value in changes:
+            setattr(thing, name, value)
+        yield
+    finally:
+        for (thing, name, _), value in zip(changes, own, strict=True):
+            setattr(thing, name, value)
 
 
 def rotation(axis: NDArray, angle: float) -> NDArray:

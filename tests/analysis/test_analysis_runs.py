@@ -327,7 +327,16 @@ def test_settings_that_nothing_reads_tell_no_runs_apart(make_run):
     groups.check_comparable(runs[::-1])  # an agent that sees no frame has no look
 
 
-@pytest.mark.parametrize("overrides", [[], ["agent.front_end=mlp"], ["env.shifts=color_easy"], ["agent.episodic=true"]])
+_CUBES = ["env.name=maniskill/PushCube-v1"]  # a state agent feels shifts that change the cube itself
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *([], ["agent.front_end=mlp"], ["env.shifts=color_easy"], ["agent.episodic=true"]),
+        *([*_CUBES, "env.shifts=physical_size+tint"], [*_CUBES, "env.shifts=study"], [*_CUBES, "env.shifts=tint"]),
+    ],
+)
 @pytest.mark.parametrize("encoder", ["embedded", "scratch", "state"])
 def test_settings_that_training_calls_inert_are_so_here(encoder, overrides):
     """A state agent's frames are filmed, so training lets their looks be chosen; returns do not depend on them."""

@@ -232,7 +232,7 @@ def _yaw(pose: np.ndarray) -> float:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"shifts": "color_easy"}, r"env\.shifts=color_easy means nothing in maniskill/PickCube-v1"),
+        ({"shifts": "video"}, r"env\.shifts=video means nothing in maniskill/PickCube-v1"),
         ({"camera": 1}, r"env\.camera=1 .*camera at the wrist"),
         ({"time_limit": 2.0}, r"env\.time_limit=2\.0 [\s\S]*env\.max_steps"),
         ({"render": "fast"}, r"env\.render=fast [\s\S]*env\.render=standard"),

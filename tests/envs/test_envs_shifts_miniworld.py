@@ -32,7 +32,7 @@ def room(miniworld: None) -> Iterator[VectorEnv]:
 @pytest.mark.parametrize("factor", OWN)
 def test_every_factor_grows_from_nothing(room: VectorEnv, factor: str) -> None:
     for split in ("train", "held_out"):
-        look = draw_look(SeedSequence(2), factor, split, family="miniworld")
+        look = draw_look(SeedSequence(2), factor, split, env="miniworld")
         looks = [Look(), *(replace(look, severity=s) for s in SEVERITIES)]
         frames = room.call("frames_of", looks)[0].astype(float)
         np.testing.assert_array_equal(frames[1], frames[0])
@@ -53,7 +53,7 @@ def test_held_out_objects_have_the_colour_that_training_never_shows(room: Vector
 
 def test_one_state_is_drawn_alike_and_stays_as_it_is(room: VectorEnv) -> None:
     before, state = room.call("digest"), room.get_state()
-    looks = [draw_look(SeedSequence(i), "+".join(OWN), family="miniworld") for i in range(3)]
+    looks = [draw_look(SeedSequence(i), "+".join(OWN), env="miniworld") for i in range(3)]
     first = room.call("frames_of", [Look(), *looks])[0]
     again = room.call("frames_of", [*looks[::-1], Look()])[0][::-1]
     np.testing.assert_array_equal(first, again)
