@@ -58,7 +58,9 @@ def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path)
     with pytest.raises(AnalysisError, match=r"no recorded latents\nMake its inputs with: mbrl-pvr record") as caught:
         analysis.analyze([folder], tmp_path / "out", ["dynamics"])
     assert caught.value.exit_code == 2
-    with pytest.raises(AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, dynamics, latents"):
+    with pytest.raises(
+        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, dynamics, latents"
+    ):
         analysis.analyze([folder], tmp_path / "out", ["dynamic"])
 
 
