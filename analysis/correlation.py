@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.stats import pearsonr, rankdata, spearmanr
+from scipy.stats import pearsonr, spearmanr
 
 from analysis.errors import AnalysisError
 from analysis.stats import percentiles
@@ -69,38 +69,45 @@ def correlate(
     """
     x, y = _checked(x, y)
     labels = np.arange(len(x)) if cluster is None else _codes(cluster, len(x))
-    groups = [np.flatnonzero(labels == one) for one in np.unique(labels)]
+    groups = int(labels.max(initial=-1)) + 1
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         nothing = Coefficient(*[np.nan] * 4)
         what = f"{len(x)} points: no correlation" if len(x) < 3 else "equal values: no correlation"
-        return Correlation(nothing, nothing, len(x), len(groups), what)
-    ends, note = np.full((2, 2), np.nan), f"{len(groups)} {'points' if cluster is None else 'clusters'}: no interval"
-    if len(groups) >= MIN_POINTS:
-        ends, note = percentiles(_draws(x, y, groups, repetitions, seed), level), ""
+        return Correlation(nothing, nothing, len(x), groups, what)
+    ends, note = np.full((2, 2), np.nan), f"{groups} {'points' if cluster is None else 'clusters'}: no interval"
+    if groups >= MIN_POINTS:
+        ends, note = percentiles(_draws(x, y, labels, repetitions, seed), level), ""
     found = [pearsonr(x, y), spearmanr(x, y)]
-    alone = len(groups) == len(x)
-    coefficients = [
-        Coefficient(float(one.statistic), float(one.pvalue) if alone else np.nan, float(low), float(high))
+    pearson, spearman = (
+        Coefficient(float(one.statistic), float(one.pvalue) if groups == len(x) else np.nan, float(low), float(high))
         for one, (low, high) in zip(found, ends.T, strict=True)
-    ]
-    return Correlation(*coefficients, len(x), len(groups), note)
+    )
+    return Correlation(pearson, spearman, len(x), groups, note)
 
 
-def _draws(x: np.ndarray, y: np.ndarray, groups: list[np.ndarray], repetitions: int, seed: int) -> np.ndarray:
-    """(repetitions, 2): Pearson's and Spearman's r of groups drawn with replacement, NaN where a draw does not vary."""
-    rng = np.random.default_rng(seed)
-    found = np.full((repetitions, 2), np.nan)
-    for row in found:
-        picked = np.concatenate([groups[one] for one in rng.integers(len(groups), size=len(groups))])
-        a, b = x[picked], y[picked]
-        row[:] = _pearson(a, b), _pearson(rankdata(a), rankdata(b))
-    return found
+def _draws(x: np.ndarray, y: np.ndarray, labels: np.ndarray, repetitions: int, seed: int) -> np.ndarray:
+    """(repetitions, 2): Pearson's and Spearman's r of groups drawn with replacement, NaN where a draw does not vary;
+    labels (n,) are numbers from 0.
+    """
+    groups = int(labels.max()) + 1
+    picks = np.random.default_rng(seed).integers(groups, size=(repetitions, groups))
+    drawn = np.stack([np.bincount(pick, minlength=groups) for pick in picks])[:, labels]  # (repetitions, n)
+    return np.stack([_pearson(drawn, x, y), _pearson(drawn, _ranks(drawn, x), _ranks(drawn, y))], axis=1)
 
 
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else np.nan
+def _pearson(times: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's r of points (n,) or (repetitions, n) of which each is there so many times (repetitions, n)."""
+    total, tiny = times.sum(axis=1, keepdims=True), 1e-12 * np.ptp(a) * np.ptp(b)  # rounding of equal values
+    a, b = (one - np.sum(times * one, axis=1, keepdims=True) / total for one in (a, b))
+    scale = np.sqrt(np.sum(times * a**2, axis=1) * np.sum(times * b**2, axis=1))
+    return np.divide(np.sum(times * a * b, axis=1), scale, out=np.full(len(times), np.nan), where=scale > tiny)
+
+
+def _ranks(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """(repetitions, n) mid-ranks of the values (n,), up to a constant, where each is there so many times."""
+    kinds, place = np.unique(values, return_inverse=True)
+    count = times @ (place[:, None] == np.arange(len(kinds)))  # (repetitions, kinds)
+    return (np.cumsum(count, axis=1) - count / 2)[:, place]
 
 
 def seed_means(x: np.ndarray, y: np.ndarray, agent: Sequence[Hashable], encoder: Sequence[Hashable]) -> Means:
@@ -150,15 +157,18 @@ def within_agents(
     points = seed_means(x, y, agent, encoder)
     if per_run:
         points = Means(list(agent), list(encoder), *_checked(x, y), np.ones(len(agent)))
-    options = {"repetitions": repetitions, "seed": seed}
     found: dict[Hashable, Correlation] = {}
+
+    def of(x: np.ndarray, y: np.ndarray, encoders: Sequence[Hashable]) -> Correlation:
+        return correlate(x, y, encoders if per_run else None, repetitions=repetitions, seed=seed)
+
     for name in dict.fromkeys(sorted(points.agent, key=str)):
         mine = [place for place, one in enumerate(points.agent) if one == name]
-        cluster = [points.encoder[place] for place in mine] if per_run else None
-        found[name] = correlate(points.x[mine], points.y[mine], cluster, **options)
+        found[name] = of(points.x[mine], points.y[mine], [points.encoder[place] for place in mine])
     if len(found) > 1:
-        both = (standardise(values, points.agent) for values in (points.x, points.y))
-        found[STANDARDISED] = correlate(*both, points.encoder if per_run else None, **options)
+        found[STANDARDISED] = of(
+            standardise(points.x, points.agent), standardise(points.y, points.agent), points.encoder
+        )
     return found
 
 

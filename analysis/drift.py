@@ -49,7 +49,7 @@ def drift(clean: np.ndarray, shifted: np.ndarray, trajectory: np.ndarray) -> Dri
     sums, counts = np.bincount(place, square), np.bincount(place)
     constant = float(np.sum(moved.mean(axis=0) ** 2))
     offset = constant / float(square.mean()) if square.any() else np.nan
-    return Drift(_ratio(sums, counts, 2 * variance), offset, _cka(a - a.mean(axis=0), b - b.mean(axis=0)), len(a))
+    return Drift(_ratio(sums, counts, 2 * variance), offset, _cka(a, b), len(a))
 
 
 def _ratio(sums: np.ndarray, counts: np.ndarray, scale: float, repetitions: int = 2000) -> stats.Interval:
@@ -65,5 +65,7 @@ def _ratio(sums: np.ndarray, counts: np.ndarray, scale: float, repetitions: int 
 
 
 def _cka(a: np.ndarray, b: np.ndarray) -> float:
-    scale = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
-    return float(np.linalg.norm(a.T @ b) ** 2 / scale) if scale > 0 else np.nan
+    if (b == b[0]).all():
+        return np.nan
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    return float(np.linalg.norm(a.T @ b) ** 2 / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)))

@@ -243,11 +243,17 @@ class Purity:
 
 
 def reward_purity(
-    points: np.ndarray, reward: np.ndarray, episode: np.ndarray | None = None, neighbours: int = 15, bins: int = 5
+    points: np.ndarray,
+    reward: np.ndarray,
+    episode: np.ndarray | None = None,
+    neighbours: int = 15,
+    bins: int = 5,
+    seed: int = 0,
 ) -> Purity:
     """Neighbourhood purity by reward, in the full latent: bins are quantiles of the reward, ties make fewer of them.
 
-    Of `MAX_QUERIES` points drawn at random at most, whose neighbours are looked for among all (N, L). With `episode` (N,), neighbours from the point's own episode do not count: steps that follow each other are close
+    Of more than `MAX_QUERIES` points, the neighbours of that many, drawn at random, are looked for among all (N, L).
+    With `episode` (N,), neighbours from the point's own episode do not count: steps that follow each other are close
     for a trivial reason.
     """
     label = reward_bins(reward, bins)

@@ -84,6 +84,7 @@ def calibration(
         drawn, total = weights @ steps, weights @ totals
         ends = stats.percentiles(np.divide(total, drawn, out=np.full(total.shape, np.nan), where=drawn > 0))
     per_bin = steps.sum(axis=0)
-    means = [sums(values).sum(axis=0) / per_bin for values in (r, r_hat, np.abs(r - r_hat))]
+    mean_true, mean_predicted, error = (sums(v).sum(axis=0) / per_bin for v in (r, r_hat, np.abs(r - r_hat)))
     lowest = [key[place == one].min() for one in range(count)]
-    return Calibration(np.array([*lowest, key.max()]), means[0], means[1], *ends, means[2], per_bin.astype(int))
+    edges = np.array([*lowest, key.max()])
+    return Calibration(edges, mean_true, mean_predicted, ends[0], ends[1], error, per_bin.astype(int))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, spearmanr
 
 from analysis import AnalysisError, correlation
 
@@ -29,14 +29,24 @@ def test_the_studys_17_points(r, p, digits):
 
 def test_intervals_hold_the_planted_correlation():
     hits = 0
-    for seed in range(60):
+    for seed in range(100):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=40)
         y = -0.6 * x + 0.8 * rng.normal(size=40)
         found = correlation.correlate(x, y, repetitions=200, seed=seed).pearson
         assert found.low < found.r < found.high
         hits += found.low <= -0.6 <= found.high
-    assert 51 <= hits <= 60
+    assert 86 <= hits <= 100
+
+
+def test_draws_are_correlations_of_the_points_drawn():
+    rng = np.random.default_rng(0)
+    x, y = np.round(rng.normal(size=(2, 12)), 1)
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2, 3, 4, 4])
+    found = correlation._draws(x, y, labels, 20, seed=5)
+    for pick, pair in zip(np.random.default_rng(5).integers(5, size=(20, 5)), found, strict=True):
+        points = np.concatenate([np.flatnonzero(labels == one) for one in pick])
+        np.testing.assert_allclose(pair, [method(x[points], y[points]).statistic for method in (pearsonr, spearmanr)])
 
 
 def test_spearman_sees_order_alone():
