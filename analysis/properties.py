@@ -33,7 +33,7 @@ def by_property(
     inside: np.ndarray,
     outside: np.ndarray,
     encoder: Sequence[Hashable],
-    properties: Mapping[str, Sequence[bool]],
+    properties: Mapping[str, Sequence[bool] | np.ndarray],
     *,
     statistic: stats.Statistic = stats.iqm,
     repetitions: int = 2000,
@@ -66,7 +66,7 @@ def by_property(
     return groups
 
 
-def _members(name: str, members: Sequence[bool], encoder: Sequence[Hashable]) -> np.ndarray:
+def _members(name: str, members: Sequence[bool] | np.ndarray, encoder: Sequence[Hashable]) -> np.ndarray:
     has = np.asarray(members)
     if has.dtype != bool or has.shape != (len(encoder),):
         raise AnalysisError(f"property {name!r} should be one bool per run ({len(encoder)},), but is {has.dtype}")

@@ -59,7 +59,8 @@ def _text(found: correlation.Correlation) -> str:
     if np.isnan(one.r):
         return found.note
     interval = "no interval" if np.isnan(one.low) else f"[{one.low:.2f}, {one.high:.2f}]"
-    return f"r = {one.r:.2f} {interval}, p = {one.p:.2g}\nρ = {found.spearman.r:.2f}, n = {found.points}"
+    p = "p < 0.001" if one.p < 0.001 else f"p = {one.p:.2g}"
+    return f"r = {one.r:.2f} {interval}, {p}\nρ = {found.spearman.r:.2f}, n = {found.points}"
 
 
 def _numbers(found: correlation.Correlation) -> dict[str, float]:
@@ -96,6 +97,6 @@ def _legend(figure, runs: pd.DataFrame, looks: dict[str, style.Look]) -> None:
 def _caption(window: int) -> str:
     return (
         f"Error of the world model over {window} steps without an observation against the mean return in distribution. "
-        "One point is an encoder, the mean over its seeds. r: Pearson, with its 95 % bootstrap interval over points and "
-        "two-sided p; ρ: Spearman."
+        "One point is an encoder, the mean over its seeds. r: Pearson, with its 95 % bootstrap interval over points "
+        "and two-sided p; ρ: Spearman."
     )

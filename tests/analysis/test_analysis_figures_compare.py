@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures import correlation, profile
+from analysis import AnalysisError
+from analysis.figures import correlation, profile, properties
 
 TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
 
@@ -70,6 +71,31 @@ def test_profiles_fall_from_one_to_nothing():
     torn = rows[(rows["seed"] > 0) | (rows["task"] == TASKS[0])]
     assert profile.draw(torn).notes[0] == "clip_vitl14, in distribution: 1 of 5 seeds lack a task"
     assert "Too few seeds" in profile.draw(rows[(rows["seed"] == 0) & (rows["task"] == TASKS[0])]).caption
+
+
+def property_rows():
+    rng = np.random.default_rng(0)
+    encoders = {"clip_vitl14": (1, 1), "vc1_vitb": (1, 0), "r3m_resnet50": (0, 1), "scratch": (0, 0)}
+    rows = pd.DataFrame(itertools.product(TASKS, encoders, range(5)), columns=["task", "encoder", "seed"])
+    vit, language = (rows["encoder"].map(lambda name, n=n: bool(encoders[name][n])) for n in (0, 1))
+    inside = 0.7 + 0.1 * (rows["encoder"] == "scratch") + rng.normal(0, 0.04, len(rows))
+    return rows.assign(vit=vit, language=language, inside=inside, outside=inside - np.where(vit, 0.1, 0.4))
+
+
+def test_a_planted_property_stands_out():
+    rows = property_rows()
+    drawn = properties.draw(rows, ["vit", "language"])
+    table = drawn.numbers.set_index("property")
+    assert table.loc["vit", "outside"] == pytest.approx(0.6, abs=0.02) and table.loc["vit", "encoders"] == 2
+    assert table.loc["vit", "better_outside_low"] > 0.9 and table.loc["language", "better_outside_low"] < 0.5
+    labels = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+    assert labels == ["vit", "language", "clip_vitl14", "r3m_resnet50", "scratch", "vc1_vitb"]
+    torn = rows[(rows["seed"] > 0) | (rows["task"] == TASKS[0])]
+    assert properties.draw(torn, ["vit"]).notes == ["4 of 20 runs lack a task that others have"]
+    with pytest.raises(AnalysisError, match="no encoder has one of the properties vit"):
+        properties.draw(rows.assign(vit=False), ["vit"])
+    with pytest.raises(AnalysisError, match="no column 'diverse'"):
+        properties.draw(rows, ["diverse"])
 
 
 def test_the_page_on_someone_elses_returns_works_to_the_letter(tmp_path, monkeypatch, capsys):
