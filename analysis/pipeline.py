@@ -225,7 +225,9 @@ FIGURES = {
     "returns": FigureKind(_lacks_episodes, lambda run: None, "mbrl-pvr resume {run}", _returns),
     "ood": FigureKind(_lacks_ood, lambda run: run.ood_step, "mbrl-pvr ood {run}", _ood),
     "dose": FigureKind(_lacks_doses, lambda run: run.ood_step, DOSES, _dose, extra=True),
-    "profile": FigureKind(_lacks_normalised, lambda run: run.ood_step, "mbrl-pvr ood {run}", _profile, extra=True),
+    "profile": FigureKind(
+        _lacks_normalised, lambda run: run.ood_step, "mbrl-pvr ood {run}", _profile, extra=True, encoders=2
+    ),
     "dynamics": FigureKind(_lacks_rollouts, lambda run: run.latents_step, "mbrl-pvr record {run}", _dynamics),
     "latents": FigureKind(_lacks_latents, lambda run: run.latents_step, "mbrl-pvr record {run}", _latents),
     "correlation": FigureKind(

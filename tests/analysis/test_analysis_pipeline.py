@@ -234,15 +234,16 @@ def test_the_correlation_wants_three_encoders(make_run, tmp_path):
     assert len(points) == 4 and set(points["seeds"]) == {2}
 
 
-def test_profiles_want_normalised_returns(make_run, tmp_path):
-    path = make_run()
+def test_profiles_want_normalised_returns_of_two_encoders(make_run, tmp_path):
+    paths = [make_run(encoder, encoder) for encoder in ("embedded", "clip_vitl14")]
     with pytest.raises(AnalysisError, match="no maximal return is declared"):
-        analysis.analyze([path], tmp_path / "out", ["profile"])
-    rows = pd.read_parquet(path / "ood.parquet")
-    rows.assign(normalised=rows["return"] / 1000).to_parquet(path / "ood.parquet")
-    report = analysis.analyze([path], tmp_path / "out", ["profile"])
+        analysis.analyze(paths, tmp_path / "out", ["profile"])
+    for path in paths:
+        rows = pd.read_parquet(path / "ood.parquet")
+        rows.assign(normalised=rows["return"] / 1000).to_parquet(path / "ood.parquet")
+    report = analysis.analyze(paths, tmp_path / "out", ["profile"])
     assert list(report["figures"]) == ["profile"]
-    assert set(pd.read_csv(tmp_path / "out" / "profile.csv")["condition"]) == {
-        "in distribution",
-        "out of distribution",
-    }
+    conditions = set(pd.read_csv(tmp_path / "out" / "profile.csv")["condition"])
+    assert conditions == {"in distribution", "out of distribution"}
+    with pytest.raises(AnalysisError, match="2 encoders or more"):
+        analysis.analyze(paths[:1], tmp_path / "one", ["profile"])
