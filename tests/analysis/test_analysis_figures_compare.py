@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
-from analysis.figures import correlation, profile, properties
+from analysis.figures import correlation, probes, profile, properties
 
 TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
 
@@ -96,6 +96,28 @@ def test_a_planted_property_stands_out():
         properties.draw(rows.assign(vit=False), ["vit"])
     with pytest.raises(AnalysisError, match="no column 'diverse'"):
         properties.draw(rows, ["diverse"])
+
+
+def probe_rows():
+    found = {"hip angle": (0.9, 0.95), "hip speed": (0.2, 0.7), "reward": (0.6, -3.0)}
+    keys = itertools.product(TASKS[:1], ("embedded", "vc1_vitb"), (1, 2, 3), probes.SOURCES, found)
+    rows = pd.DataFrame(keys, columns=["task", "encoder", "seed", "source", "variable"])
+    each = zip(rows["variable"], rows["source"], rows["seed"], strict=True)
+    r2 = [found[variable][probes.SOURCES.index(source)] + 0.02 * seed for variable, source, seed in each]
+    return rows.assign(r2=r2)
+
+
+def test_probes_show_mean_and_range_over_seeds():
+    drawn = probes.draw(probe_rows())
+    table = drawn.numbers.set_index(["series", "source", "variable"]).loc[("vc1_vitb", "latent", "hip speed")]
+    assert (table["r2"], table["low"], table["high"]) == pytest.approx((0.74, 0.72, 0.76)) and table["seeds"] == 3
+    axis = drawn.figure.axes[0]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["hip angle", "hip speed", "reward"]
+    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() not in ("None", "", None)]
+    assert len(points) == 12 and min(points) == probes.FLOOR  # -3 is drawn at the edge
+    still = probe_rows()
+    still.loc[still["variable"] == "reward", "r2"] = np.nan
+    assert probes.draw(still).notes == ["reward: no R² where it does not vary in the held-out episodes"]
 
 
 def test_the_page_on_someone_elses_returns_works_to_the_letter(tmp_path, monkeypatch, capsys):
