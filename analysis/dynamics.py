@@ -10,13 +10,17 @@ For DreamerV3, whose latents are S categorical ones, it takes the mean of forwar
 prior: here of the posterior in the closed loop and the prior in the open one, at the same step. Divided by S, and
 beside `copy_last_kl`, it has a scale.
 
-The last step given has the index `context` - 1: every observation after it is unseen, and its error counts.
+The last step given has the index `context` - 1: every observation after it is unseen, and its error counts. Open loops
+recorded from several start points of one trajectory go through `from_starts`, and are averaged within the trajectory
+(`over_starts`) before anything is said about trajectories: they are not independent. From how many points the study
+starts is not said; its 500 steps leave room for one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from analysis import stats
 from analysis.errors import AnalysisError
 
 STUDY_WINDOWS = (33, 500)
@@ -86,6 +90,82 @@ def window_sums(errors: np.ndarray, windows: Sequence[int] = STUDY_WINDOWS) -> d
         raise AnalysisError(f"a window has at least one step, not {wrong[0]}")
     nothing = np.full(len(errors), np.nan)
     return {w: errors[:, :w].sum(axis=1) if w <= errors.shape[1] else nothing for w in windows}
+
+
+def window_intervals(errors: np.ndarray, windows: Sequence[int] = STUDY_WINDOWS) -> dict[int, stats.Interval]:
+    """Window to the mean over trajectories of the error summed over its steps, with its interval over trajectories;
+    errors (E, K). Trajectories that end inside of a window are left out of it; a window that none fills has no entry.
+    """
+    whole = {window: sums[np.isfinite(sums)] for window, sums in window_sums(errors, windows).items()}
+    return {window: over_trajectories(sums) for window, sums in whole.items() if len(sums)}
+
+
+def over_trajectories(values: np.ndarray) -> stats.Interval:
+    """Mean of one finite number per trajectory (E,) with its interval; the note counts trajectories, not runs."""
+    interval = stats.bootstrap(values, stats.mean)
+    note = interval.note.replace("runs", "trajectories").replace("run:", "trajectory:")
+    return stats.Interval(interval.point, interval.low, interval.high, interval.runs, note)
+
+
+def from_starts(
+    errors_of: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray],
+    recorded: np.ndarray,
+    open_loop: np.ndarray,
+    starts: np.ndarray,
+    length: np.ndarray,
+) -> np.ndarray:
+    """(E, P, K) errors of open loops from P start points, one trajectory in memory at a time.
+
+    recorded: (E, T, …), open_loop: (E, P, K, …), whose k-th entry predicts step starts[p] + k - 1; starts (P,): index
+    of the first step that was not given, at least 1. `errors_of(recorded, open_loop, length, context)` is
+    `open_loop_errors`, `open_loop_kl` with its last two arguments bound, `rewards.reward_errors`, or a baseline that
+    does not look at the open loop. NaN after the end of a trajectory.
+    """
+    recorded, open_loop, starts = np.asarray(recorded), np.asarray(open_loop), np.asarray(starts)
+    steps, points = recorded.shape[1], len(starts)
+    wanted = (len(recorded), points, *recorded.shape[2:])
+    if (*open_loop.shape[:2], *open_loop.shape[3:]) != wanted or starts.ndim != 1:
+        raise AnalysisError(f"open loops should be (E, P, K, …) = {wanted} without K, but are {open_loop.shape}")
+    if points == 0 or starts.min() < 1 or starts.max() >= steps:
+        raise AnalysisError(f"start points should lie in 1..{steps - 1}, but are {starts.tolist()}")
+    index = starts[:, None] + np.arange(-1, open_loop.shape[2])  # (P, 1 + K): the last step given, and K more
+    found = []
+    for one, predicted, end in zip(recorded, open_loop, np.asarray(length), strict=True):
+        target = one[np.minimum(index, steps - 1)]  # (P, 1 + K, …); beyond the end nothing counts
+        given = np.concatenate([target[:, :1], predicted], axis=1)
+        found.append(errors_of(target, given, np.maximum(end - starts + 1, 0), 1))
+    return np.stack(found)
+
+
+def over_starts(errors: np.ndarray) -> np.ndarray:
+    """(E, K) means of errors (E, P, K) over the start points whose trajectory lasts so long; NaN where none does."""
+    there = np.isfinite(errors)
+    total, count = np.where(there, errors, 0.0).sum(axis=1), there.sum(axis=1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def growth(errors: np.ndarray, *, repetitions: int = 1000, seed: int = 0) -> stats.Interval:
+    """How fast errors (E, K) grow: the exponent b of error ~ kᵇ, fitted by least squares to the logarithm of the mean
+    over trajectories, with its bootstrap interval over them; 1 for independent errors that add up, 0 for
+    saturated ones.
+
+    Steps that not every trajectory reaches are left out. Raises AnalysisError where fewer than three remain or one has
+    no error, which has no logarithm.
+    """
+    errors = np.asarray(errors, dtype=float)
+    whole = np.isfinite(errors).all(axis=0)
+    log_k = np.log(1 + np.flatnonzero(whole))
+    if len(log_k) < 3 or (errors[:, whole].mean(axis=0) <= 0).any():
+        raise AnalysisError(f"{len(log_k)} steps with errors above 0 in every trajectory: a rate of growth needs three")
+    slope = (log_k - log_k.mean()) / np.sum((log_k - log_k.mean()) ** 2)
+    point = float(np.log(errors[:, whole].mean(axis=0)) @ slope)
+    if len(errors) < stats.FEW:
+        return stats.Interval(point, np.nan, np.nan, len(errors), f"{len(errors)} trajectories: no interval")
+    picks = np.random.default_rng(seed).integers(len(errors), size=(repetitions, len(errors)))
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of trajectories without error has no rate
+        draws = np.stack([np.log(errors[pick][:, whole].mean(axis=0)) @ slope for pick in picks])
+    low, high = stats.percentiles(np.where(np.isfinite(draws), draws, np.nan))
+    return stats.Interval(point, float(low), float(high), len(errors))
 
 
 def categorical_kl(p_logits: np.ndarray, q_logits: np.ndarray, unimix: float = 0.01) -> np.ndarray:

@@ -16,7 +16,8 @@ from analysis.runs import Run, load_runs, look_up, read_latents, read_states
 
 CONSTANT = "its latents are constant, so errors of predicting them mean nothing"
 DOSES = "mbrl-pvr ood {run} --severity 0 --severity 0.25 --severity 0.5 --severity 0.75 --severity 1"
-BEYOND_COMMANDS = (CONSTANT,)  # what a run lacks that no command makes
+NO_MAXIMUM = "no normalised returns: no maximal return is declared for its task"
+BEYOND_COMMANDS = (CONSTANT, NO_MAXIMUM)  # what a run lacks that no command makes
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Names:
 class FigureKind:
     """How run folders feed a figure: what a run lacks for it ("" for nothing), the step of the checkpoint that its
     input comes from (None where there is no one step), the command that makes the input, and the drawing. An `extra`
-    figure is not missed where it was not asked for.
+    figure is not missed where it was not asked for; one that compares encoders is drawn from as many as `encoders`, of
+    one task and agent.
     """
 
     lacks: Callable[[Run], str]
@@ -48,6 +50,7 @@ class FigureKind:
     command: str  # takes the run folder
     draw: Callable[[Sequence[Run], Names, Options], Any]
     extra: bool = False
+    encoders: int = 1
 
 
 class Report(TypedDict):
@@ -137,6 +140,44 @@ def _latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     return latents.draw(clouds, max_points=options.max_points, seed=options.seed)
 
 
+def _profile(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import profile
+
+    return profile.draw(_stack(runs, names, _newest_ood))
+
+
+def _correlation(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.dynamics import STUDY_WINDOWS
+    from analysis.figures import correlation, dynamics
+
+    errors = {run.id: dynamics.error_table(read_latents(run.path), _unimix(run)) for run in runs}
+    window = int(min(STUDY_WINDOWS[0], *(table["k"].max() for table in errors.values())))
+    rows = [{**_labels(run, names), **_errors_and_return(run, errors[run.id], window)} for run in runs]
+    return correlation.draw(pd.DataFrame(rows), window)
+
+
+def _errors_and_return(run: Run, errors: pd.DataFrame, window: int) -> dict[str, Any]:
+    """Of one run: errors summed over the window, mean of the trajectories that last so long, and the mean return of the
+    last evaluation.
+    """
+    inside = errors[errors["k"] <= window].groupby("trajectory")[["error", "reward_error"]]
+    sums = inside.sum(min_count=window).mean()  # NaN where a step of the window has no error
+    evaluated = _evaluated(run)
+    last = evaluated[evaluated["step"] == evaluated["step"].max()]
+    return {
+        "measure": errors["measure"].iloc[0],
+        "dynamics_error": sums["error"],
+        "reward_error": sums["reward_error"],
+        "return": last["return"].mean(),
+    }
+
+
+def _evaluated(run: Run) -> pd.DataFrame:
+    """Evaluation episodes of a run that has a log."""
+    episodes = run.episodes if run.episodes is not None else pd.DataFrame(columns=["kind"])
+    return episodes[episodes["kind"] == "eval"]
+
+
 def _states(run: Run) -> np.ndarray:
     return read_states(run.path, run.latents_kind or "")
 
@@ -170,12 +211,33 @@ def _lacks_doses(run: Run) -> str:
     return "" if len(dose.doses(played)) else "no shift was played at several severities"
 
 
+def _lacks_normalised(run: Run) -> str:
+    if (played := _newest_ood(run)) is None:
+        return _lacks_ood(run)
+    return "" if "normalised" in played and pd.to_numeric(played["normalised"]).notna().all() else NO_MAXIMUM
+
+
+def _lacks_point(run: Run) -> str:
+    return _lacks_rollouts(run) or ("" if len(_evaluated(run)) else "no evaluation is logged")
+
+
 FIGURES = {
     "returns": FigureKind(_lacks_episodes, lambda run: None, "mbrl-pvr resume {run}", _returns),
     "ood": FigureKind(_lacks_ood, lambda run: run.ood_step, "mbrl-pvr ood {run}", _ood),
     "dose": FigureKind(_lacks_doses, lambda run: run.ood_step, DOSES, _dose, extra=True),
+    "profile": FigureKind(
+        _lacks_normalised, lambda run: run.ood_step, "mbrl-pvr ood {run}", _profile, extra=True, encoders=2
+    ),
     "dynamics": FigureKind(_lacks_rollouts, lambda run: run.latents_step, "mbrl-pvr record {run}", _dynamics),
     "latents": FigureKind(_lacks_latents, lambda run: run.latents_step, "mbrl-pvr record {run}", _latents),
+    "correlation": FigureKind(
+        _lacks_point,
+        lambda run: run.latents_step,
+        "mbrl-pvr record {run}",
+        _correlation,
+        extra=True,
+        encoders=3,
+    ),
 }
 
 
@@ -229,11 +291,22 @@ def analyze(
         ready = [run for run in used if not kind.lacks(run)]
         if not kind.extra:
             report["missing"] += [_missing(name, run) for run in used if kind.lacks(run)]
-        if ready:
-            _make(report, name, ready, job)
-        elif figures is not None:
+        if not ready and figures is not None:
             raise AnalysisError(f"figure {name!r} cannot be made: {kind.lacks(used[0])}", hint=_hint(kind, used))
+        if (most := _encoders(ready)) >= kind.encoders:
+            _make(report, name, ready, job)
+        elif ready and figures is not None:
+            needs = f"it compares {kind.encoders} encoders or more with one agent on one task, and there are {most}"
+            raise AnalysisError(f"figure {name!r} cannot be made: {needs}")
     return report
+
+
+def _encoders(runs: Sequence[Run]) -> int:
+    """The most encoders that meet with one agent on one task; 0 without runs."""
+    met: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        met.setdefault((run.task, run.agent), set()).add(run.encoder)
+    return max(map(len, met.values()), default=0)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Statistics over few runs (Agarwal et al. 2021, arXiv 2108.13264) in NumPy.
 
 Scores are arrays (..., runs, tasks); statistics reduce the last two axes, so that a whole bootstrap is one call. To add
-a statistic, write a function of that form: `bootstrap` and the figures take it as it is.
+a statistic, write a function of that form: `bootstrap` and the figures take it as it is. Numbers agree with rliable
+1.2.0 (tests/analysis/rliable_golden.py); how often intervals hold the truth is in benchmarks/README.md, "Coverage".
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from analysis.errors import AnalysisError
 
@@ -50,6 +52,11 @@ def iqm(scores: np.ndarray) -> np.ndarray:
     return np.mean(flat[..., cut : flat.shape[-1] - cut], axis=-1)
 
 
+def optimality_gap(scores: np.ndarray, target: float = 1.0) -> np.ndarray:
+    """How far scores fall short of `target` on average; what lies above it does not make up for what lies below."""
+    return target - np.mean(np.minimum(scores, target), axis=(-2, -1))
+
+
 def normalise(returns: np.ndarray, random: np.ndarray | float, maximum: np.ndarray | float) -> np.ndarray:
     """(G - G_random) / (G_max - G_random), per task; the study takes G_max = 1000 in dm_control (facts: section 5)."""
     span = np.asarray(maximum, dtype=float) - random
@@ -71,9 +78,15 @@ def bootstrap(
     if runs < FEW and tasks == 1:
         each = statistic(scores[:, None])
         return Interval(point, float(each.min()), float(each.max()), runs, f"range of {runs} runs")
-    draws = _resampled(scores, statistic, repetitions, np.random.default_rng(seed))
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = percentiles(_resampled(scores, statistic, repetitions, np.random.default_rng(seed)), level)
     return Interval(point, float(low), float(high), runs)
+
+
+def percentiles(draws: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """(2, ...) the ends of the percentile interval of bootstrap draws (repetitions, ...); draws that are NaN do not
+    count.
+    """
+    return np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
 def check_scores(scores: np.ndarray) -> np.ndarray:
@@ -89,24 +102,68 @@ def check_scores(scores: np.ndarray) -> np.ndarray:
 
 
 def _resampled(scores: np.ndarray, statistic: Statistic, repetitions: int, rng: np.random.Generator) -> np.ndarray:
-    runs, tasks = scores.shape
+    """The statistic of `repetitions` draws of the scores, (repetitions, ...)."""
     chunk = max(1, CHUNK // scores.size)
-    parts = []
-    for start in range(0, repetitions, chunk):
-        picks = rng.integers(runs, size=(min(chunk, repetitions - start), runs, tasks))
-        parts.append(statistic(scores[picks, np.arange(tasks)]))
-    return np.concatenate(parts)
+    counts = [min(chunk, repetitions - start) for start in range(0, repetitions, chunk)]
+    return np.concatenate([statistic(_draw(scores, count, rng)) for count in counts])
+
+
+def _draw(scores: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, runs, tasks): runs drawn with replacement, apart for each task."""
+    runs, tasks = scores.shape
+    return scores[rng.integers(runs, size=(count, runs, tasks)), np.arange(tasks)]
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
     """P(X > Y) + P(X = Y) / 2 for runs drawn from each side, averaged over tasks; x: (runs, tasks), y: (other runs,
     tasks).
     """
+    return float(_improvement(*_both_sides(x, y)))
+
+
+def bootstrap_improvement(
+    x: np.ndarray, y: np.ndarray, *, level: float = 0.95, repetitions: int = 2000, seed: int = 0
+) -> Interval:
+    """`probability_of_improvement` with its percentile interval: the runs of both sides are drawn with replacement
+    within each task. One run on a side, or fewer than `FEW` of one task, give no interval.
+    """
+    x, y = _both_sides(x, y)
+    point, runs, tasks = float(_improvement(x, y)), min(len(x), len(y)), x.shape[1]
+    if runs == 1 or (runs < FEW and tasks == 1):
+        return Interval(point, np.nan, np.nan, runs, f"{runs} run{'s' if runs > 1 else ''}: no interval")
+    rng = np.random.default_rng(seed)
+    chunk = max(1, CHUNK // (len(x) * y.size))
+    counts = [min(chunk, repetitions - start) for start in range(0, repetitions, chunk)]
+    draws = np.concatenate([_improvement(_draw(x, count, rng), _draw(y, count, rng)) for count in counts])
+    low, high = percentiles(draws, level)
+    return Interval(point, float(low), float(high), runs)
+
+
+def _both_sides(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = check_scores(x), check_scores(y)
     if x.shape[1] != y.shape[1]:
         raise AnalysisError(f"both sides need the same tasks, but have {x.shape[1]} and {y.shape[1]}")
-    difference = x[:, None, :] - y[None, :, :]
-    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+    return x, y
+
+
+def _improvement(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    difference = x[..., :, None, :] - y[..., None, :, :]  # (..., runs, other runs, tasks)
+    return np.mean((np.sign(difference) + 1) / 2, axis=(-3, -2, -1))
+
+
+def area(x: np.ndarray, curves: np.ndarray, start: float | None = None, end: float | None = None) -> np.ndarray:
+    """Sample efficiency: the area under learning curves (..., P) at steps x (P,) from `start` to `end` (default: all),
+    over its width: the mean return on the way, linear between evaluations. Curves (runs, tasks, P) give scores.
+    """
+    x, curves = np.asarray(x, dtype=float), np.asarray(curves, dtype=float)
+    if x.ndim != 1 or curves.shape[-1:] != x.shape or not np.all(np.diff(x) > 0):
+        raise AnalysisError(f"x should be rising steps (P,) and curves (..., P), but are {x.shape} and {curves.shape}")
+    first, last = (x[0] if start is None else start), (x[-1] if end is None else end)
+    if not x[0] <= first < last <= x[-1]:
+        raise AnalysisError(f"the area from {first:g} to {last:g} is not inside the steps {x[0]:g} to {x[-1]:g}")
+    grid = np.unique([first, *x[(x > first) & (x < last)], last])
+    flat = [np.interp(grid, x, curve) for curve in curves.reshape(-1, len(x))]
+    return trapezoid(np.reshape(flat, (*curves.shape[:-1], len(grid))), grid, axis=-1) / (last - first)
 
 
 @dataclass(frozen=True)
@@ -151,3 +208,23 @@ def band(x: np.ndarray, curves: np.ndarray, *, level: float = 0.95, repetitions:
     ends = np.full((2, curves.shape[1]), np.nan)
     ends[:, several] = np.nanquantile(draws[:, several], [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Band(x, average, ends[0], ends[1], count)
+
+
+def performance_profile(
+    scores: np.ndarray, thresholds: np.ndarray, *, level: float = 0.95, repetitions: int = 2000, seed: int = 0
+) -> Band:
+    """Share of runs × tasks above each threshold (Agarwal et al. 2021, eq. 2: run-score distribution), with pointwise
+    percentile bands; runs are drawn as by `bootstrap`. One run, or fewer than `FEW` of one task, give no band.
+    """
+    scores, thresholds = check_scores(scores), np.asarray(thresholds, dtype=float)
+    if thresholds.ndim != 1 or len(thresholds) == 0:
+        raise AnalysisError(f"thresholds should be numbers (P,), but have shape {thresholds.shape}")
+
+    def above(draws: np.ndarray) -> np.ndarray:
+        return np.stack([np.mean(draws > threshold, axis=(-2, -1)) for threshold in thresholds], axis=-1)
+
+    runs, tasks = scores.shape
+    ends = np.full((2, len(thresholds)), np.nan)
+    if runs > 1 and (runs >= FEW or tasks > 1):
+        ends = percentiles(_resampled(scores, above, repetitions, np.random.default_rng(seed)), level)
+    return Band(thresholds, above(scores), ends[0], ends[1], np.full(len(thresholds), runs))

@@ -1,55 +1,71 @@
-"""What a shift costs over rendering, measured side by side: `python benchmarks/shifts.py [--size 64] [--render fast]`.
+"""What a shift costs over drawing a frame: `python benchmarks/shifts.py [--env dmc/walker-walk] [--size 64]`.
 
-One dm_control scene in this process; a round draws every variant once, in turn, so that other load falls on all alike.
-The first frame of an episode, which paints textures, is timed apart. Medians; ratios are what may be quoted.
+One environment in this process takes on one look after the other: every preset and factor that it can draw, and none,
+in turns, so that other load falls on all alike. Of each turn the first frame, for which textures are painted and sent,
+is timed apart: it comes once an episode. Medians over turns; ratios are what may be quoted.
 """
 
 import argparse
+import os
 import time
 
 import numpy as np
 from numpy.random import SeedSequence
 
 from mbrl_pvr.envs import EnvConfig
+from mbrl_pvr.envs.base import FrameEnv
+from mbrl_pvr.envs.offers import physical, presets, shifted
 from mbrl_pvr.envs.registry import build_env
+from mbrl_pvr.envs.shifts import Look, draw_look
 
-SHIFTS = ("study", "color_hard", "distracting_hard", "size", "light_color", "camera_pose", "distractors", "video")
-SHIFTS += ("noise", "blur", "compression", "brightness")
-ROUNDS = 40
+ROUNDS, FRAMES = 8, 10  # turns of each look, and later frames in one
+os.environ |= {"LP_NUM_THREADS": "1", "PYGLET_HEADLESS": "1"}  # as in the workers
 
 
 def main() -> None:
     """Print a row for each shift."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="dmc/walker-walk")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--render", default="standard")
     args = parser.parse_args()
-    made = {}
-    for shift in ("none", *SHIFTS):
-        made[shift] = build_env(EnvConfig(name=args.env, size=args.size, render=args.render, shifts=shift))
-        made[shift].begin(SeedSequence(1))
-        made[shift].picture()  # compiles, makes textures
-    first, later = ({shift: [] for shift in made} for _ in range(2))
-    for episode in range(ROUNDS // 10):
-        for shift, env in made.items():
-            env.begin(SeedSequence((2, episode)))
-            first[shift].append(_seconds(env))
-        for _ in range(10):
-            for shift, env in made.items():
-                env.act(np.zeros(env.action_spec.dim, np.float32))
-                later[shift].append(_seconds(env))
-    print(f"{args.env}, {args.size} pixels, {args.render}: median ms of a frame, and over no shift")
+    repeat = 2 if args.env.startswith("dmc") else 1
+    env = build_env(EnvConfig(args.env, action_repeat=repeat, size=args.size, render=args.render))
+    able = (*presets(args.env), *shifted(args.env))
+    shifts = [s for s in able if not physical(s, args.env) and not (s == "shadows" and args.render == "fast")]
+    first, later = ({shift: [] for shift in ("none", *shifts)} for _ in range(2))
+    for number in range(1 + ROUNDS):
+        env.begin(SeedSequence((1, number)))
+        for shift in first:
+            look = Look() if shift == "none" else draw_look(SeedSequence((2, number)), shift, env=args.env)
+            once, others = turn(env, look)
+            if number:  # the first round compiles shaders and makes textures
+                first[shift].append(once)
+                later[shift] += others
     plain = float(np.median(later["none"]))
-    for shift in made:
-        ms, once = float(np.median(later[shift])), float(np.median(first[shift]))
-        print(f"{shift:20s} {1e3 * ms:7.2f}  x{ms / plain:4.2f}   first of an episode {1e3 * once:7.1f}")
+    print(f"{args.env}, {args.size} pixels{f', {args.render}' * (repeat == 2)}: {1e3 * plain:.1f} ms a frame\n")
+    print("| shift | of a frame without shifts | first frame of an episode |\n|---|---|---|")
+    for shift in shifts:
+        ratios = [float(np.median(found[shift])) / plain for found in (later, first)]
+        print(f"| `{shift}` | {ratios[0]:.2f} | {ratios[1]:.1f} |")
 
 
-def _seconds(env) -> float:
-    start = time.perf_counter()
-    env.picture()
-    return time.perf_counter() - start
+def turn(env: FrameEnv, look: Look) -> tuple[float, list[float]]:
+    """Seconds of the first frame under a look, and of each later one; a step is made before each."""
+    seconds = []
+    env.look = look
+    rest = np.zeros(env.action_spec.dim, np.float32)
+    if env.action_spec.discrete:
+        rest[0] = 1
+    for _ in range(1 + FRAMES):
+        if env._over:
+            env.begin(SeedSequence(0))
+            env.look = look
+        env.act(rest)
+        start = time.perf_counter()
+        env.picture()
+        seconds.append(time.perf_counter() - start)
+    return seconds[0], seconds[1:]
 
 
 if __name__ == "__main__":

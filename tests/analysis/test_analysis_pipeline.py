@@ -59,7 +59,7 @@ def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path)
         analysis.analyze([folder], tmp_path / "out", ["dynamics"])
     assert caught.value.exit_code == 2
     with pytest.raises(
-        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, dynamics, latents"
+        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, profile, dynamics, latents"
     ):
         analysis.analyze([folder], tmp_path / "out", ["dynamic"])
 
@@ -214,3 +214,36 @@ def test_the_dose_figure_wants_several_severities_of_one_shift(make_run, tmp_pat
     assert list(table["severity"]) == [0.5, 1.0] * len(shifted) and (table["mean"] > 0).all()
     inside = rows[rows["shift"] == "none"]["return"].mean()
     assert table["in_distribution"].to_numpy() == pytest.approx(inside)
+
+
+def test_the_correlation_wants_three_encoders(make_run, tmp_path):
+    names = ("embedded", "clip_vitl14", "vc1_vitb", "state")
+    paths = [
+        make_run(f"{encoder}{seed}", encoder, seed, loss=0.1 + 0.3 * n, top=900 - 200 * n)
+        for n, encoder in enumerate(names)
+        for seed in (1, 2)
+    ]
+    with pytest.raises(AnalysisError, match="3 encoders or more with one agent on one task, and there are 2"):
+        analysis.analyze(paths[:4], tmp_path / "out", ["correlation"])
+    assert "correlation" not in analysis.analyze(paths[:2], tmp_path / "two", ["returns"])["figures"]
+    report = analysis.analyze(paths, tmp_path / "out", ["correlation"])
+    assert "33 steps" in report["captions"]["correlation"]
+    table = pd.read_csv(tmp_path / "out" / "correlation.csv")
+    first, points = table.iloc[0], table.iloc[2:]
+    assert first["error"] == "dynamics" and first["pearson_r"] < -0.9 and first["points"] == 4
+    assert len(points) == 4 and set(points["seeds"]) == {2}
+
+
+def test_profiles_want_normalised_returns_of_two_encoders(make_run, tmp_path):
+    paths = [make_run(encoder, encoder) for encoder in ("embedded", "clip_vitl14")]
+    with pytest.raises(AnalysisError, match="no maximal return is declared"):
+        analysis.analyze(paths, tmp_path / "out", ["profile"])
+    for path in paths:
+        rows = pd.read_parquet(path / "ood.parquet")
+        rows.assign(normalised=rows["return"] / 1000).to_parquet(path / "ood.parquet")
+    report = analysis.analyze(paths, tmp_path / "out", ["profile"])
+    assert list(report["figures"]) == ["profile"]
+    conditions = set(pd.read_csv(tmp_path / "out" / "profile.csv")["condition"])
+    assert conditions == {"in distribution", "out of distribution"}
+    with pytest.raises(AnalysisError, match="2 encoders or more"):
+        analysis.analyze(paths[:1], tmp_path / "one", ["profile"])

@@ -1,0 +1,141 @@
+"""Figures that compare encoders: correlations, profiles; and the page on someone else's returns."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import AnalysisError
+from analysis.figures import correlation, probes, profile, properties
+
+TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
+
+
+def point_rows(
+    agents=("tdmpc2", "dreamerv3"), encoders=("embedded", "clip_vitl14", "vc1_vitb", "scratch", "r3m_resnet50")
+):
+    rows = [
+        {
+            "task": TASKS[0],
+            "agent": agent,
+            "encoder": encoder,
+            "seed": seed,
+            "measure": "MSE" if agent == "tdmpc2" else "KL",
+            "dynamics_error": 10.0 + (3 * n) % 5 + 0.1 * seed,
+            "reward_error": 1.0 + n + 0.1 * seed,
+            "return": 900.0 - 100 * n - 5 * seed,
+        }
+        for agent in agents
+        for n, encoder in enumerate(encoders)
+        for seed in (1, 2, 3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_correlations_are_of_means_over_seeds():
+    drawn = correlation.draw(point_rows(), 33)
+    table = drawn.numbers.set_index(["agent", "error"])
+    assert table.loc[("tdmpc2", "reward"), "pearson_r"] == pytest.approx(-1)
+    assert abs(table.loc[("tdmpc2", "dynamics"), "pearson_r"]) < 0.5 and table.loc[("tdmpc2", "reward"), "points"] == 5
+    texts = [text.get_text() for axis in drawn.figure.axes for text in axis.texts]
+    assert len(texts) == 4 and all("n = 5" in text for text in texts) and "r = -1.00" in texts[1]
+    assert [axis.get_xlabel() for axis in drawn.figure.axes][:2] == [
+        "KL, summed over 33 steps",
+        "|r − r̂|, summed over 33 steps",
+    ]
+    two = correlation.draw(point_rows(("tdmpc2",), ("embedded", "scratch")), 33)
+    assert two.notes == [
+        "walker-walk, dynamics: 2 points: no correlation",
+        "walker-walk, reward: 2 points: no correlation",
+    ]
+
+
+def normalised_rows():
+    rng = np.random.default_rng(0)
+    keys = itertools.product(TASKS, ("embedded", "clip_vitl14"), range(5), ("none", "color_easy"), range(3))
+    rows = pd.DataFrame(keys, columns=["task", "encoder", "seed", "shift", "episode"])
+    lost = np.where(rows["encoder"] == "embedded", 0.5, 0.1) * (rows["shift"] != "none")
+    return rows.assign(normalised=np.clip(rng.normal(0.75, 0.1, len(rows)) - lost, 0, 1))
+
+
+def test_profiles_fall_from_one_to_nothing():
+    rows = normalised_rows()
+    drawn = profile.draw(rows)
+    for _, one in drawn.numbers.groupby(["series", "condition"]):
+        assert one["share"].iloc[0] == 1 and one["share"].iloc[-1] == 0 and (one["share"].diff().dropna() <= 0).all()
+        assert (one["low"] <= one["share"]).all() and (one["share"] <= one["high"]).all()
+    half = drawn.numbers[drawn.numbers["threshold"] == 0.5].set_index(["series", "condition"])["share"]
+    assert half["embedded", "out of distribution"] == 0 and half["clip_vitl14", "out of distribution"] == 1
+    torn = rows[(rows["seed"] > 0) | (rows["task"] == TASKS[0])]
+    assert profile.draw(torn).notes[0] == "clip_vitl14, in distribution: 1 of 5 seeds lack a task"
+    assert "Too few seeds" in profile.draw(rows[(rows["seed"] == 0) & (rows["task"] == TASKS[0])]).caption
+
+
+def property_rows():
+    rng = np.random.default_rng(0)
+    encoders = {"clip_vitl14": (1, 1), "vc1_vitb": (1, 0), "r3m_resnet50": (0, 1), "scratch": (0, 0)}
+    rows = pd.DataFrame(itertools.product(TASKS, encoders, range(5)), columns=["task", "encoder", "seed"])
+    vit, language = (rows["encoder"].map(lambda name, n=n: bool(encoders[name][n])) for n in (0, 1))
+    inside = 0.7 + 0.1 * (rows["encoder"] == "scratch") + rng.normal(0, 0.04, len(rows))
+    return rows.assign(vit=vit, language=language, inside=inside, outside=inside - np.where(vit, 0.1, 0.4))
+
+
+def test_a_planted_property_stands_out():
+    rows = property_rows()
+    drawn = properties.draw(rows, ["vit", "language"])
+    table = drawn.numbers.set_index("property")
+    assert table.loc["vit", "outside"] == pytest.approx(0.6, abs=0.02) and table.loc["vit", "encoders"] == 2
+    assert table.loc["vit", "better_outside_low"] > 0.9 and table.loc["language", "better_outside_low"] < 0.5
+    labels = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+    assert labels == ["vit", "language", "clip_vitl14", "r3m_resnet50", "scratch", "vc1_vitb"]
+    torn = rows[(rows["seed"] > 0) | (rows["task"] == TASKS[0])]
+    assert properties.draw(torn, ["vit"]).notes == ["4 of 20 runs lack a task that others have"]
+    with pytest.raises(AnalysisError, match="no encoder has one of the properties vit"):
+        properties.draw(rows.assign(vit=False), ["vit"])
+    with pytest.raises(AnalysisError, match="no column 'diverse'"):
+        properties.draw(rows, ["diverse"])
+
+
+def probe_rows():
+    found = {"hip angle": (0.9, 0.95), "hip speed": (0.2, 0.7), "reward": (0.6, -3.0)}
+    keys = itertools.product(TASKS[:1], ("embedded", "vc1_vitb"), (1, 2, 3), probes.SOURCES, found)
+    rows = pd.DataFrame(keys, columns=["task", "encoder", "seed", "source", "variable"])
+    each = zip(rows["variable"], rows["source"], rows["seed"], strict=True)
+    r2 = [found[variable][probes.SOURCES.index(source)] + 0.02 * seed for variable, source, seed in each]
+    return rows.assign(r2=r2)
+
+
+def test_probes_show_mean_and_range_over_seeds():
+    drawn = probes.draw(probe_rows())
+    table = drawn.numbers.set_index(["series", "source", "variable"]).loc[("vc1_vitb", "latent", "hip speed")]
+    assert (table["r2"], table["low"], table["high"]) == pytest.approx((0.74, 0.72, 0.76)) and table["seeds"] == 3
+    axis = drawn.figure.axes[0]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["hip angle", "hip speed", "reward"]
+    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() not in ("None", "", None)]
+    assert len(points) == 12 and min(points) == probes.FLOOR  # -3 is drawn at the edge
+    still = probe_rows()
+    still.loc[still["variable"] == "reward", "r2"] = np.nan
+    assert probes.draw(still).notes == ["reward: no R² where it does not vary in the held-out episodes"]
+
+
+def test_the_page_on_someone_elses_returns_works_to_the_letter(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "your_returns.md").read_text()
+    rng = np.random.default_rng(0)
+    rows = [
+        (env, method, seed, step, 900 * (1 - np.exp(-step / speed)) * (0.6 if shift == "dark" else 1), shift)
+        for env in ("walk", "run")
+        for method in ("vit", "resnet", "clip")
+        for seed, speed in enumerate(rng.uniform(2e4, 4e4, 5))
+        for step in range(0, 100_001, 10_000)
+        for shift in (("none", "dark") if step == 100_000 else ("none",))
+    ]
+    table = pd.DataFrame(rows, columns=["env", "method", "seed", "step", "score", "shift"])
+    table.to_csv(tmp_path / "returns.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    blocks = [block.split("```")[0] for block in page.split("```python\n")[1:]]
+    exec(compile("\n".join(blocks), "your_returns.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert (tmp_path / "figures" / "returns.pdf").exists() and len(blocks) == 7
+    assert printed.count("Interval(") >= 5 and "language" in printed and "Coefficient(r=" in printed
