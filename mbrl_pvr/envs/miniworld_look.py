@@ -169,6 +169,7 @@ def _colours(split: str) -> tuple[int, ...]:
     return split_indices(split, FACTORS["objects"].stored)
 
 
+@cache  # the simulator looks for the file each time
 def _mesh(kind: str, colour: str) -> Any:
     from miniworld.objmesh import ObjMesh
 
