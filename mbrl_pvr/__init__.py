@@ -1,8 +1,8 @@
 """mbrl_pvr: what do pretrained visual representations do for model-based reinforcement learning?
 
 Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
-`ood`, `record`, `analyze`, `pretrain`, `embed`, `download_encoders`, `preview_env`, and `list_encoders`, `list_envs`,
-`random_score`, `examine`; they live in `mbrl_pvr.api`.
+`ood`, `record`, `analyze`, `make_bank`, `pretrain`, `embed`, `download_encoders`, `preview_env`, and `list_banks`,
+`list_encoders`, `list_envs`, `random_score`, `examine`; they live in `mbrl_pvr.api`.
 """
 
 from typing import Any
@@ -15,8 +15,10 @@ __all__ = [
     "embed",
     "evaluate",
     "examine",
+    "list_banks",
     "list_encoders",
     "list_envs",
+    "make_bank",
     "ood",
     "pretrain",
     "preview_env",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis import Report
+    from mbrl_pvr.bank import Bank
     from mbrl_pvr.doctor import Finding
     from mbrl_pvr.downloads import Fetched
     from mbrl_pvr.embedding import Embedding
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 RUNS = Path("runs")  # where runs go that are given no folder
+BANKS = Path("banks")  # and trajectory banks
 DEBUG_EPISODES = 2
 PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
     *("env", "seed", "env.render", "env.shifts", "env.severity", "env.factors", "env.bands", "env.video"),
@@ -331,6 +333,49 @@ def _check_shift(shift: str) -> None:
         ) from error
     if shift == "none":
         raise ConfigError("'none' is no shift", "shift", f"Shifts: {', '.join(PRESETS)}, or factors joined by +")
+
+
+def make_bank(
+    overrides: Sequence[str] = (),
+    dir: str | Path | None = None,
+    *,
+    episodes: int = 200,
+    expert: str | Path | None = None,
+    shifts: str | Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> "Bank":
+    """Store trajectories of `env=…` in the folder `dir`, or finish a bank that was begun there.
+
+    Half of them act at random; with `expert`, a run folder, its agent makes half of them, with and without noise. Every
+    state is also drawn under each of `shifts`. Of the configuration `env.*` and `seed` mean something.
+    """
+    from mbrl_pvr.errors import ConfigError
+    from mbrl_pvr.names import safe_name
+
+    _at_least(1, episodes=episodes)
+    asked = (shifts,) if isinstance(shifts, str) else tuple(shifts)
+    for shift in asked:
+        _check_shift(shift)
+    for text in overrides:
+        key = text.partition("=")[0].strip()
+        if key not in ("env", "seed") and not key.startswith("env."):
+            raise ConfigError(f"{key!r} means nothing here", f"override {text!r}", "Accepted: env=, env.KEY=, seed=")
+    chosen = configure([*overrides, "encoder=scratch"])
+    path = BANKS / safe_name(chosen.env.name) if dir is None else Path(dir).expanduser()
+    known = None if expert is None else _run_folder(expert)
+    from mbrl_pvr import bank_making
+
+    return bank_making.make_bank(
+        chosen.env, path, episodes=episodes, expert=known, shifts=asked, seed=chosen.seed, progress=progress
+    )
+
+
+def list_banks(dir: str | Path | None = None) -> "list[Bank]":
+    """The finished trajectory banks in a folder, by default banks/."""
+    from mbrl_pvr.bank import FILE, Bank
+
+    folder = BANKS if dir is None else Path(dir).expanduser()
+    return [Bank.open(path.parent) for path in sorted(folder.glob(f"*/{FILE}"))]
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

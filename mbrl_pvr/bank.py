@@ -7,6 +7,7 @@ A bank is a folder: `bank.json`, sealed, and one file for each episode, whose ch
 from the content, so that a run that learned from a bank, or a record made on it, says exactly which.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,26 +79,36 @@ class Bank:
     @cached_property
     def id(self) -> str:
         """Twelve letters that follow from the content of its episodes."""
-        return digest([entry["sha256"] for entry in self.facts["episodes"]])[:12]
+        return digest([entry["file"]["sha256"] for entry in self.facts["episodes"]])[:12]
 
     @property
     def shifts(self) -> tuple[str, ...]:
         """The shifts under which every frame was drawn too."""
         return tuple(self.facts["request"]["shifts"])
 
+    @property
+    def kinds(self) -> dict[str, int]:
+        """How many episodes were made in which way."""
+        return dict(Counter(entry["kind"] for entry in self.facts["episodes"]))
+
+    @property
+    def mean_return(self) -> float:
+        """Of its episodes."""
+        return float(np.mean([entry["return"] for entry in self.facts["episodes"]]))
+
     def __len__(self) -> int:
         return len(self.facts["episodes"])
 
     @property
-    def steps(self) -> int:
-        """Actions in all episodes."""
-        return sum(entry["length_steps"] for entry in self.facts["episodes"])
+    def frames(self) -> int:
+        """Frames of all episodes, the first of each among them."""
+        return sum(entry["length"] + 1 for entry in self.facts["episodes"])
 
     def episode(self, number: int) -> Trajectory:
         """Read one episode; IntegrityError where its file is not what was written."""
         entry = self.facts["episodes"][number]
-        path = self.path / entry["file"]
-        verify_file(path, entry)
+        path = self.path / entry["file"]["name"]
+        verify_file(path, entry["file"])
         try:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}

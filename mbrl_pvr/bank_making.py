@@ -22,6 +22,7 @@ from numpy.random import SeedSequence
 
 from mbrl_pvr import envs
 from mbrl_pvr.bank import FILE, FORMAT, PLAIN, Bank, Trajectory, arrays_of, read_facts
+from mbrl_pvr.build import EnvFacts
 from mbrl_pvr.envs import EnvConfig, EnvStep, VectorEnv
 from mbrl_pvr.envs.actions import ActionSpec, random_actions
 from mbrl_pvr.envs.names import family, resolve
@@ -89,6 +90,7 @@ def make_bank(
             return Bank.open(path)
         remove_leftovers(path)
         env = stack.enter_context(envs.make(config, num=1, seed=seed, stream=_STREAM))
+        facts["env_facts"] = asdict(EnvFacts.of(env))
         for number in range(len(facts["episodes"]), episodes):
             progress(number, episodes)
             facts["episodes"].append(_write(path, number, _play(env, trained, number, request)))
@@ -136,7 +138,7 @@ def _write(path: Path, number: int, trajectory: Trajectory) -> dict[str, Any]:
     name = f"episode_{number:05d}.npz"
     entry = write_atomic(path / name, buffer.getbuffer())
     total = float(trajectory.reward.sum(dtype=np.float64))
-    return {"file": name, "kind": trajectory.kind, "length_steps": trajectory.length, "return": total, **entry}
+    return {"kind": trajectory.kind, "length": trajectory.length, "return": total, "file": {"name": name, **entry}}
 
 
 def _play(env: VectorEnv, trained: Trained | None, number: int, request: Request) -> Trajectory:

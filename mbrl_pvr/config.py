@@ -9,12 +9,12 @@ types, ranges and names are checked here, before weights, simulators or the disk
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.names import family
+from mbrl_pvr.envs.names import family, resolve
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.fits import check_names, encoder_spec, is_path
 from mbrl_pvr.names import did_you_mean, safe_name
@@ -59,7 +59,8 @@ FAMILIES = "families"  # of a preset: what differs in families of environments t
 # how a run is computed or called, not what is computed
 NOT_IDENTITY = ("device", "threads", "compile", "encoder.compile", "sinks", "agent_preset", "env.backend")
 NOT_GIVEN = ("env.pixels", "agent_preset")  # follow from encoder= and agent=
-_PATH_KEYS = ("encoder.name", "encoder.weights")
+_PATH_KEYS = ("encoder.name", "encoder.weights", "data")
+_OF_THE_BANK = tuple(f.name for f in fields(EnvConfig) if f.name not in ("num", "proprio", "pixels", "backend"))
 
 
 @dataclass
@@ -89,14 +90,12 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None, *
     own = {key: value for key, value in own.items() if key != "agent" or not other_agent}
     checked = nest({**dict(flatten(checked)), **dict(flatten(check_tree(cls, own, f"{where}, {FAMILIES}")))})
     tree = _compose(agent, family(named), checked, changes.hydra)
-    for key in _PATH_KEYS:
-        name = key.rpartition(".")[2]
-        if (path := tree["encoder"][name]) is not None and is_path(path):
-            tree["encoder"][name] = str(Path(path).expanduser().absolute())  # so that a run resumes from anywhere
-    if tree["env"]["video"] is not None:
-        tree["env"]["video"] = str(Path(tree["env"]["video"]).expanduser().absolute())
-    if "env.size" not in typed and "size" not in checked.get("env", {}):
-        tree = _fit_frames(tree)
+    _make_absolute(tree)
+    asked = {**dict(flatten(checked)), **typed}
+    if tree["data"] is not None:
+        tree = _take_bank(tree, asked)
+    elif "env.size" not in asked:
+        tree["env"]["size"] = max(tree["env"]["size"], _seen_size(tree))
     config = from_dict(tree, debug=debug)
     for key, setting in inert(config).items():
         if key in typed:
@@ -222,13 +221,39 @@ def run_name(config: RunConfig) -> str:
     return safe_name(f"{config.agent_preset}-{encoder}-{task}-seed{config.seed}{'-debug' * config.debug}")
 
 
-def _fit_frames(tree: dict[str, Any]) -> dict[str, Any]:
-    """Frames as large as the encoder's input, unless a size was asked for: they are never enlarged unnoticed."""
+def _make_absolute(tree: dict[str, Any]) -> None:
+    """Write out paths, so that a run resumes from anywhere."""
+    encoder = tree["encoder"]
+    for part, key in ((encoder, "name"), (encoder, "weights"), (tree["env"], "video"), (tree, "data")):
+        value = part[key]
+        if value is not None and (key != "name" or is_path(value)):
+            part[key] = str(Path(value).expanduser().absolute())
+
+
+def _seen_size(tree: dict[str, Any]) -> int:
+    """Pixels that the encoder wants to see, so that frames are never enlarged unnoticed; 0 without an encoder."""
     choice = build(EncoderConfig, check_tree(EncoderConfig, tree["encoder"], ""), prefix="encoder.")
-    if choice.name in WITHOUT_ENCODER:
-        return tree
-    size = max(tree["env"]["size"], encoder_spec(choice).render_size)
-    return {**tree, "env": {**tree["env"], "size": size}}
+    return 0 if choice.name in WITHOUT_ENCODER else encoder_spec(choice).render_size
+
+
+def _take_bank(tree: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """The environment of the bank that the run learns from; ConfigError where another was asked for, or larger frames
+    are wanted.
+    """
+    from mbrl_pvr.bank import Bank
+
+    bank = Bank.open(tree["data"])
+    own = {key: _json(getattr(bank.env, key)) for key in _OF_THE_BANK}
+    for key, value in own.items():
+        wanted = asked.get(f"env.{key}", value)
+        if (resolve(wanted) if key == "name" else _json(wanted)) != value:
+            what = f"env.{key}={_plain(wanted)}, but this bank was made with {_plain(value)}"
+            raise ConfigError(what, str(bank.path), f"Leave env.{key} out")
+    if "env.size" not in asked and (size := _seen_size(tree)) > bank.env.size:
+        what = f"the frames of this bank have {bank.env.size} pixels, the encoder sees {size}"
+        how = f"Make a bank with env.size={size}, or enlarge them: env.size={bank.env.size}"
+        raise ConfigError(what, str(bank.path), how)
+    return {**tree, "env": {**tree["env"], **own}}
 
 
 def _read_layer(file: str | Path) -> tuple[dict[str, Any], str]:
@@ -311,7 +336,8 @@ def _split(text: str, where: str, cls: type) -> tuple[str, str]:
     known, sections = _given_keys(cls), _sections(cls)
     if key not in (*known, *sections) or (key in sections and key != "agent" and value[:1] != "{"):
         raise unknown_key(key, (*known, "agent", "env", "encoder"), where)
-    if key in _PATH_KEYS and is_path(value) and value[:1] not in "'\"":
+    path = is_path(value) if key.startswith("encoder.") else value != "null"
+    if key in _PATH_KEYS and path and value[:1] not in "'\"":
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return key, value
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from mbrl_pvr import checkpoint, config, envs
+from mbrl_pvr.bank import Bank
 from mbrl_pvr.build import (
     EnvFacts,
     build_agent,
@@ -33,6 +34,7 @@ from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError
 from mbrl_pvr.features import Features
 from mbrl_pvr.logger import Logger
+from mbrl_pvr.offline import BankReader, require_bank
 from mbrl_pvr.precision import UpdatePrecision, pick_precision
 from mbrl_pvr.replay import Replay, estimate, require_memory, row_bytes
 from mbrl_pvr.runfolder import RunFolder, is_new, read_run
@@ -64,7 +66,7 @@ class Session(Trained):
     """A run while it trains."""
 
     replay: Replay
-    collector: Collector
+    collector: Collector | BankReader
     logger: Logger
     updates: int = 0
     evaluation_due: bool = False  # at the present step
@@ -132,9 +134,14 @@ class _Parts:
         return self._stack.enter_context(made)
 
     @cached_property
+    def bank(self) -> Bank | None:
+        """What the run learns from in place of environments."""
+        return None if self.config.data is None else Bank.open(self.config.data)
+
+    @cached_property
     def facts(self) -> EnvFacts:
-        """What the agent must know of them."""
-        return EnvFacts.of(self.env)
+        """What the agent must know of the environments."""
+        return EnvFacts.of(self.env) if self.bank is None else EnvFacts(**self.bank.facts["env_facts"])
 
     @cached_property
     def features(self) -> Features:
@@ -161,6 +168,7 @@ class _Parts:
             "encoder_precision": asdict(seen) if seen else None,
             "precision": asdict(pick_precision(self.config, self.features, self.facts, self.device)),
             "env": asdict(self.facts),
+            "data": None if self.bank is None else {"bank": self.bank.id, "episodes": len(self.bank)},
             "seed": self.config.seed,
             "action_repeat": self.config.env.action_repeat,
         }
@@ -196,7 +204,7 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     wanted, new = parts.config, not run.manifest["complete"]
     if new:
         refuse_unfit(wanted, parts.facts)
-        if wanted.eval.video:
+        if wanted.eval.video and parts.bank is None:
             parts.env.call("check_pictures")
         run.set_manifest(parts.manifest())
     else:
@@ -207,12 +215,14 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     agent = build_agent(
         wanted, features, facts, device, compiled=run.manifest["compiled"], precision=_precision(run.manifest).name
     )
-    rows = _rows(wanted, facts.episode_length)
+    if parts.bank is not None:
+        require_bank(run.manifest["data"], parts.bank, wanted)
+    rows = _rows(wanted, facts.episode_length) if parts.bank is None else parts.bank.frames
     replay = Replay(
         features.shapes,
         facts.action_dim,
         wanted.replay.capacity,
-        parts.env.num,
+        wanted.env.num if parts.bank is None else 1,
         rows=rows,
         carried=agent.sequence.carried,
     )
@@ -229,7 +239,11 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
     for line in (*_continuation(run, wanted, saved, new), *computes, room):
         display.say(line)
     logger = stack.enter_context(Logger(run, sinks, frames_per_step=repeat, display=display))
-    collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
+    collector: Collector | BankReader
+    if parts.bank is None:
+        collector = Collector(parts.env, features, replay, agent, wanted.seed, device)
+    else:
+        collector = BankReader(parts.bank, features, replay, agent)
     session = Session(run, wanted, agent, features, device, 0, replay, collector, logger)
     if saved is not None:
         session.restore(saved)

@@ -123,6 +123,7 @@ class RunConfig:
     sinks: tuple[str, ...] = ("tensorboard",)  # where curves also go: tensorboard, wandb, trackio, mlflow; [] for none
     debug: bool = False  # shrunk by --debug to under a minute; every code path but compilation is kept
     agent_preset: str = "tdmpc2"  # the preset that `agent=` named; it names the run and is set with it
+    data: str | None = None  # a trajectory bank to learn from, whose environment is the run's; null: what it collects
     env: EnvConfig = field(default_factory=EnvConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     agent: AgentConfig = field(default_factory=TDMPC2Config)
@@ -186,6 +187,7 @@ def inert(config: RunConfig) -> dict[str, str]:
         (not any(FACTORS[name].numbers for name in factors), f"env.shifts={shifts}", ("env.bands",)),
         ("video" not in factors, f"env.shifts={shifts}", ("env.video",)),
         (family(config.env.name) != "maniskill", f"env={config.env.name}", ("env.reward",)),
+        (config.data is not None, f"data={config.data}", ("random_steps", "catch_up", "env.num")),
     )
     own = _inert_tdmpc2(config, agent) if isinstance(agent, TDMPC2Config) else _inert_dreamerv3(config, agent)
     return {key: setting for holds, setting, keys in (*rules, *own) if holds for key in keys}

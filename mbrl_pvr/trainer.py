@@ -123,9 +123,10 @@ def _learn(s: Session) -> None:
 
 def _due(s: Session) -> int:
     config, steps = s.config, s.collector.steps
-    if steps < config.random_steps:
+    random = config.random_steps if config.data is None else 0
+    if steps < random:
         return 0
-    counted = steps if config.catch_up else steps - config.random_steps
+    counted = steps if config.catch_up else steps - random
     return int(counted * config.updates_per_step) - s.updates
 
 
