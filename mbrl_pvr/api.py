@@ -141,16 +141,19 @@ def ood(
     return evaluation.ood(path, episodes=few, **how, video=video, debug=debug)  # type: ignore[arg-type]
 
 
-def record(run: str | Path, *, episodes: int = 10, context: int = 1, debug: bool = False) -> Path:
-    """Write latents.npz: fresh episodes under the training looks, with what the model predicts of them.
+def record(
+    run: str | Path, *, episodes: int = 10, context: int = 1, bank: str | Path | None = None, debug: bool = False
+) -> list[Path]:
+    """Store what the model predicts: of fresh episodes under the training looks, or of a bank's first trajectories.
 
-    The first `context` observations are given, the rest is predicted open loop.
+    The first `context` observations are given, the rest is predicted open loop. One file, latents.npz; with a bank one
+    for its own looks and one for each shift that it was drawn under.
     """
     _at_least(1, episodes=episodes, context=context)
     path = _run_folder(run)
     from mbrl_pvr import recording
 
-    return recording.record(path, episodes=_few(episodes, debug), context=context, debug=debug)
+    return recording.record(path, episodes=_few(episodes, debug), context=context, bank=bank, debug=debug)
 
 
 def analyze(

@@ -22,6 +22,7 @@ from mbrl_pvr.storage import digest, read_sealed, verify_file
 
 FORMAT = 1
 FILE = "bank.json"
+SAME = ("name", "action_repeat", "camera", "size", "render", "reward", "time_limit")  # whose agents understand a bank
 PLAIN = "none"  # the shift of the frames that the trajectories were made with
 _FRAMES = "frames:"
 
@@ -47,6 +48,19 @@ class Trajectory:
     def length(self) -> int:
         """Number of actions."""
         return len(self.reward) - 1
+
+    def first(self, steps: int) -> "Trajectory":
+        """Its first so many actions."""
+        end = steps + 1
+        return Trajectory(
+            self.kind,
+            {shift: frames[:end] for shift, frames in self.looks.items()},
+            self.action[:end],
+            self.reward[:end],
+            self.is_terminal[:end],
+            None if self.proprio is None else self.proprio[:end],
+            None if self.sim_state is None else self.sim_state[:end],
+        )
 
 
 class Bank:

@@ -21,7 +21,7 @@ import torch
 from numpy.random import SeedSequence
 
 from mbrl_pvr import envs
-from mbrl_pvr.bank import FILE, FORMAT, PLAIN, Bank, Trajectory, arrays_of, read_facts
+from mbrl_pvr.bank import FILE, FORMAT, PLAIN, SAME, Bank, Trajectory, arrays_of, read_facts
 from mbrl_pvr.build import EnvFacts
 from mbrl_pvr.envs import EnvConfig, EnvStep, VectorEnv
 from mbrl_pvr.envs.actions import ActionSpec, random_actions
@@ -43,7 +43,6 @@ _UNTAUGHT = KINDS[:2]  # those that need no trained run
 _STREAM = "bank"
 _HOLD = (2, 16)  # steps for which an action is held, drawn once an episode
 _NOISE = (0.2, 1.0)  # standard deviation, or share of random choices, drawn once an episode
-_SAME = ("name", "action_repeat", "camera", "size", "render", "reward", "time_limit")  # of an expert's environment
 _WITH_SIM_STATE = ("dmc", "maniskill")
 _VERSIONS = {"dmc": ("dm_control", "mujoco"), "miniworld": ("miniworld",), "maniskill": ("mani_skill", "sapien")}
 
@@ -126,7 +125,7 @@ def _begin(path: Path, request: Request) -> dict[str, Any]:
 def _require_same(trained: Trained, config: EnvConfig) -> None:
     """ConfigError where the expert learned in an environment that differs in more than its looks."""
     own = trained.config.env
-    differs = [k for k in _SAME if getattr(own, k) != getattr(config, k)]
+    differs = [k for k in SAME if getattr(own, k) != getattr(config, k)]
     if differs:
         each = ", ".join(f"env.{k}={getattr(own, k)}" for k in differs)
         raise ConfigError(f"the expert was trained with {each}", str(trained.run.path), f"Give {each.replace(',', '')}")

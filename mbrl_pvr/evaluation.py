@@ -17,7 +17,8 @@ from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.envs import random_score
 from mbrl_pvr.envs.factors import check_shifts, strengths
-from mbrl_pvr.envs.offers import check_offers, presets
+from mbrl_pvr.envs.names import family
+from mbrl_pvr.envs.offers import check_offers, has_state, presets
 from mbrl_pvr.errors import ConfigError, WorkerDied
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
 from mbrl_pvr.seeding import derive
@@ -87,9 +88,17 @@ def output(trained: Trained, name: str) -> str:
 
 
 def play(
-    trained: Trained, split: Split, stream: str, episodes: int, *, skip: int = 0, pixels: bool = False
+    trained: Trained,
+    split: Split,
+    stream: str,
+    episodes: int,
+    *,
+    skip: int = 0,
+    pixels: bool = False,
+    state: bool = False,
 ) -> Iterator[tuple[int, Episode]]:
     """Number and content of `episodes` episodes without exploration noise; the first `skip` are left out.
+    With `state` they have the task's state vector, which the agent need not see.
 
     Episodes are a function of the run's seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL); two
     splits of one stream start alike and differ in looks alone. A round whose worker dies is played again; WorkerDied
@@ -101,6 +110,7 @@ def play(
         return
     seed, per_round = trained.config.seed, n * episode_steps(trained)
     choice = split.apply(env_config(trained.config, pixels=pixels))
+    choice = replace(choice, proprio=choice.proprio or (state and has_state(choice.name)))
     stack, device = trained.agent.sequence.stack, trained.device
     first, died_in = begin, -1
     with Display(what=f"{stream.partition('-')[0]}, {split.name} looks:") as display:

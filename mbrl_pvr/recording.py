@@ -1,27 +1,39 @@
-"""Fresh episodes with the model's predictions beside the truth: the arrays that the analysis reads, and a film."""
+"""Episodes with the model's predictions beside the truth: the arrays that the analysis reads, and a film."""
 
+import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from mbrl_pvr import film
+from mbrl_pvr.bank import PLAIN, SAME, Bank
+from mbrl_pvr.display import Display
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.evaluation import IN_DISTRIBUTION, episode_steps, output, play, shortened
+from mbrl_pvr.offline import view_of
 from mbrl_pvr.rollout import Episode
 from mbrl_pvr.session import Trained, load_trained
+from mbrl_pvr.storage import TEMPORARY, make_folders
 from mbrl_pvr.video import write_video
 from world_models.frames import averaged
 from world_models.types import Batch, Obs
 
 
-def record(run: Path | str, *, episodes: int = 10, context: int = 1, debug: bool = False) -> Path:
-    """Play `episodes` with the newest checkpoint and write `latents.npz` into the run folder.
+def record(
+    run: Path | str, *, episodes: int = 10, context: int = 1, bank: Path | str | None = None, debug: bool = False
+) -> list[Path]:
+    """Write what the newest checkpoint's model predicts into the run folder; returns the files.
 
-    The first `context` observations of an episode are given to the model, the rest is predicted open loop under the
-    recorded actions. Where the agent draws pixels, the first episodes are filmed beside what it predicts, into the
-    run's videos/ (`mbrl_pvr.film` says what it shows). Arrays are padded to the longest episode; `length` says how many
-    steps are real. Raises ConfigError where nothing is left to predict.
+    Of fresh episodes under the training looks: `latents.npz`. Of the first `episodes` trajectories of a bank:
+    `latents_on_<bank's id>.npz`, and one more file for each shift that the bank was drawn under, so that rows of equal
+    index are one state under several looks. The first `context` observations of an episode are given to the model, the
+    rest is predicted open loop under the recorded actions. Where the agent draws pixels, the first fresh episodes are
+    filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it shows). Arrays are padded to
+    the longest episode; `length` says how many steps are real. Raises ConfigError where nothing is left to predict, and
+    for a bank of another environment.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
@@ -31,25 +43,101 @@ def record(run: Path | str, *, episodes: int = 10, context: int = 1, debug: bool
                 f"context={context} must lie in 1..{longest}, the steps of an episode, so that one is left to predict",
                 str(trained.run.path),
             )
-        reports, films, fps = [], [], 0.0
-        for number, episode in play(trained, IN_DISTRIBUTION, "record", episodes):
-            report, drawn = _report(trained, number, episode, context)
-            reports.append(report)
-            films += [] if drawn is None else [drawn]
+        if bank is None:
+            fresh = play(trained, IN_DISTRIBUTION, "record", episodes, state=True)
+            return [_write(trained, "latents.npz", fresh, episodes, context, films=True)]
+        source = Bank.open(bank)
+        _require_same_env(trained, source)
+        written = []
+        for shift in (PLAIN, *source.shifts):
+            name = f"latents_on_{source.id}{'' if shift == PLAIN else f'_{shift}'}.npz"
+            count = min(episodes, len(source))
+            replayed = _replayed(trained, source, shift, count)
+            written.append(_write(trained, name, replayed, count, context, films=False))
+        return written
+
+
+def _write(
+    trained: Trained, name: str, played: Iterator[tuple[int, Episode]], count: int, context: int, *, films: bool
+) -> Path:
+    """Record episodes one after the other: the arrays of one are in memory, those of all are on disk."""
+    drawn: list[film.Film] = []
+    fps, name = 0.0, output(trained, name)
+    make_folders((trained.run.path / name).parent)
+    with tempfile.TemporaryDirectory(dir=(trained.run.path / name).parent, prefix=".", suffix=TEMPORARY) as scratch:
+        arrays = _Arrays(Path(scratch), count, episode_steps(trained) + 1)
+        for number, episode in played:
+            report, picture = _report(trained, number, episode, context, film_it=films)
+            arrays.add(report)
+            drawn += [] if picture is None else [picture]
             fps = episode.fps
-        arrays = _padded(reports) | {
+        numbers = {
             "context": np.array(context),
             "kind": np.array("categorical" if trained.agent.classes else "deterministic"),
             "classes": np.array(trained.agent.classes),  # of each latent, whose logits are stored side by side; 0: none
             "step": np.array(trained.step),
         }
-        name = output(trained, "latents.npz")
         with trained.run.replace(name) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **arrays)
-        if films:
-            with trained.run.replace(output(trained, f"videos/open_loop_step_{trained.step:09d}.mp4")) as temporary:
-                write_video(temporary, film.frames(films, context), fps)
-        return trained.run.path / name
+            arrays.pack(temporary, numbers)
+    if drawn:
+        with trained.run.replace(output(trained, f"videos/open_loop_step_{trained.step:09d}.mp4")) as temporary:
+            write_video(temporary, film.frames(drawn, context), fps)
+    return trained.run.path / name
+
+
+def _replayed(trained: Trained, bank: Bank, shift: str, count: int) -> Iterator[tuple[int, Episode]]:
+    """Trajectories of a bank as episodes of this run's encoder; --debug cuts them short."""
+    last = episode_steps(trained)
+    with Display(what=f"record, {shift}, trajectories:") as display:
+        for number in range(count):
+            cut = bank.episode(number).first(last)
+            views, parts = [view_of(cut, trained.features, shift)], (cut.action, cut.reward, cut.is_terminal)
+            yield number, Episode(number, views, [], *parts, success=None, fps=0.0, state=cut.proprio)
+            display.progress(number + 1, count)
+
+
+def _require_same_env(trained: Trained, bank: Bank) -> None:
+    """ConfigError where states, actions or pictures of a bank are not those that the agent knows, looks apart."""
+    own = trained.config.env
+    differs = [k for k in SAME if getattr(own, k) != getattr(bank.env, k)]
+    if differs:
+        each = ", ".join(f"env.{k}={getattr(bank.env, k)} there, {getattr(own, k)} here" for k in differs)
+        raise ConfigError(f"the bank is of another environment: {each}", str(bank.path))
+
+
+class _Arrays:
+    """Arrays (count, T, ...) that are filled episode by episode in files of their own, then packed into one .npz."""
+
+    def __init__(self, folder: Path, count: int, steps: int) -> None:
+        self._folder, self._count, self._steps = folder, count, steps
+        self._open: dict[str, np.memmap] = {}
+        self._lengths: list[int] = []
+
+    def add(self, report: dict[str, np.ndarray]) -> None:
+        """One episode: arrays (T', ...) of equal T'."""
+        number = len(self._lengths)
+        for name, value in report.items():
+            if number == 0:
+                shape = (self._count, self._steps, *value.shape[1:])
+                path = self._folder / name
+                self._open[name] = np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
+            self._open[name][number, : len(value)] = value
+        self._lengths.append(len(report["reward_true"]))
+
+    def pack(self, path: Path, numbers: dict[str, np.ndarray]) -> None:
+        """Write the .npz, cut to the longest episode, one episode of one array in memory at a time."""
+        longest = max(self._lengths)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, value in {**numbers, "length": np.array(self._lengths)}.items():
+                with archive.open(f"{name}.npy", "w") as file:
+                    np.lib.format.write_array(file, value, allow_pickle=False)
+            for name, value in self._open.items():
+                shape = (self._count, longest, *value.shape[2:])
+                header = {"descr": np.lib.format.dtype_to_descr(value.dtype), "fortran_order": False, "shape": shape}
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array_header_1_0(file, header)
+                    for row in value:
+                        file.write(np.ascontiguousarray(row[:longest]).data)
 
 
 def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
@@ -82,7 +170,7 @@ def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
 
 
 def _report(
-    trained: Trained, number: int, episode: Episode, context: int
+    trained: Trained, number: int, episode: Episode, context: int, *, film_it: bool
 ) -> tuple[dict[str, np.ndarray], film.Film | None]:
     """What is stored of an episode, and of the first ones what is filmed, where the agent draws pixels."""
     if context > episode.length:
@@ -93,23 +181,15 @@ def _report(
         )
     batch = to_batch(episode, trained.agent.sequence.stack, trained.device)
     predicted = trained.agent.report(batch, context)
-    pictures = trained.agent.pictures(predicted) if number < film.COLUMNS else None
+    pictures = trained.agent.pictures(predicted) if film_it and number < film.COLUMNS else None
     drawn = None
     if pictures is not None and batch.obs.pixels is not None:
         truth = averaged(batch.obs.pixels[0, :, -1], *pictures.shape[2:4])  # frames may be held larger than drawn
         drawn = film.Film(truth.cpu().numpy(), pictures[0].cpu().numpy())
     report = {k: v[0].float().cpu().numpy() for k, v in predicted.items()}
-    report["reward_true"] = episode.reward
+    report["reward_true"], report["action"] = episode.reward, episode.action
+    if episode.state is not None:
+        report["state"] = episode.state
     if episode.views[0].feature is not None:
         report["feature"] = np.concatenate([view.feature for view in episode.views])
     return report, drawn
-
-
-def _padded(reports: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    lengths = np.array([len(r["reward_true"]) for r in reports])
-    longest = lengths.max()
-
-    def pad(x: np.ndarray) -> np.ndarray:
-        return np.pad(x, [(0, longest - len(x))] + [(0, 0)] * (x.ndim - 1))
-
-    return {name: np.stack([pad(r[name]) for r in reports]) for name in reports[0]} | {"length": lengths}

@@ -27,6 +27,7 @@ class Episode:
     is_terminal: np.ndarray  # (T,) bool
     success: float | None
     fps: float  # at which its pictures run as fast as simulated time
+    state: np.ndarray | None = None  # (T, D) float32, the task's own state vector where it was asked for
 
     @property
     def total_reward(self) -> float:
@@ -112,6 +113,7 @@ def _episode(ticks: list[tuple[View, EnvStep, np.ndarray]], i: int, fps: float) 
         return View(**{k: None if v is None else v[i : i + 1] for k, v in vars(view).items()})
 
     success = float(mine[-1][1].success[i])
+    state = [step.proprio[i] for _, step, _ in mine if step.proprio is not None]
     return Episode(
         number=int(mine[0][1].episode[i]),
         views=[pick(view) for view, _, _ in mine],
@@ -121,4 +123,5 @@ def _episode(ticks: list[tuple[View, EnvStep, np.ndarray]], i: int, fps: float) 
         is_terminal=np.array([step.is_terminal[i] for _, step, _ in mine]),
         success=None if np.isnan(success) else success,
         fps=fps,
+        state=np.stack(state) if state else None,
     )

@@ -143,12 +143,15 @@ def record(
     run: Run,
     episodes: Annotated[int, typer.Option(help="How many episodes.")] = 10,
     context: Annotated[int, typer.Option(help="Observations given before the model goes on open loop.")] = 1,
+    bank: Annotated[
+        Path | None, typer.Option(help="A trajectory bank to predict, with its shifts, in place of fresh episodes.")
+    ] = None,
     debug: Brief = False,
     as_json: Json = False,
 ) -> None:
-    """Store latents and predictions of fresh episodes under the training looks in the run folder."""
-    path = api.record(run, episodes=episodes, context=context, debug=debug)
-    say_json({"path": path}) if as_json else say(str(path))
+    """Store latents and predictions of fresh episodes under the training looks, or of a bank, in the run folder."""
+    paths = api.record(run, episodes=episodes, context=context, bank=bank, debug=debug)
+    say_json({"paths": paths}) if as_json else say("\n".join(map(str, paths)))
 
 
 def analyze(
