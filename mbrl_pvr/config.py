@@ -249,9 +249,9 @@ def _take_bank(tree: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
         if (resolve(wanted) if key == "name" else _json(wanted)) != value:
             what = f"env.{key}={_plain(wanted)}, but this bank was made with {_plain(value)}"
             raise ConfigError(what, str(bank.path), f"Leave env.{key} out")
-    if "env.size" not in asked and (size := _seen_size(tree)) > bank.env.size:
+    if (size := _seen_size(tree)) > bank.env.size:
         what = f"the frames of this bank have {bank.env.size} pixels, the encoder sees {size}"
-        how = f"Make a bank with env.size={size}, or enlarge them: env.size={bank.env.size}"
+        how = f"Make a bank with env.size={size}, or ask for a smaller input: encoder.input_size"
         raise ConfigError(what, str(bank.path), how)
     return {**tree, "env": {**tree["env"], **own}}
 
