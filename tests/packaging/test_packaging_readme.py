@@ -14,7 +14,7 @@ from mbrl_pvr.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-GROUPS = ("encoders", "envs", "pretrain")  # commands that have commands of their own
+GROUPS = ("bank", "encoders", "envs", "pretrain")  # commands that have commands of their own
 UNAVAILABLE = 8  # weights that are not on this machine
 
 

@@ -114,7 +114,7 @@ def test_debug_plays_short_episodes_and_keeps_them_apart(run: Path) -> None:
     before = sorted(path.name for path in run.iterdir())
     assert list(api.evaluate(run, episodes=12, debug=True)["length"]) == [20, 20]
     assert list(api.ood(run, shifts=["color_easy"], debug=True)["length"]) == [20] * 4
-    latents = api.record(run, debug=True)
+    (latents,) = api.record(run, debug=True)
     assert latents == run / "debug" / "latents.npz"
     with np.load(latents, allow_pickle=False) as arrays:
         assert arrays["length"].tolist() == [21, 21]
