@@ -140,7 +140,11 @@ def test_dry_run_touches_nothing(
                 | {"video": False, "debug": False},
             ),
         ),
-        (["record", "r", "--context", "5"], "record", ((Path("r"),), {"episodes": 10, "context": 5, "debug": False})),
+        (
+            ["record", "r", "--context", "5"],
+            "record",
+            ((Path("r"),), {"episodes": 10, "context": 5, "bank": None, "debug": False}),
+        ),
         (
             ["analyze", "a", "b", "--out", "o"],
             "analyze",
@@ -177,7 +181,7 @@ def test_commands_are_calls(
     report = {"figures": {"x": [Path("x.pdf")]}, "notes": {"x": ["one seed"]}, "missing": [], "unfinished": []}
     results: dict[str, Any] = {
         "analyze": report,
-        "record": Path("p"),
+        "record": [Path("p")],
         "pretrain": Path("p"),
         "evaluate": pd.DataFrame(ROWS),
         "ood": pd.DataFrame(ROWS),

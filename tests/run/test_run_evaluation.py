@@ -189,7 +189,7 @@ def test_playing_says_how_far_it_is_beside_clean_data(run: Path, capsys: pytest.
     assert "ood, train looks: step 30/30" in err and "ood, held_out looks: step 30/30" in err
     assert main(["record", str(run), "--episodes", "1", "--json"]) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == {"path": str(run / "latents.npz")} and "record, train looks: step 30/30" in err
+    assert json.loads(out) == {"paths": [str(run / "latents.npz")]} and "record, train looks: step 30/30" in err
 
 
 def test_a_terminal_has_one_bar_at_a_time() -> None:
