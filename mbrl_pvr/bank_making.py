@@ -26,7 +26,7 @@ from mbrl_pvr.build import EnvFacts
 from mbrl_pvr.envs import EnvConfig, EnvStep, VectorEnv
 from mbrl_pvr.envs.actions import ActionSpec, random_actions
 from mbrl_pvr.envs.names import family, resolve
-from mbrl_pvr.envs.offers import check_offers, has_state
+from mbrl_pvr.envs.offers import check_offers, has_state, physical
 from mbrl_pvr.envs.shifts import draw_look
 from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import ConfigError
@@ -75,6 +75,11 @@ def make_bank(
     """
     for shift in shifts:
         check_offers(replace(config, shifts=shift))
+        if barred := physical(shift, config.name):
+            what = (
+                f"shift {shift!r}: {', '.join(barred)} changes the physics, so no state can be drawn with and without"
+            )
+            raise ConfigError(what, "shift", f"Leave {' and '.join(barred)} out")
     config = replace(config, name=resolve(config.name), num=1, pixels=True, proprio=has_state(config.name))
     with ExitStack() as stack:
         trained = stack.enter_context(load_trained(expert)) if expert is not None else None
@@ -195,11 +200,10 @@ class _Watched:
         self.action_spec, self.fps = env.action_spec, env.fps
         self._env = env
         seeds = [SeedSequence((request.seed, number, i)) for i in range(len(request.shifts))]
-        kind, bands = family(request.env.name), request.env.bands
-        clips = count_clips(request.env.video)
+        how: dict[str, Any] = {"env": request.env.name, "bands": request.env.bands}
+        how["stored"] = {"video": count_clips(request.env.video)}
         self._looks = {
-            shift: draw_look(seed, shift, "held_out", family=kind, bands=bands, clips=clips)
-            for shift, seed in zip(request.shifts, seeds, strict=True)
+            shift: draw_look(seed, shift, "held_out", **how) for shift, seed in zip(request.shifts, seeds, strict=True)
         }
         self._drawn: list[np.ndarray] = []  # of each tick (shifts, H, W, 3)
         self._states: list[np.ndarray] = []

@@ -17,7 +17,6 @@ from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.envs import random_score
 from mbrl_pvr.envs.factors import check_shifts, strengths
-from mbrl_pvr.envs.names import family
 from mbrl_pvr.envs.offers import check_offers, has_state, presets
 from mbrl_pvr.errors import ConfigError, WorkerDied
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
