@@ -19,6 +19,7 @@ from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.dmc_look import Paint, behind, shift_scene, sky_mask
+from mbrl_pvr.envs.dmc_size import Sizes, recorded
 from mbrl_pvr.envs.names import resolve
 from mbrl_pvr.envs.shifts import Look
 from mbrl_pvr.envs.video import frames as clip_frames
@@ -37,8 +38,10 @@ class DMCEnv(FrameEnv):
     def __init__(self, config: EnvConfig, split: str = "train") -> None:
         config = replace(config, name=resolve(config.name))
         self._can_draw = backend.select(config.backend, required=config.pixels)
-        self._env = _load(config)
+        with recorded() as compiled:
+            self._env = _load(config)
         self.physics = self._env.physics
+        self._sizes = Sizes(self.physics.model.ptr, *compiled[-1])
         self._prepare_renderer(config)
         spec = self._env.action_spec()
         bounded = np.abs(spec.minimum) < _UNBOUNDED
@@ -61,7 +64,8 @@ class DMCEnv(FrameEnv):
         self.split = split
 
     def start(self, seed: SeedSequence) -> None:
-        """Initial state from the first words of the seed; the look does not change it."""
+        """Initial state from the first words of the seed; of the look only `physical_size` changes anything."""
+        self._sizes.apply(self.look.numbers("physical_size")[0])
         self._env.task.random.seed(seed.generate_state(4))
         self._timestep = self._env.reset()
         self._count = 0
@@ -97,20 +101,21 @@ class DMCEnv(FrameEnv):
         return _flatten(self._timestep.observation)
 
     def get_sim_state(self) -> NDArray:
-        """This moment as numbers: MuJoCo's integration state, what the task drew into its model, the sensors."""
+        """This moment as numbers: MuJoCo's integration state, what the task drew into its model, sensors, and size."""
         mujoco, model, data = _mujoco(), self.physics.model.ptr, self.physics.data.ptr
         state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION), np.float64)
         mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_INTEGRATION)
-        return np.concatenate([state, *(part.ravel() for part in self._drawn()), data.sensordata])
+        return np.concatenate([state, *(part.ravel() for part in self._drawn()), data.sensordata, [self._sizes.gain]])
 
     def set_sim_state(self, state: NDArray) -> None:
         """Go to a state of `get_sim_state`, of any episode of this task; look and step count stay this episode's."""
         mujoco, model, data = _mujoco(), self.physics.model.ptr, self.physics.data.ptr
         sizes = [mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION), *(p.size for p in self._drawn())]
-        if len(state) != sum(sizes) + model.nsensordata:
-            counts = f"{len(state)} numbers, where this task's has {sum(sizes) + model.nsensordata}"
+        if len(state) != (count := sum(sizes) + model.nsensordata + 1):
+            counts = f"{len(state)} numbers, where this task's has {count}"
             raise EnvError(f"a state of {counts}", self.config.name, "Set states of the same task only.")
-        integration, *drawn, sensors = np.split(state, np.cumsum(sizes))
+        self._sizes.apply(float(state[-1]))
+        integration, *drawn, sensors = np.split(state[:-1], np.cumsum(sizes))
         for part, values in zip(self._drawn(), drawn, strict=True):
             part[...] = values.reshape(part.shape)
         mujoco.mj_setState(model, data, integration, mujoco.mjtState.mjSTATE_INTEGRATION)

@@ -52,7 +52,7 @@ FACTORS = {
     ),
     "size": Factor("size of every moving part, as drawn", numbers=(_gain(0.7, 1.3),)),
     "physical_size": Factor(
-        "lengths of cubes, charger and receptacle; width over height of the last two",
+        "sizes that physics has, of bodies, cubes, charger; width over height of charger and receptacle",
         numbers=(_gain(0.7, 1.3), _gain(0.8, 1.25)),
     ),
     "configurations": Factor("which of the task's stored scenes", stored=100),

@@ -33,12 +33,12 @@ _PLUGIN = {"reward": _OWN_REWARD}
 _LIGHT = ("light_position", "light_direction", "light_color")
 _CAMERA = ("camera_pose", "camera_fov")
 SHIFTED = {  # family -> factors that it can draw, beside those of the finished frame, which all can
-    "dmc": (*PALETTE, "size", *_LIGHT, "shadows", *_CAMERA, "textures", "distractors", "video"),
+    "dmc": (*PALETTE, "size", "physical_size", *_LIGHT, "shadows", *_CAMERA, "textures", "distractors", "video"),
     "maniskill": ("agent", "floor", "tint", "light_direction", "light_color", *_CAMERA, "textures"),
     "miniworld": ("background", "objects", "light_direction", "light_color", *_CAMERA, "textures"),
 }
 _TASKS_LACK = {  # tasks -> factors that they lack beside their family
-    "dmc/dog-*": {"size"},  # it is a skin, whose points MuJoCo places itself
+    "dmc/dog-*": {"size", "physical_size"},  # it is a skin, whose points MuJoCo places itself
     "miniworld/PutNext": {"objects"},  # these two are about colours
     "miniworld/Sign": {"objects"},
     "maniskill/Pick*YCB-v1": {"tint"},  # their objects wear photographs

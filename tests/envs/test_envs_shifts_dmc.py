@@ -12,17 +12,17 @@ from PIL import Image
 from mbrl_pvr.envs import EnvConfig
 from mbrl_pvr.envs.base import FrameEnv
 from mbrl_pvr.envs.dmc import DMCEnv
-from mbrl_pvr.envs.factors import PALETTE
+from mbrl_pvr.envs.factors import PALETTE, PHYSICAL
 from mbrl_pvr.envs.lane import Lane
 from mbrl_pvr.envs.offers import shifted
 from mbrl_pvr.envs.registry import build_env
-from mbrl_pvr.envs.shifts import Look, draw_look, palette_look, split_indices
+from mbrl_pvr.envs.shifts import Draw, Look, draw_look, palette_look, split_indices
 from mbrl_pvr.errors import ConfigError, EnvError
 from mbrl_pvr.video import write_video
 
 FAMILIES = ("color_easy", "color_hard")
 SEVERITIES = (0.0, 0.25, 0.5, 0.75, 1.0)
-EVERY = shifted("dmc/walker-walk")
+EVERY = tuple(f for f in shifted("dmc/walker-walk") if f not in PHYSICAL)
 
 
 def _open(task: str = "walker-walk", split: str = "train", **config) -> FrameEnv:
@@ -274,3 +274,73 @@ def test_other_bodies_are_shifted_too(task: str) -> None:
         frames = env.frames_of([Look(), draw_look(SeedSequence(3), factor)])
         assert (frames[0] != frames[1]).mean() > 0.001, factor
     env.close()
+
+
+# What is built larger or smaller
+
+
+def _sized(gain: float) -> Look:
+    return Look({"physical_size": Draw(1.0, numbers=(gain, 1.0))}, 1.0)
+
+
+def _begin(env: FrameEnv, look: Look, steps: int = 4) -> np.ndarray:
+    """An episode of a given look, some steps on: what it observes."""
+    env.look = look
+    env.start(SeedSequence(3))
+    env._over = False
+    for _ in range(steps):
+        env.act(np.full(env.action_spec.dim, 0.5, np.float32))
+    return env.proprio()
+
+
+@pytest.mark.parametrize("task", ["walker-walk", "finger-spin", "ball_in_cup-catch", "quadruped-walk"])
+def test_a_physical_size_is_what_mujoco_makes_of_it_and_goes_away_again(task: str) -> None:
+    env = _open(task, pixels=False)
+    model = env.physics.model.ptr
+    numbers = [name for name in dir(model) if name[0] != "_" and isinstance(getattr(model, name, None), np.ndarray)]
+    moving = model.geom_bodyid != 0
+    first = _begin(env, Look())
+    own = {name: getattr(model, name).copy() for name in numbers}
+    larger = _begin(env, _sized(1.3))
+    grown = model.body_mass.sum() / own["body_mass"].sum()
+    assert 1.3 < grown <= 1.3**3 + 1e-9, "masses follow volumes, of limbs between joints their cross-sections"
+    ratio = model.geom_size[moving][:, 0] / own["geom_size"][moving][:, 0]
+    np.testing.assert_allclose(ratio[np.isfinite(ratio)], 1.3)
+    np.testing.assert_array_equal(model.geom_size[~moving], own["geom_size"][~moving])
+    for name in ("jnt_pos", "body_pos", "actuator_gear", "actuator_ctrlrange", "opt_timestep"):
+        if name in own and name != "body_pos":  # tasks put targets there
+            np.testing.assert_array_equal(getattr(model, name), own[name])
+    assert not np.array_equal(larger, first), "the same actions do something else to a heavier body"
+    np.testing.assert_array_equal(_begin(env, _sized(1.3)), larger)
+    np.testing.assert_array_equal(_begin(env, Look()), first)
+    for name in numbers:
+        np.testing.assert_array_equal(getattr(model, name), own[name], err_msg=name)
+
+
+def test_a_state_knows_its_size(egl: None) -> None:
+    env, other = _open("walker-walk"), _open("walker-walk")
+    _begin(env, _sized(0.8))
+    _begin(other, Look(), steps=2)
+    state = env.get_sim_state()
+    other.set_sim_state(state)
+    np.testing.assert_array_equal(other.get_sim_state(), state)
+    np.testing.assert_array_equal(other.picture(), env.picture())
+    for one in (env, other):
+        one.act(np.full(6, -0.4, np.float32))
+    np.testing.assert_array_equal(other.proprio(), env.proprio())
+
+
+def test_physical_sizes_are_drawn_from_the_episodes_seed_and_not_paired(egl: None) -> None:
+    env = _open("cheetah-run", shifts="physical_size", split="held_out")
+    masses = []
+    for seed in (1, 2, 1):
+        env.begin(SeedSequence(seed))
+        masses.append(env.physics.model.ptr.geom_size[1:].copy())
+    assert np.array_equal(masses[0], masses[2]) and not np.array_equal(masses[0], masses[1])
+    with pytest.raises(EnvError, match="physical_size changes the physics: one state cannot be drawn"):
+        env.frames_of([env.look])
+    still = _open("cheetah-run", shifts="physical_size", severity=0.0)
+    still.begin(SeedSequence(1))
+    plain = _open("cheetah-run")
+    plain.begin(SeedSequence(1))
+    np.testing.assert_array_equal(still.picture(), plain.picture())

@@ -220,9 +220,9 @@ def test_what_a_task_has_not_is_refused_before_a_worker_starts(
         open_task(task, shifts=shifts)
 
 
-def test_physical_sizes_are_maniskills_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_have_no_physical_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mbrl_pvr.envs.vector.VectorEnv", None)
-    for name in ("dmc/walker-walk", "miniworld/Hallway", "gym:CartPole-v1"):
+    for name in ("dmc/dog-run", "miniworld/Hallway", "gym:CartPole-v1"):
         with pytest.raises(ConfigError, match=r"cannot draw physical_size[\s\S]*It can do:"):
             make(EnvConfig(name=name, action_repeat=1, shifts="physical_size"), seed=0, stream="t")
 
