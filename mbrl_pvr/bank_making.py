@@ -6,7 +6,6 @@ Kinds of trajectories, in turns, because one kind alone covers little of a task'
 follows from the bank's seed and the episode's number, so that a bank that was interrupted goes on where it stopped.
 """
 
-import io
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -35,7 +34,7 @@ from mbrl_pvr.lock import lock
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, play_round
 from mbrl_pvr.seeding import derive, rng
 from mbrl_pvr.session import Trained, load_trained
-from mbrl_pvr.storage import make_folders, plain, remove_leftovers, sealed_json, write_atomic
+from mbrl_pvr.storage import hash_file, make_folders, plain, remove_leftovers, replace_atomic, sealed_json, write_atomic
 from world_models.types import Obs
 
 KINDS = ("random", "held", "noisy", "expert")
@@ -137,10 +136,10 @@ def _require_same(trained: Trained, config: EnvConfig) -> None:
 
 
 def _write(path: Path, number: int, trajectory: Trajectory) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays_of(trajectory))
     name = f"episode_{number:05d}.npz"
-    entry = write_atomic(path / name, buffer.getbuffer())
+    with replace_atomic(path / name) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays_of(trajectory))
+    entry = hash_file(path / name)
     total = float(trajectory.reward.sum(dtype=np.float64))
     return {"kind": trajectory.kind, "length": trajectory.length, "return": total, "file": {"name": name, **entry}}
 

@@ -124,9 +124,9 @@ CASES = [
     Case(train("env=maniskill/TurnFaucet-v1"), CONFIG, ["no dense reward", "env.reward=sparse"], id="no dense reward"),
     Case(train("env.reward=sparse"), CONFIG, ["env.reward=sparse", "the task's own"], id="reward of dm_control"),
     Case(
-        train("env=maniskill/PickCube-v1", "env.shifts=color_easy"),
+        train("env=maniskill/PickCube-v1", "env.shifts=shadows"),
         CONFIG,
-        ["It can do: noise, blur"],
+        ["cannot draw shadows", "It can do: study, color_easy"],
         id="maniskill, shift",
     ),
     Case(train("env=gym:Pendulum-v1", "env.camera=2"), CONFIG, ["env.camera=2"], id="gym, env.camera=2"),
