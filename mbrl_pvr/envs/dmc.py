@@ -6,7 +6,7 @@ limit and draw another system at each start, get 1000 simulator steps and one fi
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -38,10 +38,9 @@ class DMCEnv(FrameEnv):
     def __init__(self, config: EnvConfig, split: str = "train") -> None:
         config = replace(config, name=resolve(config.name))
         self._can_draw = backend.select(config.backend, required=config.pixels)
-        with recorded() as compiled:
-            self._env = _load(config)
+        self._env, xml, assets = _load(config)
         self.physics = self._env.physics
-        self._sizes = Sizes(self.physics.model.ptr, *compiled[-1])
+        self._sizes = Sizes(self.physics.model.ptr, xml, assets)
         self._prepare_renderer(config)
         spec = self._env.action_spec()
         bounded = np.abs(spec.minimum) < _UNBOUNDED
@@ -189,13 +188,16 @@ class DMCEnv(FrameEnv):
         return self._cameras[size]
 
 
-def _load(config: EnvConfig) -> Any:
+def _load(config: EnvConfig) -> tuple[Any, str, Mapping[str, bytes]]:
+    """The task, and the XML with its assets that it was compiled from."""
     domain, task = config.name.removeprefix("dmc/").split("-")
     try:
         from dm_control import suite
     except (ImportError, AttributeError, RuntimeError) as error:  # PyOpenGL fails in many ways
         raise backend.no_renderer(config.backend, f"{type(error).__name__}: {error}") from error
-    return suite.load(domain, task, task_kwargs={"random": 0, "time_limit": math.inf})
+    with recorded() as compiled:
+        env = suite.load(domain, task, task_kwargs={"random": 0, "time_limit": math.inf})
+    return env, *compiled[-1]
 
 
 def _flatten(observation: Any) -> NDArray:

@@ -225,7 +225,7 @@ def test_a_simulator_state_can_be_taken_up_in_another_episode(task: str) -> None
 
 def test_a_state_of_another_task_is_refused() -> None:
     state = _state_env("dmc/walker-walk").get_sim_state()
-    with pytest.raises(EnvError, match=r"177 numbers, where this task's has \d+ \(dmc/reacher-easy\)"):
+    with pytest.raises(EnvError, match=r"178 numbers, where this task's has \d+ \(dmc/reacher-easy\)"):
         _state_env("dmc/reacher-easy").set_sim_state(state)
 
 
