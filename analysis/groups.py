@@ -70,6 +70,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
         ("env.bands",): shifted <= _STORED,
         ("env.video",): not shifted & _WITH_VIDEO,
         ("env.reward",): not env.startswith("maniskill/"),
+        ("random_steps", "catch_up", "env.num"): look_up(config, "data") is not None,
         ("agent.symlog",): dreamer and pixels and not look_up(config, "env.proprio"),
         ("agent.stack",): state,
         ("agent.front_end", "agent.patches"): not features,

@@ -24,7 +24,7 @@ from mbrl_pvr import envs
 from mbrl_pvr.build import env_config
 from mbrl_pvr.envs.actions import ActionSpec, random_actions
 from mbrl_pvr.evaluation import MAX_PARALLEL
-from mbrl_pvr.rollout import Policy, agent_policy, play_round, rounds
+from mbrl_pvr.rollout import Blind, Policy, agent_policy, play_round, rounds
 from mbrl_pvr.seeding import derive, rng
 from mbrl_pvr.session import Trained, load_trained
 from world_models.types import Obs
@@ -37,7 +37,7 @@ RANDOM_CONSTANTS = 100  # where a grid over all actions would be too large
 
 def score(trained: Trained, make_policy: Callable[[int], Policy], *, see: bool) -> list[float]:
     """Returns of `EPISODES` episodes; every policy meets the same starts and looks. Without `see` nothing is drawn."""
-    features = trained.features if see else _Blind()
+    features = trained.features if see else Blind()
     with _environments(trained, see=see) as env:
         played = rounds(make_policy, features, env, stack=trained.agent.sequence.stack, device=trained.device)  # type: ignore[arg-type]
         flat = itertools.chain.from_iterable(played)
@@ -48,15 +48,6 @@ def _environments(trained: Trained, *, see: bool) -> envs.VectorEnv:
     choice = env_config(trained.config)
     choice = replace(choice, pixels=choice.pixels and see)
     return envs.make(choice, num=PARALLEL, seed=trained.config.seed, stream="score")
-
-
-class _Blind:
-    """Stands in for the features of a policy that looks at nothing."""
-
-    def view(self, step: envs.EnvStep):
-        from mbrl_pvr.features import View
-
-        return View(None, None, np.zeros((len(step.is_first), 1), np.float32))
 
 
 def shuffled(trained: Trained, n: int, seed: int) -> Policy:
@@ -94,7 +85,7 @@ def best_constant(trained: Trained, candidates: np.ndarray) -> np.ndarray:
 
     def mean_return(action: np.ndarray) -> float:
         first = env.reset(episode=0)
-        episodes = play_round(constant(action), _Blind(), env, first, trained.agent.sequence.stack, trained.device)  # type: ignore[arg-type]
+        episodes = play_round(constant(action), Blind(), env, first, trained.agent.sequence.stack, trained.device)  # type: ignore[arg-type]
         return float(np.mean([episode.total_reward for episode in episodes]))
 
     with _environments(trained, see=False) as env:

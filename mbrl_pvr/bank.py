@@ -8,7 +8,7 @@ from the content, so that a run that learned from a bank, or a record made on it
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,11 +85,6 @@ class Bank:
         """The environment that made it."""
         return EnvConfig(**_tuples(self.facts["request"]["env"]))
 
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.path.name
-
     @cached_property
     def id(self) -> str:
         """Twelve letters that follow from the content of its episodes."""
@@ -118,20 +113,21 @@ class Bank:
         """Frames of all episodes, the first of each among them."""
         return sum(entry["length"] + 1 for entry in self.facts["episodes"])
 
-    def episode(self, number: int) -> Trajectory:
-        """Read one episode; IntegrityError where its file is not what was written."""
+    def episode(self, number: int, looks: Sequence[str] | None = None) -> Trajectory:
+        """Read one episode, its frames under these looks (None: all); IntegrityError where its file was changed."""
+        unread = {f"{_FRAMES}{one}" for one in (PLAIN, *self.shifts) if looks is not None and one not in looks}
         entry = self.facts["episodes"][number]
         path = self.path / entry["file"]["name"]
         verify_file(path, entry["file"])
         try:
             with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
+                arrays = {name: stored[name] for name in stored.files if name not in unread}
         except (ValueError, OSError, KeyError) as error:
             raise IntegrityError(f"not an episode of a bank: {error}", str(path)) from error
-        looks = {k.removeprefix(_FRAMES): arrays.pop(k) for k in list(arrays) if k.startswith(_FRAMES)}
+        frames = {k.removeprefix(_FRAMES): arrays.pop(k) for k in list(arrays) if k.startswith(_FRAMES)}
         return Trajectory(
             kind=entry["kind"],
-            looks=looks,
+            looks=frames,
             proprio=arrays.pop("proprio", None),
             sim_state=arrays.pop("sim_state", None),
             **arrays,
@@ -139,6 +135,11 @@ class Bank:
 
     def __iter__(self) -> Iterator[Trajectory]:
         return (self.episode(number) for number in range(len(self)))
+
+
+def differences(a: EnvConfig, b: EnvConfig) -> list[str]:
+    """The settings in which two environments differ, so that agents of one do not understand a bank of the other."""
+    return [key for key in SAME if getattr(a, key) != getattr(b, key)]
 
 
 def arrays_of(trajectory: Trajectory) -> dict[str, np.ndarray]:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,18 @@ import torch
 from numpy.random import SeedSequence
 
 from mbrl_pvr import envs
-from mbrl_pvr.bank import FILE, FORMAT, PLAIN, SAME, Bank, Trajectory, arrays_of, read_facts
+from mbrl_pvr.bank import FILE, FORMAT, PLAIN, Bank, Trajectory, arrays_of, differences, read_facts
 from mbrl_pvr.build import EnvFacts
 from mbrl_pvr.envs import EnvConfig, EnvStep, VectorEnv
 from mbrl_pvr.envs.actions import ActionSpec, random_actions
-from mbrl_pvr.envs.names import family, resolve
-from mbrl_pvr.envs.offers import check_offers, has_state, physical
+from mbrl_pvr.envs.names import resolve, simulator_versions
+from mbrl_pvr.envs.offers import check_offers, check_pairs, has_state
 from mbrl_pvr.envs.shifts import draw_look
 from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import ConfigError
-from mbrl_pvr.features import Features, View
+from mbrl_pvr.features import Features
 from mbrl_pvr.lock import lock
-from mbrl_pvr.rollout import Episode, Policy, agent_policy, play_round
+from mbrl_pvr.rollout import Blind, Episode, Policy, agent_policy, play_round
 from mbrl_pvr.seeding import derive, rng
 from mbrl_pvr.session import Trained, load_trained
 from mbrl_pvr.storage import hash_file, make_folders, plain, remove_leftovers, replace_atomic, sealed_json, write_atomic
@@ -42,8 +41,6 @@ _UNTAUGHT = KINDS[:2]  # those that need no trained run
 _STREAM = "bank"
 _HOLD = (2, 16)  # steps for which an action is held, drawn once an episode
 _NOISE = (0.2, 1.0)  # standard deviation, or share of random choices, drawn once an episode
-_WITH_SIM_STATE = ("dmc", "maniskill")
-_VERSIONS = {"dmc": ("dm_control", "mujoco"), "miniworld": ("miniworld",), "maniskill": ("mani_skill", "sapien")}
 
 
 @dataclass(frozen=True)
@@ -74,11 +71,7 @@ def make_bank(
     """
     for shift in shifts:
         check_offers(replace(config, shifts=shift))
-        if barred := physical(shift, config.name):
-            what = (
-                f"shift {shift!r}: {', '.join(barred)} changes the physics, so no state can be drawn with and without"
-            )
-            raise ConfigError(what, "shift", f"Leave {' and '.join(barred)} out")
+        check_pairs(shift, config.name)
     config = replace(config, name=resolve(config.name), num=1, pixels=True, proprio=has_state(config.name))
     with ExitStack() as stack:
         trained = stack.enter_context(load_trained(expert)) if expert is not None else None
@@ -115,12 +108,11 @@ def _begin(path: Path, request: Request) -> dict[str, Any]:
         return facts
     if found := sorted(p.name for p in path.iterdir() if not p.name.startswith(".")):
         raise ConfigError(f"the folder is not empty (it holds {found[0]})", str(path), "Give another --dir")
-    packages = _VERSIONS.get(family(request.env.name), ())
     return {
         "format": FORMAT,
         "request": wanted,
         "command": shlex.join(["mbrl-pvr", *sys.argv[1:]]),
-        "versions": {name: version(name) for name in packages},
+        "versions": simulator_versions(request.env.name),
         "complete": False,
         "episodes": [],
     }
@@ -129,8 +121,7 @@ def _begin(path: Path, request: Request) -> dict[str, Any]:
 def _require_same(trained: Trained, config: EnvConfig) -> None:
     """ConfigError where the expert learned in an environment that differs in more than its looks."""
     own = trained.config.env
-    differs = [k for k in SAME if getattr(own, k) != getattr(config, k)]
-    if differs:
+    if differs := differences(own, config):
         each = ", ".join(f"env.{k}={getattr(own, k)}" for k in differs)
         raise ConfigError(f"the expert was trained with {each}", str(trained.run.path), f"Give {each.replace(',', '')}")
 
@@ -149,10 +140,10 @@ def _play(env: VectorEnv, trained: Trained | None, number: int, request: Request
     kind, spec = kinds[number % len(kinds)], env.action_spec
     watched = _Watched(env, request, number)
     noise = rng(request.seed, "bank-actions", number)
-    features: Features | _Blind
+    features: Features | Blind
     if kind in _UNTAUGHT:
         hold = 1 if kind == "random" else int(noise.integers(_HOLD[0], _HOLD[1] + 1))
-        policy, features, stack, device = _random(spec, noise, hold), _Blind(), 1, torch.device("cpu")
+        policy, features, stack, device = _random(spec, noise, hold), Blind(), 1, torch.device("cpu")
     else:
         assert trained is not None
         policy = agent_policy(trained.agent, 1, derive(request.seed, "bank-plan", number))
@@ -161,13 +152,6 @@ def _play(env: VectorEnv, trained: Trained | None, number: int, request: Request
         features, stack, device = trained.features, trained.agent.sequence.stack, trained.device
     (episode,) = play_round(policy, features, watched, watched.reset(number), stack, device)  # type: ignore[arg-type]
     return watched.trajectory(kind, episode)
-
-
-class _Blind:
-    """In place of the features of a policy that looks at nothing."""
-
-    def view(self, step: EnvStep) -> View:
-        return View(None, None, None)
 
 
 def _random(spec: ActionSpec, noise: np.random.Generator, hold: int) -> Policy:
@@ -219,8 +203,8 @@ class _Watched:
             self._drawn.append(self._env.call("frames_of", list(self._looks.values()))[0])
         if step.proprio is not None:
             self._proprio.append(step.proprio[0])
-        if family(self._env.config.name) in _WITH_SIM_STATE:
-            self._states.append(self._env.call("get_sim_state")[0])
+        if (state := self._env.call("get_sim_state")[0]) is not None:
+            self._states.append(state)
         return step
 
     def trajectory(self, kind: str, episode: Episode) -> Trajectory:

@@ -97,11 +97,10 @@ def play(
     state: bool = False,
 ) -> Iterator[tuple[int, Episode]]:
     """Number and content of `episodes` episodes without exploration noise; the first `skip` are left out.
-    With `state` they have the task's state vector, which the agent need not see.
 
-    Episodes are a function of the run's seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL); two
-    splits of one stream start alike and differ in looks alone. A round whose worker dies is played again; WorkerDied
-    where it does so twice.
+    With `state` they have the task's state vector, which the agent need not see. Episodes are a function of the run's
+    seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL); two splits of one stream start alike and
+    differ in looks alone. A round whose worker dies is played again; WorkerDied where it does so twice.
     """
     n = min(episodes, MAX_PARALLEL)
     begin, end = skip // n, ceil(episodes / n)  # rounds

@@ -103,6 +103,8 @@ def _check_lengths(config: RunConfig) -> None:
         )
     if agent.batch_size > capacity:
         raise ConfigError(f"agent.batch_size={agent.batch_size} is above replay.capacity={capacity}")
+    if config.data is not None:  # nothing is collected at random before learning
+        return
     if config.random_steps <= (agent.sequence_steps - 1) * num:
         raise ConfigError(
             f"random_steps={config.random_steps} must be above {agent.sequence_steps - 1} times env.num={num}:"

@@ -53,7 +53,8 @@ class BankReader:
     def start(self) -> None:
         """Encode the whole bank into replay, one trajectory behind the other."""
         with Display(what="encoding the bank, trajectories:") as display:
-            for number, trajectory in enumerate(self.bank):
+            for number in range(len(self.bank)):
+                trajectory = self.bank.episode(number, (PLAIN,))
                 self._store(trajectory, view_of(trajectory, self.features, PLAIN))
                 display.progress(number + 1, len(self.bank))
         self.ticks = 1

@@ -11,12 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mbrl_pvr.envs import EnvConfig, VectorEnv, make
 from mbrl_pvr.envs.actions import random_actions
-from mbrl_pvr.envs.factors import strengths
 from mbrl_pvr.envs.names import resolve
-from mbrl_pvr.envs.offers import check_offers, physical, presets, shifted
+from mbrl_pvr.envs.offers import check_offers, check_pairs, physical, presets, shifted
 from mbrl_pvr.envs.shifts import Look, draw_look
 from mbrl_pvr.envs.video import count_clips
-from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.storage import make_folders, replace_atomic
 from mbrl_pvr.video import write_video
 
@@ -49,11 +47,7 @@ def preview(config: EnvConfig, shifts: Sequence[str] = (), *, split: str = "trai
     chosen = tuple(shifts) or _all(config)
     for shift in chosen:
         check_offers(replace(config, shifts=shift))
-        if barred := physical(shift, config.name):
-            what = f"shift={shift} has no preview: {', '.join(barred)} changes the physics of {config.name}"
-            rest = "+".join(f for f in strengths(shift, config.name) if f not in barred)
-            hint = f"One state cannot be drawn with and without it. Show the rest: {rest}" if rest else ""
-            raise ConfigError(what, "envs preview", hint or "Give shifts that change the picture alone")
+        check_pairs(shift, config.name)
     stored = {"video": count_clips(config.video)}
     looks = [
         draw_look(SeedSequence((seed, i)), shift, split, env=config.name, bands=config.bands, stored=stored)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mbrl_pvr import film
-from mbrl_pvr.bank import PLAIN, SAME, Bank
+from mbrl_pvr.bank import PLAIN, Bank, differences
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.evaluation import IN_DISTRIBUTION, episode_steps, output, play, shortened
@@ -90,7 +90,7 @@ def _replayed(trained: Trained, bank: Bank, shift: str, count: int) -> Iterator[
     last = episode_steps(trained)
     with Display(what=f"record, {shift}, trajectories:") as display:
         for number in range(count):
-            cut = bank.episode(number).first(last)
+            cut = bank.episode(number, (shift,)).first(last)
             views, parts = [view_of(cut, trained.features, shift)], (cut.action, cut.reward, cut.is_terminal)
             yield number, Episode(number, views, [], *parts, success=None, fps=0.0, state=cut.proprio)
             display.progress(number + 1, count)
@@ -99,8 +99,7 @@ def _replayed(trained: Trained, bank: Bank, shift: str, count: int) -> Iterator[
 def _require_same_env(trained: Trained, bank: Bank) -> None:
     """ConfigError where states, actions or pictures of a bank are not those that the agent knows, looks apart."""
     own = trained.config.env
-    differs = [k for k in SAME if getattr(own, k) != getattr(bank.env, k)]
-    if differs:
+    if differs := differences(own, bank.env):
         each = ", ".join(f"env.{k}={getattr(bank.env, k)} there, {getattr(own, k)} here" for k in differs)
         raise ConfigError(f"the bank is of another environment: {each}", str(bank.path))
 

@@ -40,6 +40,14 @@ class Episode:
         return len(self.reward) - 1
 
 
+class Blind:
+    """In place of the features of a policy that looks at nothing."""
+
+    def view(self, step: EnvStep) -> View:
+        """No part of an observation."""
+        return View(None, None, None)
+
+
 def stack_views(views: deque[View], is_first: np.ndarray, device: torch.device) -> Obs:
     """The newest S views as one observation: feature (N, S, …), pixels (N, S, height, width, 3), proprio (N, D)."""
 
@@ -69,7 +77,7 @@ def agent_policy(agent: Agent, n: int, seed: int) -> Policy:
 
 
 def play_round(
-    policy: Policy, features: Features, env: VectorEnv, first: EnvStep, stack: int, device: torch.device
+    policy: Policy, features: Features | Blind, env: VectorEnv, first: EnvStep, stack: int, device: torch.device
 ) -> list[Episode]:
     """Play every environment from its reset `first` to the end of that episode; environments that end early idle."""
     n = len(first.is_first)
@@ -90,7 +98,7 @@ def play_round(
 
 def rounds(
     make_policy: Callable[[int], Policy],
-    features: Features,
+    features: Features | Blind,
     env: VectorEnv,
     *,
     stack: int,

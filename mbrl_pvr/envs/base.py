@@ -80,6 +80,10 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         """1.0 where the episode has succeeded so far, 0.0 where not, nan where the task does not say."""
         return math.nan
 
+    def get_sim_state(self) -> NDArray | None:
+        """This moment as numbers for `set_sim_state`; None where a simulator cannot give them."""
+        return None
+
     def check_pictures(self) -> None:
         """Raise, when it has just been built, what stands in the way of pictures that only a film will ask for."""
 

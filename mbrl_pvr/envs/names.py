@@ -8,7 +8,7 @@ import difflib
 import re
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 
 from mbrl_pvr.errors import ConfigError
 
@@ -50,6 +50,11 @@ MANISKILL_SIZED = (  # of cubes or a charger, whose lengths `maniskill_scene.py`
     *("StackCube-v1", "StackPyramid-v1"),
 )
 MANISKILL_STORED = ("AssemblingKits-v1", "PickClutterYCB-v1")  # whose scenes come from stored lists
+_SIMULATORS = {  # packages that decide what an environment does and looks like
+    "dmc": ("dm_control", "mujoco"),
+    "miniworld": ("miniworld",),
+    "maniskill": ("mani_skill", "sapien"),
+}
 COUNTING = ("default", "discrete")  # for tests: counters instead of a simulator
 PLUGINS = "mbrl_pvr.envs"  # the entry points of packages that bring environments: FAMILY/TASK = module:class
 GYM = "gym:"  # begins the names of gymnasium's environments: gym:ID, or gym:MODULE:ID where a module registers them
@@ -103,6 +108,11 @@ def spelled(name: str) -> str:
 def family(name: str) -> str:
     """The part of a name or alias that says whose environment it is: "dmc", "maniskill", "gym", …"""
     return "gym" if name.startswith(GYM) else spelled(name).partition("/")[0]
+
+
+def simulator_versions(name: str) -> dict[str, str]:
+    """Versions of the packages that simulate and draw an environment; empty for those of gymnasium and of plugins."""
+    return {package: version(package) for package in _SIMULATORS.get(family(name), ())}
 
 
 def resolve(name: str) -> str:

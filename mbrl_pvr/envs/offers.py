@@ -69,6 +69,16 @@ def physical(shifts: str, name: str) -> tuple[str, ...]:
     return tuple(f for f in strengths(shifts, name) if f in PHYSICAL)
 
 
+def check_pairs(shift: str, name: str) -> None:
+    """ConfigError for a shift under which no state of an environment has a pair."""
+    if barred := physical(shift, name):
+        what = f"shift={shift} in {name}: {', '.join(barred)} changes the physics, so no state has a pair"
+        rest = "+".join(f for f in strengths(shift, name) if f not in barred)
+        raise ConfigError(
+            what, "shift", f"Take the rest of it: {rest}" if rest else "Take one that changes the picture alone"
+        )
+
+
 def check_offers(config: EnvConfig) -> None:
     """ConfigError for the first setting that means nothing in this environment, with the reason."""
     for key, why in LACKS.get(family(config.name), _PLUGIN).items():

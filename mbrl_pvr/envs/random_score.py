@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,13 +17,12 @@ import numpy as np
 
 from mbrl_pvr.envs.actions import random_actions
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.names import family, resolve
+from mbrl_pvr.envs.names import family, resolve, simulator_versions
 from mbrl_pvr.envs.vector import make
 from mbrl_pvr.seeding import rng
 from mbrl_pvr.storage import make_folders, write_atomic
 
 EPISODES = 200  # of a task whose score is not stored
-_SIMULATORS = {"dmc": ("dm_control", "mujoco"), "miniworld": ("miniworld",), "maniskill": ("mani_skill",)}
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,5 @@ def measure(
             progress(min(len(totals), episodes), episodes)
     returns = np.array(totals[:episodes])
     command = f"mbrl-pvr envs random-score {name} --action-repeat {config.action_repeat} --episodes {episodes}"
-    versions = {package: version(package) for package in _SIMULATORS.get(family(name), ())}
     mean, std = round(float(returns.mean()), 4), round(float(returns.std(ddof=min(1, episodes - 1))), 4)
-    return RandomScore(name, config.action_repeat, episodes, mean, std, command, versions)
+    return RandomScore(name, config.action_repeat, episodes, mean, std, command, simulator_versions(name))

@@ -349,6 +349,11 @@ def test_settings_that_training_calls_inert_are_so_here(encoder, overrides):
     assert groups.inert(to_dict(config)) | seen == settings.inert(config).keys() | seen
 
 
+def test_a_run_on_a_bank_reads_nothing_of_collection():
+    config = replace(load_config(), data="banks/mine")
+    assert groups.inert(to_dict(config)) == settings.inert(config).keys() >= {"random_steps", "env.num"}
+
+
 def test_mixed_protocols_are_refused(make_run):
     runs = load_runs(
         [

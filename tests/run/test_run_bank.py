@@ -61,6 +61,7 @@ def test_what_a_bank_holds(made: Path) -> None:
     bank = Bank.open(made)
     assert len(bank) == 8 and bank.frames == 8 * (STEPS + 1) and bank.shifts == ("color_hard",)
     assert bank.kinds == {"random": 4, "held": 4}
+    assert list(bank.episode(2, ("color_hard",)).looks) == ["color_hard"]
     for trajectory in bank:
         plain, hard = trajectory.looks["none"], trajectory.looks["color_hard"]
         assert plain.shape == hard.shape == (STEPS + 1, 64, 64, 3) and (plain != hard).mean() > 0.3
@@ -148,6 +149,7 @@ def test_the_environment_of_a_run_is_the_banks(made: Path, make_run: Any) -> Non
     assert load_config([f"data={made}", "encoder=random_resnet18", "encoder.input_size=56"]).env.size == 64
     with pytest.raises(ConfigError, match=r"random_steps means nothing with data="):
         load_config([f"data={made}", "random_steps=70"])
+    assert load_config([f"data={made}", "steps=100"]).steps == 100, "random_steps is not read, and so not compared"
     with pytest.raises(ConfigError, match="there is no trajectory bank here"):
         load_config(["data=/nowhere"])
 
