@@ -63,7 +63,7 @@ FACTORS = {
         "part of the lights that comes from everywhere, so that shadows fade", numbers=(_amount(0.5, 1),)
     ),
     "camera_pose": Factor(
-        "camera turned about the scene: sideways, up, rolled, in degrees",
+        "camera turned about the scene (at the wrist: in its place): sideways, up, rolled, in degrees",
         numbers=(_amount(-25, 25), _amount(-6, 18), _amount(-15, 15)),
     ),
     "camera_fov": Factor("width of the view", numbers=(_gain(0.7, 1.4),)),

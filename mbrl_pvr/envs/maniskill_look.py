@@ -24,7 +24,6 @@ from mbrl_pvr.envs.textures import texture
 _FLOORS = ("table-workspace", "ground")  # SAPIEN's names of the table and of what it stands on
 _MARKERS = ("goal", "target")  # how names of what only marks a goal begin
 _GAMMA = 2.2  # of the simulator's pictures
-_AHEAD = 0.2  # metres from the camera to the point about which it turns: a little beyond the fingertips
 _COLOURLESS = 0.1  # saturation
 _METAL = 0.5  # pegs and slots, whose colour is what they mirror
 _TILES = 2  # of a texture along a side of the simulator's own: 35 cm of the table each
@@ -180,14 +179,15 @@ def _tiled(own: NDArray, index: int, strength: float) -> NDArray:
 
 
 def _turned(own: Any, sideways: float, up: float, roll: float) -> Any:
-    """A camera's pose about the point in front of it; it looks along x, its left is y, z is up in the picture."""
+    """A camera's pose, turned where it is mounted: moved aside, one at the wrist is soon inside the hand or a wall. It
+    looks along x, its left is y, z is up in the picture.
+    """
     from sapien import Pose
 
     across, rise, tilt = (np.deg2rad(angle) for angle in (sideways, up, roll))
     forward, left, upright = np.eye(3)
     turn = Pose(q=_quaternion(upright, across)) * Pose(q=_quaternion(left, rise))
-    pivot = Pose(p=_AHEAD * forward)
-    return own * pivot * turn * pivot.inv() * Pose(q=_quaternion(forward, tilt))
+    return own * turn * Pose(q=_quaternion(forward, tilt))
 
 
 def _quaternion(axis: NDArray, angle: float) -> list[float]:
