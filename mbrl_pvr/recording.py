@@ -55,9 +55,9 @@ def record(
     index are one state under several looks. The first `points.context` observations of an episode are given to the
     model, the rest is predicted open loop under the recorded actions; `open_loop_from` and `reward_open_loop_from`
     (E, P, K, …) begin behind those before `starts` (P,), NaN where an episode has ended. Where the agent draws pixels,
-    the first fresh episodes are filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it shows). Arrays are padded to
-    the longest episode; `length` says how many steps are real. Raises ConfigError where nothing is left to predict, and
-    for a bank of another environment.
+    the first fresh episodes are filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it
+    shows). Arrays are padded to the longest episode; `length` says how many steps are real. Raises ConfigError where
+    nothing is left to predict, and for a bank of another environment.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
