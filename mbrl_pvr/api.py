@@ -142,18 +142,27 @@ def ood(
 
 
 def record(
-    run: str | Path, *, episodes: int = 10, context: int = 1, bank: str | Path | None = None, debug: bool = False
+    run: str | Path,
+    *,
+    episodes: int = 10,
+    context: int = 1,
+    starts: int = 8,
+    horizon: int = 33,
+    bank: str | Path | None = None,
+    debug: bool = False,
 ) -> list[Path]:
     """Store what the model predicts: of fresh episodes under the training looks, or of a bank's first trajectories.
 
-    The first `context` observations are given, the rest is predicted open loop. One file, latents.npz; with a bank one
-    for its own looks and one for each shift that it was drawn under.
+    The first `context` observations are given, the rest is predicted open loop; so are `horizon` steps from each of
+    `starts` points of an episode. One file, latents.npz; with a bank one for its own looks and one for each shift that
+    it was drawn under.
     """
-    _at_least(1, episodes=episodes, context=context)
+    _at_least(1, episodes=episodes, context=context, starts=starts, horizon=horizon)
     path = _run_folder(run)
     from mbrl_pvr import recording
 
-    return recording.record(path, episodes=_few(episodes, debug), context=context, bank=bank, debug=debug)
+    points = recording.Points(context, starts, horizon)
+    return recording.record(path, episodes=_few(episodes, debug), points=points, bank=bank, debug=debug)
 
 
 def analyze(

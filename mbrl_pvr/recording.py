@@ -3,6 +3,7 @@
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,31 +22,54 @@ from mbrl_pvr.video import write_video
 from world_models.frames import averaged
 from world_models.types import Batch, Obs
 
+_FROM = "_from"  # ends the names of arrays that begin at start points
+
+
+@dataclass(frozen=True)
+class Points:
+    """From where the model goes on open loop: after `context` observations to the end of the episode, and `horizon`
+    steps from `starts` points evenly spaced behind them.
+    """
+
+    context: int = 1
+    starts: int = 8
+    horizon: int = 33  # the study's shorter window
+
+    def of(self, longest: int) -> list[int]:
+        """The start points in episodes of `longest` actions: the index of the first step that is not given."""
+        return sorted({int(s) for s in np.linspace(self.context, longest, self.starts, endpoint=False)})
+
 
 def record(
-    run: Path | str, *, episodes: int = 10, context: int = 1, bank: Path | str | None = None, debug: bool = False
+    run: Path | str,
+    *,
+    episodes: int = 10,
+    points: Points = Points(),
+    bank: Path | str | None = None,
+    debug: bool = False,
 ) -> list[Path]:
     """Write what the newest checkpoint's model predicts into the run folder; returns the files.
 
     Of fresh episodes under the training looks: `latents.npz`. Of the first `episodes` trajectories of a bank:
     `latents_on_<bank's id>.npz`, and one more file for each shift that the bank was drawn under, so that rows of equal
-    index are one state under several looks. The first `context` observations of an episode are given to the model, the
-    rest is predicted open loop under the recorded actions. Where the agent draws pixels, the first fresh episodes are
-    filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it shows). Arrays are padded to
-    the longest episode; `length` says how many steps are real. Raises ConfigError where nothing is left to predict, and
-    for a bank of another environment.
+    index are one state under several looks. The first `points.context` observations of an episode are given to the
+    model, the rest is predicted open loop under the recorded actions; `open_loop_from` and `reward_open_loop_from`
+    (E, P, K, …) begin behind those before `starts` (P,), NaN where an episode has ended. Where the agent draws pixels,
+    the first fresh episodes are filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it
+    shows). Arrays are padded to the longest episode; `length` says how many steps are real. Raises ConfigError where
+    nothing is left to predict, and for a bank of another environment.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
         longest = episode_steps(trained)
-        if not 1 <= context <= longest:
+        if not 1 <= (context := points.context) <= longest:
             raise ConfigError(
                 f"context={context} must lie in 1..{longest}, the steps of an episode, so that one is left to predict",
                 str(trained.run.path),
             )
         if bank is None:
             fresh = play(trained, IN_DISTRIBUTION, "record", episodes, state=True)
-            return [_write(trained, "latents.npz", fresh, episodes, context, films=True)]
+            return [_write(trained, "latents.npz", fresh, episodes, points, films=True)]
         source = Bank.open(bank)
         _require_same_env(trained, source)
         written = []
@@ -53,26 +77,27 @@ def record(
             name = f"latents_on_{source.id}{'' if shift == PLAIN else f'_{shift}'}.npz"
             count = min(episodes, len(source))
             replayed = _replayed(trained, source, shift, count)
-            written.append(_write(trained, name, replayed, count, context, films=False))
+            written.append(_write(trained, name, replayed, count, points, films=False))
         return written
 
 
 def _write(
-    trained: Trained, name: str, played: Iterator[tuple[int, Episode]], count: int, context: int, *, films: bool
+    trained: Trained, name: str, played: Iterator[tuple[int, Episode]], count: int, points: Points, *, films: bool
 ) -> Path:
     """Record episodes one after the other: the arrays of one are in memory, those of all are on disk."""
     drawn: list[film.Film] = []
     fps, name = 0.0, output(trained, name)
     make_folders((trained.run.path / name).parent)
     with tempfile.TemporaryDirectory(dir=(trained.run.path / name).parent, prefix=".", suffix=TEMPORARY) as scratch:
-        arrays = _Arrays(Path(scratch), count, episode_steps(trained) + 1)
+        arrays = _Arrays(Path(scratch), count, (longest := episode_steps(trained)) + 1)
         for number, episode in played:
-            report, picture = _report(trained, number, episode, context, film_it=films)
+            report, picture = _report(trained, number, episode, points, longest, film_it=films)
             arrays.add(report)
             drawn += [] if picture is None else [picture]
             fps = episode.fps
         numbers = {
-            "context": np.array(context),
+            "context": np.array(points.context),
+            "starts": np.array(points.of(longest)),
             "kind": np.array("categorical" if trained.agent.classes else "deterministic"),
             "classes": np.array(trained.agent.classes),  # of each latent, whose logits are stored side by side; 0: none
             "step": np.array(trained.step),
@@ -81,7 +106,7 @@ def _write(
             arrays.pack(temporary, numbers)
     if drawn:
         with trained.run.replace(output(trained, f"videos/open_loop_step_{trained.step:09d}.mp4")) as temporary:
-            write_video(temporary, film.frames(drawn, context), fps)
+            write_video(temporary, film.frames(drawn, points.context), fps)
     return trained.run.path / name
 
 
@@ -113,11 +138,11 @@ class _Arrays:
         self._lengths: list[int] = []
 
     def add(self, report: dict[str, np.ndarray]) -> None:
-        """One episode: arrays (T', ...) of equal T'."""
+        """One episode: arrays (T', ...) of equal T', and those from start points, (P, ...)."""
         number = len(self._lengths)
         for name, value in report.items():
             if number == 0:
-                shape = (self._count, self._steps, *value.shape[1:])
+                shape = (self._count, len(value) if name.endswith(_FROM) else self._steps, *value.shape[1:])
                 path = self._folder / name
                 self._open[name] = np.lib.format.open_memmap(path, mode="w+", dtype=value.dtype, shape=shape)
             self._open[name][number, : len(value)] = value
@@ -131,12 +156,13 @@ class _Arrays:
                 with archive.open(f"{name}.npy", "w") as file:
                     np.lib.format.write_array(file, value, allow_pickle=False)
             for name, value in self._open.items():
-                shape = (self._count, longest, *value.shape[2:])
+                kept = value.shape[1] if name.endswith(_FROM) else longest
+                shape = (self._count, kept, *value.shape[2:])
                 header = {"descr": np.lib.format.dtype_to_descr(value.dtype), "fortran_order": False, "shape": shape}
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array_header_1_0(file, header)
                     for row in value:
-                        file.write(np.ascontiguousarray(row[:longest]).data)
+                        file.write(np.ascontiguousarray(row[:kept]).data)
 
 
 def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
@@ -169,26 +195,38 @@ def to_batch(episode: Episode, stack: int, device: torch.device) -> Batch:
 
 
 def _report(
-    trained: Trained, number: int, episode: Episode, context: int, *, film_it: bool
+    trained: Trained, number: int, episode: Episode, points: Points, longest: int, *, film_it: bool
 ) -> tuple[dict[str, np.ndarray], film.Film | None]:
     """What is stored of an episode, and of the first ones what is filmed, where the agent draws pixels."""
-    if context > episode.length:
+    if (context := points.context) > episode.length:
         raise ConfigError(
             f"context={context}, but episode {number} ended after {episode.length} steps: nothing is left to predict",
             str(trained.run.path),
             f"Give at most --context {episode.length}",
         )
     batch = to_batch(episode, trained.agent.sequence.stack, trained.device)
-    predicted = trained.agent.report(batch, context)
+    starts = points.of(longest)
+    reached = [s for s in starts if s <= episode.length]
+    predicted = trained.agent.report(batch, context, reached, points.horizon)
     pictures = trained.agent.pictures(predicted) if film_it and number < film.COLUMNS else None
     drawn = None
     if pictures is not None and batch.obs.pixels is not None:
         truth = averaged(batch.obs.pixels[0, :, -1], *pictures.shape[2:4])  # frames may be held larger than drawn
         drawn = film.Film(truth.cpu().numpy(), pictures[0].cpu().numpy())
     report = {k: v[0].float().cpu().numpy() for k, v in predicted.items()}
+    for name in [name for name in report if name.endswith(_FROM)]:
+        report[name] = _until_the_end(report[name], starts, episode.length)
     report["reward_true"], report["action"] = episode.reward, episode.action
     if episode.state is not None:
         report["state"] = episode.state
     if episode.views[0].feature is not None:
         report["feature"] = np.concatenate([view.feature for view in episode.views])
     return report, drawn
+
+
+def _until_the_end(predicted: np.ndarray, starts: list[int], length: int) -> np.ndarray:
+    """(P, K, …) of all start points, NaN where an episode of `length` actions is over; given are those it reaches."""
+    full = np.full((len(starts), *predicted.shape[1:]), np.nan, predicted.dtype)
+    full[: len(predicted)] = predicted
+    full[np.array(starts)[:, None] + np.arange(predicted.shape[1]) > length] = np.nan
+    return full

@@ -1,5 +1,6 @@
 """The contract that every world-model agent keeps; collection, training, recording and studies know only this."""
 
+from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor
@@ -38,11 +39,14 @@ class Agent(Protocol, Generic[Carry]):
         """
         ...
 
-    def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
+    def report(self, batch: Batch, context: int, starts: Sequence[int] = (), horizon: int = 0) -> dict[str, Tensor]:
         """Predictions on recorded sequences (B, T), the first `context` observations given, the rest open loop.
 
         posterior, open_loop: (B, T, L), equal before `context`, logits where latents are categorical; reward_pred,
         reward_open_loop: (B, T), predictions for the reward that arrives with obs[t], NaN at t = 0; value: (B, T).
+        With `starts`, P numbers in 1..T - 1, also `horizon` = K steps open loop from each, the first s observations
+        given: open_loop_from (B, P, K, L) and reward_open_loop_from (B, P, K), whose entry k belongs to step s + k, or
+        to nothing where that is beyond the end.
         """
         ...
 
@@ -60,3 +64,11 @@ class Agent(Protocol, Generic[Carry]):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore what `state_dict` gave; strict. Continuing is bitwise equal to never having stopped (CPU)."""
         ...
+
+
+def check_report(steps: int, context: int, starts: Sequence[int], horizon: int) -> None:
+    """ValueError where `report` cannot predict from there on sequences of so many steps."""
+    if not 1 <= context <= steps:
+        raise ValueError(f"context={context} must lie in 1..{steps}, the sequence length")
+    if starts and not (min(starts) >= 1 and max(starts) < steps and horizon >= 1):
+        raise ValueError(f"starts={list(starts)} must lie in 1..{steps - 1} and horizon={horizon} be at least 1")

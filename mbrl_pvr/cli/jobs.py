@@ -143,6 +143,8 @@ def record(
     run: Run,
     episodes: Annotated[int, typer.Option(help="How many episodes.")] = 10,
     context: Annotated[int, typer.Option(help="Observations given before the model goes on open loop.")] = 1,
+    starts: Annotated[int, typer.Option(help="Points of an episode from which it also goes on open loop.")] = 8,
+    horizon: Annotated[int, typer.Option(help="Steps of these.")] = 33,
     bank: Annotated[
         Path | None, typer.Option(help="A trajectory bank to predict, with its shifts, in place of fresh episodes.")
     ] = None,
@@ -150,7 +152,8 @@ def record(
     as_json: Json = False,
 ) -> None:
     """Store latents and predictions of fresh episodes under the training looks, or of a bank, in the run folder."""
-    paths = api.record(run, episodes=episodes, context=context, bank=bank, debug=debug)
+    how = {"context": context, "starts": starts, "horizon": horizon}
+    paths = api.record(run, episodes=episodes, **how, bank=bank, debug=debug)
     say_json({"paths": paths}) if as_json else say("\n".join(map(str, paths)))
 
 

@@ -16,7 +16,7 @@ from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config, shrink
 from mbrl_pvr.envs import EnvConfig
 from mbrl_pvr.errors import ConfigError, IntegrityError
-from mbrl_pvr.recording import record
+from mbrl_pvr.recording import Points, record
 
 STEPS = 12  # agent steps of an episode
 TASK = EnvConfig("dmc/pendulum-swingup", render="fast", max_steps=STEPS)
@@ -173,7 +173,7 @@ def test_a_record_of_a_bank_has_a_file_for_each_look(made: Path, make_run: Any, 
     config = make_run(made)
     trainer.train(config, tmp_path / "run")
     bank = Bank.open(made)
-    paths = record(tmp_path / "run", episodes=3, context=2, bank=made)
+    paths = record(tmp_path / "run", episodes=3, points=Points(2), bank=made)
     names = [f"latents_on_{bank.id}.npz", f"latents_on_{bank.id}_color_hard.npz"]
     assert [path.name for path in paths] == names
     plain, hard = (dict(np.load(path)) for path in paths)
@@ -183,6 +183,13 @@ def test_a_record_of_a_bank_has_a_file_for_each_look(made: Path, make_run: Any, 
             np.testing.assert_array_equal(stored["reward_true"][i], trajectory.reward)
             np.testing.assert_array_equal(stored["action"][i], trajectory.action)
             np.testing.assert_array_equal(stored["state"][i], trajectory.proprio)
+    assert plain["starts"].tolist() == [2, 3, 4, 5, 7, 8, 9, 10]
+    assert plain["open_loop_from"].shape == (3, 8, 33, plain["posterior"].shape[-1])
+    for p, start in enumerate(plain["starts"]):
+        ends = STEPS + 1 - start
+        assert np.isfinite(plain["open_loop_from"][:, p, :ends]).all()
+        assert np.isnan(plain["reward_open_loop_from"][:, p, ends:]).all()
+    np.testing.assert_allclose(plain["open_loop_from"][:, 0, : STEPS - 1], plain["open_loop"][:, 2:], atol=1e-5)
     assert plain["posterior"].shape == hard["posterior"].shape and (plain["feature"] != hard["feature"]).mean() > 0.5
     assert not [p for p in (tmp_path / "run").iterdir() if p.name.startswith(".") and p.name != ".lock"]
     with pytest.raises(ConfigError, match=r"the bank is of another environment: env\.action_repeat=4 there, 2 here"):

@@ -151,7 +151,7 @@ def test_an_encoder_that_is_not_the_runs_own_is_refused(
 
 
 def test_a_context_beyond_the_episodes_is_refused_before_playing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recording.record(run, episodes=1, context=LENGTH)
+    recording.record(run, episodes=1, points=recording.Points(LENGTH))
     latents = read_latents(run)
     assert (latents.context, latents.posterior.shape[1]) == (LENGTH, LENGTH + 1)
 
@@ -161,9 +161,9 @@ def test_a_context_beyond_the_episodes_is_refused_before_playing(run: Path, monk
     monkeypatch.setattr(recording, "play", played)
     for context in (0, LENGTH + 1):
         with pytest.raises(ConfigError, match=rf"context={context} must lie in 1\.\.{LENGTH}"):
-            recording.record(run, context=context)
+            recording.record(run, points=recording.Points(context))
     with pytest.raises(ConfigError, match=r"1\.\.20"):
-        recording.record(run, context=21, debug=True)
+        recording.record(run, points=recording.Points(21), debug=True)
 
 
 def test_a_context_that_an_episode_does_not_reach_is_refused(

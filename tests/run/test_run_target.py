@@ -30,7 +30,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, run: Path) -> list[film.Film]:
     seen: list[film.Film] = []
     real = film.frames
     monkeypatch.setattr(film, "frames", lambda films, context: seen.extend(films) or real(films, context))
-    recording.record(run, episodes=2, context=3)
+    recording.record(run, episodes=2, points=recording.Points(3))
     assert [path.name for path in (run / "videos").iterdir()] == ["open_loop_step_000000110.mp4"]
     return seen
 

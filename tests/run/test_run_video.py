@@ -135,7 +135,7 @@ def test_record_films_what_the_model_predicts(tmp_path: Path, monkeypatch: pytes
     trainer.train(shrink(load_config([*common, "eval.video=false", "steps=70", "random_steps=60"])), run)
     real = film.frames
     monkeypatch.setattr(film, "frames", lambda films, context: seen.append((films, context)) or real(films, context))
-    recording.record(run, episodes=6, context=3)
+    recording.record(run, episodes=6, points=recording.Points(3))
     (path,) = (run / "videos").iterdir()
     assert path.name == "open_loop_step_000000070.mp4"
     ((films, context),) = seen

@@ -267,3 +267,18 @@ def test_wrong_input_is_refused(dream):
         replace(dream, shapes=ObsShapes(pixels=(32, 32, 3))).agent(depth=3)
     with pytest.raises(ValueError, match="8x64 are too small"):
         replace(dream, shapes=ObsShapes(pixels=(8, 64, 3))).agent(target="none")
+
+
+def test_open_loops_from_several_starts_are_those_of_one(dream_any):
+    """From s, as many steps as there are: the open loop of a report with that context."""
+    agent, batch = dream_any.agent(), dream_any.batch(t=6)
+    found = agent.report(batch, 2, starts=[2, 4], horizon=4)
+    assert found["open_loop_from"].shape == (4, 2, 4, found["posterior"].shape[-1])
+    assert found["reward_open_loop_from"].shape == (4, 2, 4)
+    for p, start in enumerate((2, 4)):
+        alone, left = agent.report(batch, start), 6 - start
+        torch.testing.assert_close(found["open_loop_from"][:, p, :left], alone["open_loop"][:, start:])
+        torch.testing.assert_close(found["reward_open_loop_from"][:, p, :left], alone["reward_open_loop"][:, start:])
+    assert "open_loop_from" not in agent.report(batch, 2)
+    with pytest.raises(ValueError, match=r"starts=\[0\] must lie in 1\.\.5"):
+        agent.report(batch, 2, starts=[0], horizon=3)

@@ -258,3 +258,16 @@ def test_constant_observations_stay_finite(make_any, norm):
         metrics = agent.update(nothing)
         assert all(torch.isfinite(v).all() for v in metrics.values()), metrics
     assert all(v.isfinite().all() for v in agent.state_dict().values())
+
+
+def test_open_loops_from_several_starts_are_those_of_one(make_any):
+    """From s, as many steps as there are: the open loop of a report with that context."""
+    agent, batch = make_any.agent(), make_any.batch(t=6)
+    found = agent.report(batch, 2, starts=[2, 4], horizon=4)
+    assert found["open_loop_from"].shape == (4, 2, 4, found["posterior"].shape[-1])
+    for p, start in enumerate((2, 4)):
+        alone, left = agent.report(batch, start), 6 - start
+        torch.testing.assert_close(found["open_loop_from"][:, p, :left], alone["open_loop"][:, start:])
+        torch.testing.assert_close(found["reward_open_loop_from"][:, p, :left], alone["reward_open_loop"][:, start:])
+    with pytest.raises(ValueError, match=r"starts=\[6\] must lie in 1\.\.5"):
+        agent.report(batch, 2, starts=[6], horizon=3)

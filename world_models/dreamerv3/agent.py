@@ -1,7 +1,7 @@
 """DreamerV3 as an agent: acting on a recurrent state, one update, predictions for study, and a flat state."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from world_models import flat
+from world_models.agent import check_report
 from world_models.compiling import compiled
 from world_models.dreamerv3 import behaviour
 from world_models.dreamerv3.actor import Actor
@@ -197,7 +198,7 @@ class DreamerV3:
     # Study
 
     @torch.no_grad()
-    def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
+    def report(self, batch: Batch, context: int, starts: Sequence[int] = (), horizon: int = 0) -> dict[str, Tensor]:
         """Predictions on recorded sequences (B, T): see `Agent.report`.
 
         posterior, prior and open_loop are logits (B, T, SK), of q and p in the closed loop and of p in the open one;
@@ -207,8 +208,7 @@ class DreamerV3:
         every call.
         """
         model, steps = self.model, batch.reward.shape[1]
-        if not 1 <= context <= steps:
-            raise ValueError(f"context={context} must lie in 1..{steps}, the sequence length")
+        check_report(steps, context, starts, horizon)
         batch = batch.to(self.device)
         obs = batch.obs.map(lambda x: x.transpose(0, 1))
         action = batch.action.transpose(0, 1)  # (T, B, A)
@@ -238,7 +238,25 @@ class DreamerV3:
                 found["feature_open_loop" if name else "feature_pred"] = by_rows(model.predicted_feature, latent)
         if "feature" in model.decoders:
             found["feature_target"] = by_rows(lambda part: model.target_feature(model.embedding.parts(part)), obs)
-        return {name: value.transpose(0, 1) for name, value in found.items()}
+        found = {name: value.transpose(0, 1) for name, value in found.items()}
+        return found | self._from_starts(closed, action, uniform[1], starts, horizon)
+
+    def _from_starts(
+        self, closed: State, action: Tensor, uniform: Tensor, starts: Sequence[int], horizon: int
+    ) -> dict[str, Tensor]:
+        """open_loop_from (B, P, K, SK) and reward_open_loop_from (B, P, K) of `Agent.report`, from parts (T, B, …)."""
+        if not starts:
+            return {}
+        rssm, index = self.model.rssm, torch.tensor(starts, device=self.device)
+        state, step = State(*(x[index - 1].flatten(0, 1) for x in closed)), rssm.sequence.laid_out()  # (P B, …)
+        logits, rewards = [], []
+        for k in range(horizon):
+            t = (index + k).clamp(max=len(action) - 1)
+            state = rssm.step(step, state, action[t].flatten(0, 1), uniform[t].flatten(0, 1))
+            logits.append(rssm.prior(state.deter))
+            rewards.append(self.model.predicted_reward(state.features()))
+        found = {"open_loop_from": torch.stack(logits), "reward_open_loop_from": torch.stack(rewards)}  # (K, P B, …)
+        return {k: v.unflatten(1, (len(starts), -1)).movedim((2, 1, 0), (0, 1, 2)) for k, v in found.items()}
 
     @torch.no_grad()
     def pictures(self, report: dict[str, Tensor]) -> Tensor | None:

@@ -1,6 +1,6 @@
 """TD-MPC2 as an agent: acting by planning, one update, predictions for study, and a flat state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from world_models import flat
+from world_models.agent import check_report
 from world_models.compiling import compiled
 from world_models.optim import Adam
 from world_models.precision import products
@@ -196,11 +197,10 @@ class TDMPC2:
     # Study
 
     @torch.no_grad()
-    def report(self, batch: Batch, context: int) -> dict[str, Tensor]:
+    def report(self, batch: Batch, context: int, starts: Sequence[int] = (), horizon: int = 0) -> dict[str, Tensor]:
         """Predictions on recorded sequences, without augmentation; `value` is the mean of all Q functions."""
         model, steps = self.model, batch.reward.shape[1]
-        if not 1 <= context <= steps:
-            raise ValueError(f"context={context} must lie in 1..{steps}, the sequence length")
+        check_report(steps, context, starts, horizon)
         batch = batch.to(self.device)
         obs = batch.obs.map(lambda x: x.flatten(0, 1))
         rows = [slice(i, i + REPORT_ROWS) for i in range(0, len(obs.is_first), REPORT_ROWS)]
@@ -211,13 +211,26 @@ class TDMPC2:
             open_loop[:, t] = model.next(open_loop[:, t - 1], batch.action[:, t])
         action = model.pi_mean(posterior)
         value = model.Q(model.heads(list(range(len(model.q)))), posterior, action).mean(0)
-        return {
+        return self._from_starts(posterior, batch.action, starts, horizon) | {
             "posterior": posterior,
             "open_loop": open_loop,
             "reward_pred": self._rewards(posterior, batch.action),
             "reward_open_loop": self._rewards(open_loop, batch.action),
             "value": value,
         }
+
+    def _from_starts(self, posterior: Tensor, action: Tensor, starts: Sequence[int], horizon: int) -> dict[str, Tensor]:
+        """open_loop_from (B, P, K, L) and reward_open_loop_from (B, P, K), as `Agent.report` says."""
+        if not starts:
+            return {}
+        index = torch.tensor(starts, device=self.device)
+        z, latents, rewards = posterior[:, index - 1], [], []  # (B, P, L)
+        for k in range(horizon):
+            a = action[:, (index + k).clamp(max=action.shape[1] - 1)]
+            rewards.append(self.model.scalar(self.model.reward(z, a)))
+            z = self.model.next(z, a)
+            latents.append(z)
+        return {"open_loop_from": torch.stack(latents, 2), "reward_open_loop_from": torch.stack(rewards, 2)}
 
     def pictures(self, report: dict[str, Tensor]) -> None:
         """Nothing: TD-MPC2 has no decoder."""
