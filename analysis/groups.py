@@ -30,6 +30,17 @@ _STORED = {  # shifts that draw from stored things alone, and from no range
 }
 _PHYSICAL = {"physical_size", "configurations"}  # shifts that are more than pictures; `study` has them in ManiSkill
 _WITH_VIDEO = {"video", "distracting_easy", "distracting_medium", "distracting_hard"}
+_EVALUATION = ("eval.every", "eval.episodes", "eval.video")
+_BEHAVIOUR = tuple(  # of both agents
+    f"agent.{name}"
+    for name in (
+        *("value_coef", "entropy_coef", "tau", "discount_denom", "discount_min", "discount_max", "dropout"),
+        *("log_std_min", "log_std_max", "iterations", "num_samples", "num_elites", "num_pi_trajs"),
+        *("min_std", "max_std", "temperature", "imagination", "discount_horizon", "return_lambda", "replay_value"),
+        *("entropy", "actor_gradient", "ends", "evaluate", "behaviour_lr", "behaviour_clip", "slow_rate"),
+        *("return_rate", "actor_scale", "layers", "exploration", "exploration_critics", "disagreement_heads"),
+    )
+)
 # Settings of the environment that returns on one task must share to be compared at all.
 PROTOCOL = tuple(
     f"env.{name}"
@@ -71,6 +82,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
         ("env.video",): not shifted & _WITH_VIDEO,
         ("env.reward",): not env.startswith("maniskill/"),
         ("random_steps", "catch_up", "env.num"): look_up(config, "data") is not None,
+        (*_EVALUATION, *_BEHAVIOUR): look_up(config, "agent.policy") is False,
         ("agent.symlog",): dreamer and pixels and not look_up(config, "env.proprio"),
         ("agent.stack",): state,
         ("agent.front_end", "agent.patches"): not features,

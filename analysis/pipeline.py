@@ -16,8 +16,9 @@ from analysis.runs import Run, load_runs, look_up, read_latents, read_states
 
 CONSTANT = "its latents are constant, so errors of predicting them mean nothing"
 DOSES = "mbrl-pvr ood {run} --severity 0 --severity 0.25 --severity 0.5 --severity 0.75 --severity 1"
+NO_POLICY = "it learned no policy, so it plays no episodes"
 NO_MAXIMUM = "no normalised returns: no maximal return is declared for its task"
-BEYOND_COMMANDS = (CONSTANT, NO_MAXIMUM)  # what a run lacks that no command makes
+BEYOND_COMMANDS = (CONSTANT, NO_MAXIMUM, NO_POLICY)  # what a run lacks that no command makes
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,20 @@ def _lacks_rollouts(run: Run) -> str:
     return CONSTANT if run.latents_constant else _lacks_latents(run)
 
 
+def _without_policy(run: Run) -> bool:
+    return look_up(run.config, "agent.policy") is False
+
+
 def _lacks_episodes(run: Run) -> str:
-    return "" if run.episodes is not None else "no episodes are logged"
+    if run.episodes is not None:
+        return ""
+    return NO_POLICY if _without_policy(run) else "no episodes are logged"
 
 
 def _lacks_ood(run: Run) -> str:
-    return "" if run.ood is not None else "no out-of-distribution episodes"
+    if run.ood is not None:
+        return ""
+    return NO_POLICY if _without_policy(run) else "no out-of-distribution episodes"
 
 
 def _lacks_doses(run: Run) -> str:

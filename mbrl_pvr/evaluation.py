@@ -106,6 +106,10 @@ def play(
     begin, end = skip // n, ceil(episodes / n)  # rounds
     if begin == end:
         return
+    if not trained.config.agent.policy:
+        what = "this run learned no policy (agent.policy=false), so it plays no episodes"
+        how = f"Record what it predicts of a bank: mbrl-pvr record {trained.run.path} --bank BANK"
+        raise ConfigError(what, str(trained.run.path), how)
     seed, per_round = trained.config.seed, n * episode_steps(trained)
     choice = split.apply(env_config(trained.config, pixels=pixels))
     choice = replace(choice, proprio=choice.proprio or (state and has_state(choice.name)))

@@ -32,6 +32,9 @@ def check_names(config: RunConfig) -> RunConfig:
         raise ConfigError(what, "encoder", "Take an encoder, or encoder=scratch")
     if name in TERMINATING and not config.agent.episodic:
         raise not_episodic(name)
+    if not config.agent.policy and config.data is None:
+        what = "agent.policy=false: without a policy nothing can be collected"
+        raise ConfigError(what, "agent.policy", "Give a trajectory bank to learn from, data=PATH")
     _check_lengths(config)
     check_sinks(config.sinks)
     _check_encoder(config)

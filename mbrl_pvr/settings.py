@@ -175,6 +175,7 @@ def inert(config: RunConfig) -> dict[str, str]:
     looks = ("env.severity", "env.factors", "env.bands", "env.video")
     front = ("agent.front_end", "agent.patches", "agent.patch_dim")
     fast = ("encoder.precision", "encoder.compile")
+    evaluation = ("eval.every", "eval.episodes", "eval.video")
     rules: Rules = (
         (without, encoder, (*front, *fast)),
         (trainable != 0, f"encoder.trainable={trainable}", fast),
@@ -188,6 +189,7 @@ def inert(config: RunConfig) -> dict[str, str]:
         ("video" not in factors, f"env.shifts={shifts}", ("env.video",)),
         (family(config.env.name) != "maniskill", f"env={config.env.name}", ("env.reward",)),
         (config.data is not None, f"data={config.data}", ("random_steps", "catch_up", "env.num")),
+        (not agent.policy, "agent.policy=false", evaluation + tuple(f"agent.{key}" for key in agent.BEHAVIOUR)),
     )
     own = _inert_tdmpc2(config, agent) if isinstance(agent, TDMPC2Config) else _inert_dreamerv3(config, agent)
     return {key: setting for holds, setting, keys in (*rules, *own) if holds for key in keys}

@@ -31,7 +31,7 @@ class Result:
 
     path: Path
     steps: int  # agent steps
-    eval_return: float  # mean of the last evaluation
+    eval_return: float  # mean of the last evaluation; NaN without a policy
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,10 +65,12 @@ def _ended(config: RunConfig, directory: Path | str) -> Result | None:
             run.journal(name).verify(**committed)
         rows = run.journal("metrics.jsonl").rows()
     returns = {row["step"]: row["eval/return"] for row in rows if "eval/return" in row}
-    if saved is None or saved.step < config.steps or saved.step not in returns:  # the end of it was damaged
+    if saved is None or saved.step < config.steps:  # the end of it was damaged
+        return None
+    if config.agent.policy and saved.step not in returns:
         return None
     Display().say(f"this run has finished: {saved.step:,} of {config.steps:,} steps")
-    return Result(run.path, saved.step, returns[saved.step])
+    return Result(run.path, saved.step, returns.get(saved.step, float("nan")))
 
 
 def _loop(s: Session, stop: "_StopFlag") -> Result:
@@ -142,8 +144,13 @@ def _refuse_nan(metrics: dict[str, torch.Tensor], s: Session) -> None:
 
 
 def _evaluate(s: Session) -> None:
-    """Episodes in the training distribution, always the same ones, so that the curve compares like with like."""
+    """Episodes in the training distribution, always the same ones, so that the curve compares like with like; none
+    without a policy.
+    """
     s.step = s.collector.steps
+    if not s.config.agent.policy:
+        s.evaluation_due = False
+        return
     rows = list(evaluate_agent(s, "eval", IN_DISTRIBUTION, s.config.eval.episodes, video=s.config.eval.video))
     for entry in rows:
         s.logger.episode(entry)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from mbrl_pvr import api, bank_making, envs, trainer
+from mbrl_pvr import api, bank_making, checkpoint, envs, trainer
 from mbrl_pvr.bank import Bank
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config, shrink
@@ -35,7 +36,8 @@ def make_run(encoder_file: Path) -> Callable[..., Any]:
     """The debug version of a run that learns from a bank."""
 
     def make(bank: Path, *overrides: str, agent: str = "tdmpc2") -> Any:
-        common = ["threads=1", "sinks=[]", "eval.video=false", f"encoder={encoder_file}"]
+        films = [] if "agent.policy=false" in overrides else ["eval.video=false"]
+        common = ["threads=1", "sinks=[]", *films, f"encoder={encoder_file}"]
         return shrink(load_config([f"data={bank}", f"agent={agent}", *common, *overrides]))
 
     return make
@@ -135,6 +137,49 @@ def test_an_agent_learns_from_a_bank_and_resumes_exactly(
     trainer.resume(tmp_path / "stopped")
     stopped = content(tmp_path / "stopped")
     assert {k: whole[k] for k in whole if k != "meta"} == {k: stopped[k] for k in whole if k != "meta"}
+
+
+@pytest.mark.parametrize("agent", ["tdmpc2", "dreamerv3_tiny"])
+def test_a_world_model_learns_from_a_bank_without_a_policy(
+    agent: str, made: Path, make_run: Any, tmp_path: Path
+) -> None:
+    config = make_run(made, "agent.policy=false", agent=agent)
+    before, after = trained(replace(config, steps=1), tmp_path / "begun"), trained(config, tmp_path / "run")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    parts = {".".join(name.split(".")[:2]) for name in moved}
+    if agent == "tdmpc2":
+        assert {"model.encoder", "model.dynamics", "model.reward_head"} <= parts
+        assert not parts & {"model.policy", "model.q", "model.target_q"}
+    else:
+        assert "model.rssm" in parts and not any(name.startswith(("actor", "critic")) for name in moved)
+    assert np.isnan(trainer.resume(tmp_path / "run").eval_return), "a run that has finished says so"
+    assert not (tmp_path / "run" / "episodes.jsonl").read_text()
+    (plain, _) = record(tmp_path / "run", bank=made, episodes=2)
+    with np.load(plain) as arrays:
+        assert np.isnan(arrays["value"]).all() and np.isfinite(arrays["reward_pred"][:, 1:]).all()
+    for ask in (lambda: api.evaluate(tmp_path / "run"), lambda: api.ood(tmp_path / "run", shifts="color_hard")):
+        with pytest.raises(ConfigError, match=r"learned no policy[\s\S]*record .* --bank"):
+            ask()
+    with pytest.raises(ConfigError, match=r"agent\.policy=false[\s\S]*data=PATH"):
+        load_config(["agent.policy=false"])
+    with pytest.raises(ConfigError, match=r"eval\.every means nothing with agent\.policy=false"):
+        load_config([f"data={made}", "agent.policy=false", "eval.every=7", "encoder=embedded"])
+
+
+def trained(config: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The agent's state at the end of a run."""
+    trainer.train(config, path)
+    saved = checkpoint.latest(path)
+    assert saved is not None
+    return saved.tensors("agent")
+
+
+def test_without_a_policy_dreamerv3_learns_the_same_world_model(made: Path, make_run: Any, tmp_path: Path) -> None:
+    apart = ("agent.optimizer=adam", "agent.replay_value=0")  # one for each network, and no value moves the model
+    both = trained(make_run(made, *apart, agent="dreamerv3_tiny"), tmp_path / "both")
+    alone = trained(make_run(made, apart[0], "agent.policy=false", agent="dreamerv3_tiny"), tmp_path / "alone")
+    for name in (name for name in both if name.startswith("model.")):
+        torch.testing.assert_close(alone[name], both[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_the_environment_of_a_run_is_the_banks(made: Path, make_run: Any) -> None:

@@ -75,7 +75,7 @@ class DreamerV3:
         actor = Actor(model.rssm.features, action, config, g)
         critic = Critic(model.rssm.features, config, g)
         nets: dict[str, nn.Module] = {"model": model, "actor": actor, "critic": critic}
-        self.explorer = Explorer(model, action, config, g) if config.exploration > 0 else None
+        self.explorer = Explorer(model, action, config, g) if config.policy and config.exploration > 0 else None
         if self.explorer is not None:
             nets["explorer"] = self.explorer
         self.nets = nn.ModuleDict(nets).to(device)
@@ -88,11 +88,15 @@ class DreamerV3:
         self.percentiles = torch.zeros(2, device=self.device)
         self.updates = 0
         learnt = {name: p for name, p in self.nets.named_parameters() if p.requires_grad}
+        if not config.policy:
+            learnt = {name: p for name, p in learnt.items() if name.startswith("model.")}
         self.optimizer = optimizer(learnt, config)
-        self.loss_weights = model.weights() | {"policy": 1.0, "value": 1.0}
+        self.loss_weights = model.weights()
+        if config.policy:
+            self.loss_weights |= {"policy": 1.0, "value": 1.0}
         if self.explorer is not None:
             self.loss_weights |= self.explorer.weights()
-        if config.replay_value > 0:
+        if config.policy and config.replay_value > 0:
             self.loss_weights["replay_value"] = config.replay_value
 
     # Acting
@@ -176,6 +180,8 @@ class DreamerV3:
         if carried is not None:
             carried[:, 1:] = model.rssm.pack(state.detach()).transpose(0, 1)
         found = model.losses(parts, embed, state, posterior, reward, terminal)
+        if not config.policy:
+            return found, {}
 
         start, ended = state.flat().detach(), terminal.flatten()
         imagined = behaviour.imagine(model, self.behaviour, start, ended, noise, step=self._step)
@@ -202,10 +208,10 @@ class DreamerV3:
         """Predictions on recorded sequences (B, T): see `Agent.report`.
 
         posterior, prior and open_loop are logits (B, T, SK), of q and p in the closed loop and of p in the open one;
-        latent and latent_open_loop (B, T, D + SK) are what the heads read. Rewards, continue flags and values come in
-        both forms; so do features (B, T, F) where they are reconstructed, in the units of `feature_target`, which is
-        what the decoder learns (normalised, symlog), of patches their mean. Latents are drawn with the same noise on
-        every call.
+        latent and latent_open_loop (B, T, D + SK) are what the heads read. Rewards, continue flags and values (NaN
+        without a policy) come in both forms; so do features (B, T, F) where they are reconstructed, in the units of
+        `feature_target`, which is what the decoder learns (normalised, symlog), of patches their mean. Latents are
+        drawn with the same noise on every call.
         """
         model, steps = self.model, batch.reward.shape[1]
         check_report(steps, context, starts, horizon)
@@ -233,7 +239,8 @@ class DreamerV3:
             found[f"latent{name}"] = latent
             found["reward_open_loop" if name else "reward_pred"] = self._no_first(model.predicted_reward(latent))
             found[f"continue{name or '_pred'}"] = model.predicted_continue(latent)
-            found[f"value{name}"] = self.critic.value(self.critic.head(latent))
+            value = self.critic.value(self.critic.head(latent))
+            found[f"value{name}"] = value if self.config.policy else torch.full_like(value, torch.nan)
             if "feature" in model.decoders:
                 found["feature_open_loop" if name else "feature_pred"] = by_rows(model.predicted_feature, latent)
         if "feature" in model.decoders:

@@ -71,6 +71,11 @@ class DreamerV3Config:
 
     LENGTH: ClassVar[str] = "batch_length"  # the field that says how long sequences are
     CHOICES: ClassVar[bool] = True  # whether it can act where actions are choices
+    BEHAVIOUR: ClassVar[tuple[str, ...]] = (  # what nothing reads without a policy
+        *("imagination", "discount_horizon", "return_lambda", "replay_value", "entropy", "actor_gradient"),
+        *("ends", "evaluate", "behaviour_lr", "behaviour_clip", "slow_rate", "return_rate", "min_std", "max_std"),
+        *("actor_scale", "layers", "exploration", "exploration_critics", "disagreement_heads"),
+    )
     episodic: ClassVar[bool] = True  # its continue head learns where episodes end
 
     name: str = "dreamerv3"  # the algorithm
@@ -108,6 +113,7 @@ class DreamerV3Config:
     target_size: int = 64  # side of frames that are reconstructed beside features, averaged from larger ones
 
     # training
+    policy: bool = True  # learn values and to act; false: the world model alone, from a bank (data=)
     batch_size: int = 16  # sequences of an update
     batch_length: int = 64  # steps of a sequence
     imagination: int = 15  # steps that the policy is imagined for, from every replayed state

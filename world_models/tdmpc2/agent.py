@@ -78,6 +78,8 @@ class TDMPC2:
 
     def _build_optimisers(self) -> None:
         named = {k: p for k, p in self.model.named_parameters() if p.requires_grad}
+        if not self.config.policy:
+            named = {k: p for k, p in named.items() if not k.startswith(("policy.", "q."))}
         policy = {k: p for k, p in named.items() if k.startswith("policy.")}
         tail = {k: p for k, p in named.items() if k.startswith(TAIL)}
         encoder = {k: p for k, p in named.items() if k.startswith("encoder.") and k not in tail}
@@ -169,23 +171,33 @@ class TDMPC2:
         reward = batch.reward[:, 1:].t().contiguous()
         terminal = batch.is_terminal[:, 1:].t().float().contiguous()
 
-        heads = model.heads(noise.target_heads, target=True)
-        next_z, td = run["targets"](model, heads, later, reward, terminal, noise.target_noise, self.discount)
+        if self.config.policy:
+            heads = model.heads(noise.target_heads, target=True)
+            next_z, td = run["targets"](model, heads, later, reward, terminal, noise.target_noise, self.discount)
+        else:
+            with torch.no_grad():
+                next_z, td = run["encode"](model, later), None
         loss, metrics, zs = run["model_losses"](model, first, action, reward, terminal, next_z, td, noise.value_keep)
         metrics["simplex_peak"] = (
             zs[0].unflatten(-1, (-1, self.config.simnorm_dim)).amax(-1).mean()
         )  # 1 or 1 / simnorm_dim: it is blind
         metrics["grad_norm"] = self.optimizer.step(torch.autograd.grad(loss, list(self.optimizer.parameters.values())))
+        if td is None:
+            return metrics
+        return metrics | self._improve(zs, noise) | {"td_target": td.mean()}
 
+    def _improve(self, zs: Tensor, noise: UpdateNoise) -> dict[str, Tensor]:
+        """One step on the policy prior from latents (T, B, L), and the target Q functions moved."""
+        model, run = self.model, self._functions
         heads = model.heads(noise.policy_heads)
-        loss, policy_metrics, self.scale = run["policy_loss"](
+        loss, metrics, self.scale = run["policy_loss"](
             model, heads, zs, noise.policy_noise, noise.policy_keep, self.scale
         )
-        policy_metrics["policy_grad_norm"] = self.policy_optimizer.step(
+        metrics["policy_grad_norm"] = self.policy_optimizer.step(
             torch.autograd.grad(loss, list(self.policy_optimizer.parameters.values()))
         )
         self._move_targets()
-        return metrics | policy_metrics | {"td_target": td.mean()}
+        return metrics
 
     def _inputs(self, obs: Obs, shift: Tensor | None) -> dict[str, Tensor]:
         return {k: v.contiguous() for k, v in self.model.encoder.inputs(obs, shift).items()}
@@ -198,7 +210,7 @@ class TDMPC2:
 
     @torch.no_grad()
     def report(self, batch: Batch, context: int, starts: Sequence[int] = (), horizon: int = 0) -> dict[str, Tensor]:
-        """Predictions on recorded sequences, without augmentation; `value` is the mean of all Q functions."""
+        """Predictions on recorded sequences, not augmented; `value`: mean of all Q functions, NaN without a policy."""
         model, steps = self.model, batch.reward.shape[1]
         check_report(steps, context, starts, horizon)
         batch = batch.to(self.device)
@@ -216,7 +228,7 @@ class TDMPC2:
             "open_loop": open_loop,
             "reward_pred": self._rewards(posterior, batch.action),
             "reward_open_loop": self._rewards(open_loop, batch.action),
-            "value": value,
+            "value": value if self.config.policy else torch.full_like(value, torch.nan),
         }
 
     def _from_starts(self, posterior: Tensor, action: Tensor, starts: Sequence[int], horizon: int) -> dict[str, Tensor]:

@@ -50,6 +50,11 @@ class TDMPC2Config:
     drawn: ClassVar[None] = None  # it reconstructs no frames
     smallest_pixels: ClassVar[int] = 39  # side of frames that its convolutions leave one number of
     CHOICES: ClassVar[bool] = False  # whether it can act where actions are choices
+    BEHAVIOUR: ClassVar[tuple[str, ...]] = (  # what nothing reads without a policy
+        *("value_coef", "entropy_coef", "tau", "discount_denom", "discount_min", "discount_max", "dropout"),
+        *("log_std_min", "log_std_max", "iterations", "num_samples", "num_elites", "num_pi_trajs"),
+        *("min_std", "max_std", "temperature"),
+    )
 
     name: str = "tdmpc2"  # the algorithm
 
@@ -74,6 +79,7 @@ class TDMPC2Config:
     episodic: bool = False  # the task can terminate: a termination head enters losses and planner
 
     # training
+    policy: bool = True  # learn values and to act; false: encoder, dynamics and reward alone, from a bank (data=)
     batch_size: int = 256  # sequences of an update
     horizon: int = 3  # steps that an update unrolls and a plan looks ahead
     consistency_coef: float = 20.0  # weight of the latent consistency loss

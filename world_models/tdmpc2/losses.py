@@ -39,12 +39,12 @@ def model_losses(
     reward: Tensor,
     terminal: Tensor,
     next_z: Tensor,
-    td: Tensor,
+    td: Tensor | None,
     keep: Tensor | None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """The weighted sum, its terms, and the rolled-out latents (T, B, L); parts hold observation 0. Eqs. 3 and 4.
 
-    action, reward, terminal and td are (H, B, ...); keep (Q, H, B, M) are dropout masks.
+    action, reward, terminal and td are (H, B, ...); keep (Q, H, B, M) are dropout masks. Without td no value is learnt.
     """
     config = model.config
     z = model.encode(parts)
@@ -55,16 +55,14 @@ def model_losses(
     rho = step_weights(config.rho, config.horizon, reward)
     code = (config.vmin, config.vmax)
 
-    value = torch.zeros_like(reward)
-    for i, head in enumerate(model.q.weights()):
-        logits = apply_head(head, zs[:-1], action, None if keep is None else keep[i])
-        value = value + two_hot_loss(logits, td, *code)
     losses = {
         "consistency": rho * (zs[1:] - next_z).square().mean(-1),
         "reward": rho * two_hot_loss(model.reward(zs[:-1], action), reward, *code),
-        "value": rho * value / len(model.q),
     }
-    scales = {"consistency": config.consistency_coef, "reward": config.reward_coef, "value": config.value_coef}
+    scales = {"consistency": config.consistency_coef, "reward": config.reward_coef}
+    if td is not None:
+        losses["value"] = rho * _value_losses(model, zs[:-1], action, td, keep)
+        scales["value"] = config.value_coef
     metrics: dict[str, Tensor] = {}
     if config.episodic:
         logit = model.termination(zs[1:])
@@ -75,6 +73,15 @@ def model_losses(
     total = torch.stack([scales[name] * loss.mean() for name, loss in losses.items()]).sum()
     metrics |= {f"{name}_loss": loss.detach().mean() for name, loss in losses.items()}
     return total, metrics | {"total_loss": total.detach()}, zs.detach()
+
+
+def _value_losses(model: WorldModel, z: Tensor, action: Tensor, td: Tensor, keep: Tensor | None) -> Tensor:
+    """(H, B), mean over the Q functions."""
+    value = torch.zeros_like(td)
+    for i, head in enumerate(model.q.weights()):
+        logits = apply_head(head, z, action, None if keep is None else keep[i])
+        value = value + two_hot_loss(logits, td, model.config.vmin, model.config.vmax)
+    return value / len(model.q)
 
 
 def termination_scores(probability: Tensor, terminal: Tensor) -> dict[str, Tensor]:
