@@ -16,7 +16,7 @@ from gymnasium import spaces
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
-from mbrl_pvr.envs.actions import ActionSpec, check_actions
+from mbrl_pvr.envs.actions import ActionSpec, check_actions, random_actions
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.factors import PHYSICAL
 from mbrl_pvr.envs.image import distort
@@ -24,6 +24,7 @@ from mbrl_pvr.envs.offers import shifted
 from mbrl_pvr.envs.shifts import Look, draw_look
 from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import EnvError
+from mbrl_pvr.seeding import rng
 
 
 class Outcome(NamedTuple):
@@ -107,6 +108,13 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         truncated = not terminated and (truncated or self._steps >= self.max_episode_steps)
         self._over = terminated or truncated
         return Outcome(float(reward), bool(terminated), bool(truncated))
+
+    def play_random(self, seed: int) -> float:
+        """The return of uniformly random actions from here to the end of the episode; draws nothing."""
+        noise, total = rng(seed, "random"), 0.0
+        while not self._over:
+            total += self.act(random_actions(self.action_spec, 1, noise)[0]).reward
+        return total
 
     def picture(self, size: int | None = None) -> NDArray:
         """What is seen of the current state, (size, size, 3) uint8: the simulator's drawing, its frame shifted."""

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mbrl_pvr.envs.actions import random_actions
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import family, resolve, simulator_versions
 from mbrl_pvr.envs.vector import make
-from mbrl_pvr.seeding import rng
+from mbrl_pvr.seeding import derive
 from mbrl_pvr.storage import make_folders, write_atomic
 
 EPISODES = 200  # of a task whose score is not stored
@@ -83,25 +82,19 @@ def measure(
     config: EnvConfig,
     episodes: int,
     *,
-    num: int = 2,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RandomScore:
-    """Play `episodes` with uniformly random actions, drawing nothing, `num` at once; repeatable from the seed."""
-    name, num = resolve(config.name), min(num, episodes)
+    """Play `episodes` with uniformly random actions, drawing nothing; repeatable from the seed."""
+    name = resolve(config.name)
     blind = replace(config, name=name, pixels=False, shifts="none")
     totals: list[float] = []
-    with make(blind, num=num, seed=seed, stream="random") as env:
-        for k in range(math.ceil(episodes / num)):
-            noise, total, over = rng(seed, "random", k), np.zeros(num), np.zeros(num, bool)
+    with make(blind, num=1, seed=seed, stream="random") as env:
+        for k in range(episodes):
             env.reset(episode=k)
-            while not over.all():
-                step = env.step(random_actions(env.action_spec, num, noise))
-                total += np.where(over, 0.0, step.reward)
-                over |= step.is_last
-            totals.extend(total)
-            progress(min(len(totals), episodes), episodes)
-    returns = np.array(totals[:episodes])
+            totals += env.call("play_random", derive(seed, "random", k))
+            progress(k + 1, episodes)
+    returns = np.array(totals)
     command = f"mbrl-pvr envs random-score {name} --action-repeat {config.action_repeat} --episodes {episodes}"
     mean, std = round(float(returns.mean()), 4), round(float(returns.std(ddof=min(1, episodes - 1))), 4)
     return RandomScore(name, config.action_repeat, episodes, mean, std, command, simulator_versions(name))
