@@ -143,7 +143,11 @@ def test_dry_run_touches_nothing(
         (
             ["record", "r", "--context", "5"],
             "record",
-            ((Path("r"),), {"episodes": 10, "context": 5, "starts": 8, "horizon": 33, "bank": None, "debug": False}),
+            (
+                (Path("r"),),
+                {"episodes": 10, "context": 5, "starts": 8, "horizon": 33, "bank": None}
+                | {"frames": True, "debug": False},
+            ),
         ),
         (
             ["analyze", "a", "b", "--out", "o"],
