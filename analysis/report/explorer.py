@@ -50,12 +50,13 @@ def clouds(
 
 def _cloud(run: Run, name: str, room: int, most: int, seed: int) -> Cloud:
     """Points at random among the steps that carry a reward, as many as fit."""
-    recorded, states = read_latents(run.path), read_states(run.path, run.latents_kind or "")
+    recorded = read_latents(run.path)
     use = recorded.valid.copy()
     use[:, 0] = False  # an episode's first step has no reward
     episode, step = np.nonzero(use)
+    states = read_states(run.path, run.latents_kind or "")[use]  # (N, W)
     reward = recorded.reward_true[use]
-    chosen = space.select(states[use], reward, most, seed)
+    chosen = space.select(states, reward, most, seed)
     index, total, notes = chosen.index, chosen.total - chosen.dropped, []
     frames = None
     if has_frames(run.path):
@@ -71,7 +72,7 @@ def _cloud(run: Run, name: str, room: int, most: int, seed: int) -> Cloud:
         why = " of as many as their frames leave room for" if len(index) < min(most, total) else ""
         notes.append(f"{len(index):,} of {total:,} steps, drawn at random{why}")
     points = {
-        **_projections(states[use][index], seed, notes),
+        **_projections(states[index], seed, notes),
         "reward": _numbers(reward[index]),
         "predicted": _numbers(recorded.reward_pred[use][index]),
         "value": _numbers(recorded.value[use][index]),

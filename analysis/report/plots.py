@@ -222,7 +222,7 @@ def _curves(form: Curves, series: str, rows: pd.DataFrame, palette: Palette) -> 
         x, y = _short(part[form.x]), _short(part[form.y])
         low, high = _short(part[form.low]), _short(part[form.high])
         name = plain(f"{series}, {kind}" if form.dash else series)
-        group = f"{series}\0{kind}"
+        group = plain(f"{series}, {kind}")
         dashes = DASHES[number] if form.dash else palette.dashes.get(series, "solid")
         line = {"color": colour, "width": 2, "dash": dashes}
         quiet = {"hoverinfo": "skip", "legendgroup": group, "showlegend": False}
@@ -253,7 +253,7 @@ def _intervals(form: Intervals, rows: pd.DataFrame, palette: Palette) -> Iterato
     for place, kind in enumerate(kinds):
         symbol = list(SYMBOLS.values())[place % len(SYMBOLS)] + ("-open" if place else "")
         marker = {"symbol": symbol, "size": 9}
-        common = {"mode": "markers", "name": plain(kind), "legendgroup": kind}
+        common = {"mode": "markers", "name": plain(kind), "legendgroup": plain(kind)}
         yield {**common, "x": [None], "y": [None], "marker": _coloured(marker, style.GREY)}
         shift = (place - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
         for row in rows[rows[form.symbol] == kind].to_dict("records"):
@@ -282,7 +282,7 @@ def _inside_first(kinds: pd.Series) -> list[str]:
 def _dot(form: Dots, series: str, rows: pd.DataFrame, look: style.Look) -> dict[str, Any]:
     return {
         **{"x": _short(rows[form.x]), "y": _short(rows[form.y]), "mode": "markers", "name": plain(series)},
-        "legendgroup": series,
+        "legendgroup": plain(series),
         "marker": {"color": look.colour, "symbol": SYMBOLS.get(look.marker, "circle"), "size": 10},
         "hovertemplate": "%{x:.4g}, %{y:.4g}<extra>%{fullData.name}</extra>",
     }

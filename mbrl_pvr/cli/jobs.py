@@ -191,7 +191,8 @@ def report(
     if as_json:
         say_json(made)
         return
-    say(f"{made['page']}: {len(made['runs'])} runs, figures {', '.join(made['figures']) or 'none'}")
+    count = len(made["runs"])
+    say(f"{made['page']}: {count} run{'s' * (count > 1)}, figures {', '.join(made['figures']) or 'none'}")
     for note in made["notes"]:
         say(f"  {note}")
     _say_what_is_missing(made["missing"], made["unfinished"])

@@ -111,7 +111,7 @@ class Browser:
             self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x + dx, y=y)
 
     def screenshot(self, x: float, y: float, width: float, height: float) -> np.ndarray:
-        """Pixels (height, width, 3) of a part of the window."""
+        """Pixels (height, width, 3) of a part of the page."""
         clip = {"x": x, "y": y, "width": width, "height": height, "scale": 1}
         data = self.call("Page.captureScreenshot", format="png", clip=clip)["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
@@ -163,8 +163,8 @@ def test_pointing_at_a_latent_shows_its_frame(make_run: Any, add_frames: Any, br
         browser.point_at(*_place(browser, index))
         shown = f"document.querySelector('#frame img')?.alt === 'frame of episode {episode}, step {step}'"
         browser.until(f"{shown} && document.querySelector('#frame img').complete")
-        box = browser.run("(({x, y, width, height}) => [x, y, width, height])"
-                          "(document.querySelector('#frame img').getBoundingClientRect())")  # fmt: skip
+        corner = "(({x, y, width, height}) => [x + scrollX, y + scrollY, width, height])"
+        box = browser.run(f"{corner}(document.querySelector('#frame img').getBoundingClientRect())")
         colour = browser.screenshot(*box)[100:150, 100:150].mean(axis=(0, 1))
         np.testing.assert_allclose(colour, frames[episode, step, 0, 0], atol=6)
         written = float(browser.run("document.getElementById('shown-reward').textContent"))
