@@ -22,20 +22,25 @@ ENCODERS = ("embedded", "scratch", "vc1_vitb", "dinov2_vits14", "r3m_resnet50")
 TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
 
 
-def write_run(folder: Path, number: int, rows: int) -> None:
-    """A finished run with `rows` rows of metrics."""
+def metrics(rows: int) -> str:
+    """The lines of metrics.jsonl, the same for all runs."""
+    lines = []
+    for step, values in enumerate(np.random.default_rng(0).random((rows, KEYS)).round(6).tolist()):
+        named = {f"train/value_{n}": value for n, value in enumerate(values)}
+        lines.append(json.dumps({"step": 10 * step, "frame": 20 * step, **named}) + "\n")
+    return "".join(lines)
+
+
+def write_run(folder: Path, number: int, rows: int, log: str) -> None:
+    """A finished run with `rows` rows of metrics, those of `log`."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(number)
     encoder, task, seed = ENCODERS[number % 5], TASKS[number // 5 % 2], number // 10
     names = {"agent": {"name": "tdmpc2"}, "encoder": {"name": encoder}, "env": {"name": task, "action_repeat": 2}}
     (folder / "config.yaml").write_text(yaml.safe_dump({"seed": seed, **names}))
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, "identity": f"{number:064d}"}))
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "identity": f"{number:012d}" + 52 * "0"}))
     (folder / "status.json").write_text(json.dumps({"state": "finished", "checkpoint": 10 * rows}))
-    metrics = rng.random((rows, KEYS)).round(6).tolist()
-    with (folder / "metrics.jsonl").open("w") as file:
-        for step, values in enumerate(metrics):
-            named = {f"train/value_{n}": value for n, value in enumerate(values)}
-            file.write(json.dumps({"step": 10 * step, "frame": 20 * step, **named}) + "\n")
+    (folder / "metrics.jsonl").write_text(log)
     common = {"agent": "tdmpc2", "encoder": encoder, "task": task, "shift": "none", "severity": 0.0, "seed": seed}
     kinds = [("train", n * 10 * rows // TRAINED) for n in range(TRAINED)]
     kinds += [("eval", (n // EPISODES + 1) * 10 * rows // EVALUATIONS) for n in range(EVALUATIONS * EPISODES)]
@@ -70,7 +75,8 @@ def embed(points: int) -> None:
 
 def _print_cost(what: str, start: float, size: str) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"| {what} | {time.perf_counter() - start:.0f} s | {peak:.2f} GiB | {size} |", flush=True)
+    wall, own = time.perf_counter() - start, time.process_time()
+    print(f"| {what} | {wall:.0f} s | {own:.0f} s | {peak:.2f} GiB | {size} |", flush=True)
 
 
 def main() -> None:
@@ -85,13 +91,15 @@ def main() -> None:
         return embed(options.points)
     if options.part:
         return report_on(Path(options.part))
-    print("| what | time | peak memory | size |\n|---|---|---|---|", flush=True)
+    print("| what | time | processor time | peak memory | size |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
+        log = metrics(options.rows)
         for number in range(options.runs):
-            write_run(Path(scratch) / "runs" / f"run{number}", number, options.rows)
+            write_run(Path(scratch) / "runs" / f"run{number}", number, options.rows, log)
         again = [sys.executable, __file__, "--points", str(options.points), "--part"]
         subprocess.run([*again, str(Path(scratch) / "runs")], check=True)
-        subprocess.run([*again, "umap"], check=True)
+        if options.points:
+            subprocess.run([*again, "umap"], check=True)
 
 
 if __name__ == "__main__":

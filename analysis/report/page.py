@@ -22,6 +22,7 @@ NAME = "report.html"
 MOST_BYTES = 15_000_000  # of the page
 SPARE = 200_000  # bytes for what surrounds the latents
 VECTOR_BYTES = 400_000  # of an SVG; a larger picture is put in as PNG
+PIXELS = 125  # of a picture for each inch in print
 TABLE_ROWS = 100  # of numbers that are shown; all of them are in the CSV beside the page
 HERE = Path(__file__).parent
 TITLES = {  # of sections; a figure that is not here is called by its name
@@ -56,6 +57,7 @@ class Section:
     caption: str
     notes: list[str]
     picture: str
+    width: int  # of the picture in pixels
     plot: dict[str, Any] | None
     columns: list[str]
     rows: list[list[str]]
@@ -144,6 +146,7 @@ def _section(name: str, drawn: Any, palette: plots.Palette) -> Section:
         drawn.caption,
         drawn.notes,
         _picture(drawn.figure),
+        round(PIXELS * drawn.figure.get_figwidth()),
         plots.interactive(name, numbers, palette),
         list(map(str, numbers.columns)),
         [[_cell(value) for value in row] for row in numbers.head(TABLE_ROWS).itertuples(index=False)],
