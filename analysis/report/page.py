@@ -94,24 +94,10 @@ def write_report(
     )
     for name, section in drawn.items():
         section.notes = made["notes"][name]
+    content = _content(runs, made, list(drawn.values()), command)
     used = [run for run in runs if str(run.path) in made["runs"]]
-    scripts = {"plotly": _plotly(), "page": _read("page.js")}
-    content = {
-        "command": command,
-        "runs": list(zip(overview.rows(runs), [str(run.path) for run in runs], strict=True)),
-        "columns": overview.COLUMNS,
-        "overview_caption": overview.caption(),
-        "sections": list(drawn.values()),
-        "missing": made["missing"],
-        "unfinished": made["unfinished"],
-        "scripts": scripts,
-        "policy": _policy(scripts.values()),
-        "style": _read("page.css"),
-    }
-    bare = len(_render(**content, clouds=[], cloud_notes=[]).encode())
-    room = MOST_BYTES - SPARE - bare
-    clouds, notes = explorer.clouds(used, _run_names(used), room, most=max_points, seed=seed)
-    page = _render(**content, clouds=clouds, cloud_notes=notes).encode()
+    clouds, notes = explorer.clouds(used, _run_names(used), _room(content), most=max_points, seed=seed)
+    page = _render(**content, clouds=clouds, cloud_notes=notes)
     if len(page) > MOST_BYTES:
         what = f"the page would have {len(page) / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}"
         raise AnalysisError(what, str(Path(out) / NAME), "Give fewer runs at a time")
@@ -125,6 +111,28 @@ def write_report(
         missing=made["missing"],
         unfinished=made["unfinished"],
     )
+
+
+def _content(runs: Sequence[Run], made: pipeline.Report, sections: list[Section], command: str) -> dict[str, Any]:
+    """What `page.html` shows, the latents apart."""
+    scripts = {"plotly": _plotly(), "page": _read("page.js")}
+    return {
+        "command": command,
+        "runs": list(zip(overview.rows(runs), [str(run.path) for run in runs], strict=True)),
+        "columns": overview.COLUMNS,
+        "overview_caption": overview.caption(),
+        "sections": sections,
+        "missing": made["missing"],
+        "unfinished": made["unfinished"],
+        "scripts": scripts,
+        "policy": _policy(list(scripts.values())),
+        "style": _read("page.css"),
+    }
+
+
+def _room(content: dict[str, Any]) -> int:
+    """Bytes that are left for the latents."""
+    return MOST_BYTES - SPARE - len(_render(**content, clouds=[], cloud_notes=[]))
 
 
 def _palette(runs: Sequence[Run]) -> plots.Palette:
@@ -178,13 +186,13 @@ def _picture(figure: Any) -> str:
     return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
-def _render(**content: Any) -> str:
-    """The page; Jinja escapes all text in it."""
+def _render(**content: Any) -> bytes:
+    """The page; Jinja escapes all text in it. Letters of folder names that are no text become question marks."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["script_json"] = _script_json
-    return environment.from_string(_read("page.html")).render(**content)
+    return environment.from_string(_read("page.html")).render(**content).encode(errors="replace")
 
 
 def _script_json(value: Any) -> str:
@@ -195,7 +203,7 @@ def _script_json(value: Any) -> str:
     return text
 
 
-def _policy(scripts: Any) -> str:
+def _policy(scripts: Sequence[str]) -> str:
     """What the page may load and run: these scripts, and nothing from elsewhere."""
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -180,7 +180,7 @@ def interactive(name: str, numbers: pd.DataFrame, palette: Palette) -> dict[str,
                 shown.add(group)
             figure.add_trace(go.Scatter(**trace), **place)
         _axes(figure, form, rows, place)
-    _lay_out(figure, down * height)
+    _lay_out(figure, down * height, len(shown))
     return json.loads(figure.to_json())
 
 
@@ -315,14 +315,15 @@ def _axes(figure: Any, form: Form, rows: pd.DataFrame, place: dict[str, Any]) ->
             figure.add_vline(mark, line={"color": style.GREY, "width": 1, "dash": "dot"}, layer="below", **place)
 
 
-def _lay_out(figure: Any, height: int) -> None:
+def _lay_out(figure: Any, height: int, entries: int) -> None:
+    """Below panels of that height in all stands the legend, about five entries to a line."""
     figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=LINE, ticks="outside", automargin=True)
     figure.update_xaxes(title_standoff=8)
     figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=LINE, ticks="outside", automargin=True)
     figure.update_annotations(font_size=13)
     figure.update_layout(
         template="none",
-        height=height + 110,
+        height=height + 90 + 20 * -(-entries // 5),
         margin={"l": 60, "r": 15, "t": 40, "b": 50},
         font={"family": FONT, "size": 12, "color": "#222222"},
         legend={"orientation": "h", "y": -60 / height, "yanchor": "top", "x": 0},
