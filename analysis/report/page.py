@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -174,15 +173,9 @@ def _picture(figure: Any) -> str:
     """The figure as a data URI. A browser runs no script in a picture."""
     from analysis.figures import style
 
-    def saved(kind: str, **options: Any) -> bytes:
-        file = io.BytesIO()
-        with style.paper():
-            figure.savefig(file, format=kind, **options)
-        return file.getvalue()
-
-    media, data = "image/svg+xml", saved("svg", metadata={"Date": None})
+    media, data = "image/svg+xml", style.picture(figure, "svg", metadata={"Date": None})
     if len(data) > VECTOR_BYTES:
-        media, data = "image/png", saved("png", dpi=200)
+        media, data = "image/png", style.picture(figure, "png", dpi=200)
     return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
