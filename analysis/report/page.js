@@ -50,6 +50,7 @@ function clouds() {
   const place = document.querySelector(`.cloud-notes[data-cloud="${choices.cloud.value}"]`);
   for (const other of document.querySelectorAll(".cloud-notes")) other.hidden = other !== place;
   cloud = json(place);
+  showNothing();
 }
 
 function quantile(values, share) {
@@ -84,23 +85,24 @@ function drawPoints() {
   Plotly.react(explorer, data, layout, CONFIG);
 }
 
+const NUMBERS = ["reward", "predicted", "value", "episode", "time"];
+
+function showNothing() {
+  for (const name of NUMBERS) document.getElementById(`shown-${name}`).textContent = "";
+  document.getElementById("frame").textContent = cloud.frames ? "Point at a dot: its frame appears here." : "This run has no recorded frames.";
+}
+
 function number(value) {
   return value === null ? "–" : String(Number(value.toPrecision(4)));
 }
 
 function showPoint(index) {
-  for (const name of ["reward", "predicted", "value", "episode", "time"]) {
-    document.getElementById(`shown-${name}`).textContent = number(cloud[name][index]);
-  }
-  const place = document.getElementById("frame");
-  if (!cloud.frames) {
-    place.textContent = "No frames were recorded for this run.";
-    return;
-  }
+  for (const name of NUMBERS) document.getElementById(`shown-${name}`).textContent = number(cloud[name][index]);
+  if (!cloud.frames) return;
   const picture = document.createElement("img");
   picture.src = `data:image/webp;base64,${cloud.frames[index]}`;
   picture.alt = `frame of episode ${cloud.episode[index]}, step ${cloud.time[index]}`;
-  place.replaceChildren(picture);
+  document.getElementById("frame").replaceChildren(picture);
 }
 
 if (explorer) {

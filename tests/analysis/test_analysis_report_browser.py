@@ -156,6 +156,7 @@ def test_pointing_at_a_latent_shows_its_frame(make_run: Any, add_frames: Any, br
     page = analysis.write_report([run], tmp_path / "out", max_points=60)["page"]
     browser.open(page)
     browser.run("document.getElementById('explorer').scrollIntoView()")
+    assert "Point at a dot" in browser.run("document.getElementById('frame').textContent")
     with np.load(run / "latents.npz") as stored:
         frames, reward = stored["frame"], stored["reward_true"]
     for index in (0, 17, 59):
