@@ -5,7 +5,8 @@ DEMO ?= runs/demo
 PYTEST_ARGS ?=
 # what `make check` runs: no simulator, no training run, no UMAP
 FAST_TESTS := tests/world_models tests/analysis tests/packaging tests/cli/test_cli_config.py tests/envs/test_envs_names.py \
-  tests/pvr_zoo/test_pvr_zoo_specs.py --ignore tests/analysis/test_analysis_pipeline.py --ignore tests/packaging/test_packaging_readme.py
+  tests/pvr_zoo/test_pvr_zoo_specs.py --ignore tests/analysis/test_analysis_pipeline.py \
+  --ignore tests/analysis/test_analysis_report.py --ignore tests/packaging/test_packaging_readme.py
 
 .PHONY: help setup setup-maniskill demo test check bench docs clean
 help:

@@ -1,6 +1,7 @@
 """Arrays and run folders in; numbers and figures out. Knows no torch, no simulator and none of our other packages.
 
-`load_runs` reads run folders, `analyze` makes every figure whose inputs exist. The parts work on plain arrays and
+`load_runs` reads run folders, `analyze` makes every figure whose inputs exist, `write_report` puts all of them into one
+HTML page. The parts work on plain arrays and
 tables from any code base: `analysis.stats`, `analysis.dynamics`, `analysis.rewards`, `analysis.latents`,
 `analysis.figures.*` (see README.md).
 """
@@ -11,13 +12,16 @@ from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
     from analysis.pipeline import Report, analyze
+    from analysis.report.page import Made, write_report
     from analysis.runs import Latents, Run, load_runs
 
-__all__ = ["AnalysisError", "Latents", "Report", "Run", "analyze", "load_runs"]
+__all__ = ["AnalysisError", "Latents", "Made", "Report", "Run", "analyze", "load_runs", "write_report"]
 
 _HOME = {
     "analyze": "analysis.pipeline",
     "Report": "analysis.pipeline",
+    "write_report": "analysis.report.page",
+    "Made": "analysis.report.page",
     "load_runs": "analysis.runs",
     "Run": "analysis.runs",
     "Latents": "analysis.runs",

@@ -4,7 +4,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,23 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
+    except _BAD_NPZ as error:
+        raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+
+
+def read_npz_rows(path: Path, name: str) -> Iterator[np.ndarray]:
+    """The parts of one array along its first axis, one in memory at a time; headers as of `read_npz_shapes`."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
+            read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+            (count, *shape), column_major, dtype = read(file)
+            if column_major:
+                raise ValueError(f"array {name!r} is stored by columns")
+            size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            for _ in range(count):
+                if len(data := file.read(size)) != size:
+                    raise ValueError(f"array {name!r} ends too early")
+                yield np.frombuffer(data, dtype).reshape(shape)
     except _BAD_NPZ as error:
         raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 

@@ -251,7 +251,7 @@ FIGURES = {
 
 
 def analyze(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Run],
     out: str | Path,
     figures: Sequence[str] | None = None,
     *,
@@ -261,12 +261,13 @@ def analyze(
     seed: int = 0,
     formats: Sequence[str] = ("pdf", "png"),
     command: str = "",
+    keep: Callable[[str, Any], None] = lambda name, drawn: None,
 ) -> Report:
     """Make every figure whose inputs exist, as `out/<name>.<format>` with its numbers in `out/<name>.csv`.
 
     What is missing is listed with the command that makes it; a figure asked for by name in `figures` raises
     AnalysisError instead. Runs that have not finished are listed and left out unless `unfinished`. `command` goes into
-    the metadata of the files.
+    the metadata of the files. `keep` is given the name and the `style.Drawn` of every figure once its files are there.
     """
     wanted = list(FIGURES) if figures is None else [_known(name) for name in figures]
     runs = load_runs(paths)
@@ -284,7 +285,8 @@ def analyze(
         names=Names(groups.series_names(used), groups.encoder_names(used)),
         options=Options(random_scores or {}, max_points, seed),
         formats=formats,
-        command=command or f"analysis.analyze({[str(path) for path in paths]}, {str(out)!r})",
+        command=command or f"analysis.analyze({[str(run.path) for run in runs]}, {str(out)!r})",
+        keep=keep,
     )
     report = Report(
         out=Path(out),
@@ -324,6 +326,7 @@ class _Job:
     options: Options
     formats: Sequence[str]
     command: str
+    keep: Callable[[str, Any], None]
 
 
 def _make(report: Report, name: str, runs: Sequence[Run], job: _Job) -> None:
@@ -333,6 +336,7 @@ def _make(report: Report, name: str, runs: Sequence[Run], job: _Job) -> None:
     provenance = style.Provenance([f"{run.path.name} ({run.id})" for run in runs], job.command)
     report["figures"][name] = style.save(drawn, report["out"], name, provenance, job.formats)
     report["captions"][name] = drawn.caption
+    job.keep(name, drawn)
     report["notes"][name] = drawn.notes + [note for run in runs if (note := _outdated(FIGURES[name], run))]
 
 

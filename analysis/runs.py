@@ -128,16 +128,17 @@ class Run:
         return latents.is_constant(recorded.posterior[recorded.valid])
 
 
-def load_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """Read run folders, in the order given. Unfinished runs are among them (`run.finished`).
+def load_runs(paths: Iterable[str | Path | Run]) -> list[Run]:
+    """Read run folders, in the order given; runs that have been read already are taken as they are. Unfinished runs are
+    among them (`run.finished`).
 
     Raises AnalysisError for no folder at all, folders that are not runs, damaged files (naming file and column), and
     for one run given twice.
     """
-    folders = [Path(path) for path in paths]
-    if not folders:
+    given = list(paths)
+    if not given:
         raise AnalysisError("no run folders were given", hint="Name at least one folder that `mbrl-pvr train` has made")
-    runs = [load_run(folder) for folder in folders]
+    runs = [one if isinstance(one, Run) else load_run(one) for one in given]
     seen: dict[str, Run] = {}
     for run in runs:
         if run.id in seen:
@@ -311,3 +312,26 @@ def read_states(folder: str | Path, kind: str) -> np.ndarray:
     """
     name = "latent" if kind == "categorical" else "posterior"
     return files.read_npz(Path(folder) / "latents.npz", [name])[name]
+
+
+def has_frames(folder: str | Path) -> bool:
+    """Whether a picture of every recorded step is there, of checked rollouts; raises AnalysisError where its shape is
+    not (E, T, h, w, 3) uint8.
+    """
+    path = Path(folder) / "latents.npz"
+    seen = files.read_npz_shapes(path)
+    if "frame" not in seen:
+        return False
+    (shape, dtype), steps = seen["frame"], seen["posterior"][0][:2]
+    if len(shape) != 5 or shape[:2] != steps or shape[4] != 3 or 0 in shape or dtype != np.uint8:
+        want = f"({steps[0]}, {steps[1]}, h, w, 3) uint8"
+        raise damaged(f"frame of latents.npz should be {want}, but is {shape} {dtype}", path)
+    return True
+
+
+def read_frames(folder: str | Path, episode: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The pictures (N, h, w, 3) of steps (N,) of episodes (N,), which must not fall; one episode is in memory at a
+    time.
+    """
+    rows = files.read_npz_rows(Path(folder) / "latents.npz", "frame")
+    return np.concatenate([row[step[episode == number]] for number, row in enumerate(rows)])

@@ -1,8 +1,8 @@
 """mbrl_pvr: what do pretrained visual representations do for model-based reinforcement learning?
 
 Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
-`ood`, `record`, `analyze`, `make_bank`, `pretrain`, `embed`, `download_encoders`, `preview_env`, and `list_banks`,
-`list_encoders`, `list_envs`, `random_score`, `examine`; they live in `mbrl_pvr.api`.
+`ood`, `record`, `analyze`, `report`, `make_bank`, `pretrain`, `embed`, `download_encoders`, `preview_env`, and
+`list_banks`, `list_encoders`, `list_envs`, `random_score`, `examine`; they live in `mbrl_pvr.api`.
 """
 
 from typing import Any
@@ -24,6 +24,7 @@ __all__ = [
     "preview_env",
     "random_score",
     "record",
+    "report",
     "resume",
     "train",
 ]

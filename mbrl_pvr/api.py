@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis import Report
+    from analysis import Made, Report
     from mbrl_pvr.bank import Bank
     from mbrl_pvr.doctor import Finding
     from mbrl_pvr.downloads import Fetched
@@ -149,20 +149,23 @@ def record(
     starts: int = 8,
     horizon: int = 33,
     bank: str | Path | None = None,
+    frames: bool = True,
     debug: bool = False,
 ) -> list[Path]:
     """Store what the model predicts: of fresh episodes under the training looks, or of a bank's first trajectories.
 
     The first `context` observations are given, the rest is predicted open loop; so are `horizon` steps from each of
     `starts` points of an episode. One file, latents.npz; with a bank one for its own looks and one for each shift that
-    it was drawn under.
+    it was drawn under. `frames` keeps a small picture of every step, for `report`; an environment that cannot draw
+    needs False.
     """
     _at_least(1, episodes=episodes, context=context, starts=starts, horizon=horizon)
     path = _run_folder(run)
     from mbrl_pvr import recording
 
     points = recording.Points(context, starts, horizon)
-    return recording.record(path, episodes=_few(episodes, debug), points=points, bank=bank, debug=debug)
+    few = _few(episodes, debug)
+    return recording.record(path, episodes=few, points=points, bank=bank, frames=frames, debug=debug)
 
 
 def analyze(
@@ -173,15 +176,32 @@ def analyze(
     unfinished: bool = False,
 ) -> "Report":
     """Draw every figure, or those named, whose inputs the runs hold; unfinished runs are left out unless asked for."""
+    paths = _some_runs(runs)
+    import analysis
+
+    command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out)])
+    return analysis.analyze(paths, Path(out), figures, unfinished=unfinished, command=command)
+
+
+def report(runs: str | Path | Sequence[str | Path], out: str | Path, *, unfinished: bool = False) -> "Made":
+    """Write one HTML page, out/report.html, that needs no network: a table of the runs, the figures that `analyze`
+    draws, and an explorer of their recorded latents with frames. The numbers of the figures stand beside it as CSV.
+    """
+    paths = _some_runs(runs)
+    import analysis
+
+    flag = ["--unfinished"] if unfinished else []
+    command = shlex.join(["mbrl-pvr", "report", *map(str, paths), "--out", str(out), *flag])
+    return analysis.write_report(paths, Path(out), unfinished=unfinished, command=command)
+
+
+def _some_runs(runs: str | Path | Sequence[str | Path]) -> list[Path]:
     from mbrl_pvr.errors import ConfigError
 
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if not paths:
         raise ConfigError("there is no run to analyze", hint="Give the folders of one or more runs")
-    import analysis
-
-    command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out)])
-    return analysis.analyze(paths, Path(out), figures, unfinished=unfinished, command=command)
+    return paths
 
 
 def pretrain(

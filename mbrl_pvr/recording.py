@@ -19,10 +19,11 @@ from mbrl_pvr.rollout import Episode
 from mbrl_pvr.session import Trained, load_trained
 from mbrl_pvr.storage import TEMPORARY, make_folders
 from mbrl_pvr.video import write_video
-from world_models.frames import averaged
+from world_models.frames import TOGETHER, averaged
 from world_models.types import Batch, Obs
 
 _FROM = "_from"  # ends the names of arrays that begin at start points
+THUMBNAIL = 64  # pixels a side of the pictures that are kept of every step
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def record(
     episodes: int = 10,
     points: Points = Points(),
     bank: Path | str | None = None,
+    frames: bool = True,
     debug: bool = False,
 ) -> list[Path]:
     """Write what the newest checkpoint's model predicts into the run folder; returns the files.
@@ -54,10 +56,12 @@ def record(
     `latents_on_<bank's id>.npz`, and one more file for each shift that the bank was drawn under, so that rows of equal
     index are one state under several looks. The first `points.context` observations of an episode are given to the
     model, the rest is predicted open loop under the recorded actions; `open_loop_from` and `reward_open_loop_from`
-    (E, P, K, …) begin behind those before `starts` (P,), NaN where an episode has ended. Where the agent draws pixels,
-    the first fresh episodes are filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it
-    shows). Arrays are padded to the longest episode; `length` says how many steps are real. Raises ConfigError where
-    nothing is left to predict, and for a bank of another environment.
+    (E, P, K, …) begin behind those before `starts` (P,), NaN where an episode has ended. With `frames` a small
+    picture of every step is kept, also of an agent that sees none: `frame` (E, T, h, w, 3) uint8, what the environment
+    shows, averaged over areas to at most `THUMBNAIL` a side. Where the agent draws pixels, the first fresh episodes are
+    filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it shows). Arrays are padded to
+    the longest episode; `length` says how many steps are real. Raises ConfigError where nothing is left to predict, and
+    for a bank of another environment.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
@@ -68,8 +72,8 @@ def record(
                 str(trained.run.path),
             )
         if bank is None:
-            fresh = play(trained, IN_DISTRIBUTION, "record", episodes, state=True)
-            return [_write(trained, "latents.npz", fresh, episodes, points, films=True)]
+            fresh = play(trained, IN_DISTRIBUTION, "record", episodes, pixels=frames, state=True)
+            return [_write(trained, "latents.npz", fresh, episodes, points, frames=frames, films=True)]
         source = Bank.open(bank)
         _require_same_env(trained, source)
         written = []
@@ -77,12 +81,19 @@ def record(
             name = f"latents_on_{source.id}{'' if shift == PLAIN else f'_{shift}'}.npz"
             count = min(episodes, len(source))
             replayed = _replayed(trained, source, shift, count)
-            written.append(_write(trained, name, replayed, count, points, films=False))
+            written.append(_write(trained, name, replayed, count, points, frames=frames, films=False))
         return written
 
 
 def _write(
-    trained: Trained, name: str, played: Iterator[tuple[int, Episode]], count: int, points: Points, *, films: bool
+    trained: Trained,
+    name: str,
+    played: Iterator[tuple[int, Episode]],
+    count: int,
+    points: Points,
+    *,
+    frames: bool,
+    films: bool,
 ) -> Path:
     """Record episodes one after the other: the arrays of one are in memory, those of all are on disk."""
     drawn: list[film.Film] = []
@@ -92,6 +103,8 @@ def _write(
         arrays = _Arrays(Path(scratch), count, (longest := episode_steps(trained)) + 1)
         for number, episode in played:
             report, picture = _report(trained, number, episode, points, longest, film_it=films)
+            if frames:
+                report["frame"] = _thumbnails(episode.frames)
             arrays.add(report)
             drawn += [] if picture is None else [picture]
             fps = episode.fps
@@ -116,8 +129,9 @@ def _replayed(trained: Trained, bank: Bank, shift: str, count: int) -> Iterator[
     with Display(what=f"record, {shift}, trajectories:") as display:
         for number in range(count):
             cut = bank.episode(number, (shift,)).first(last)
-            views, parts = [view_of(cut, trained.features, shift)], (cut.action, cut.reward, cut.is_terminal)
-            yield number, Episode(number, views, [], *parts, success=None, fps=0.0, state=cut.proprio)
+            views, frames = [view_of(cut, trained.features, shift)], list(cut.looks[shift])
+            parts = (cut.action, cut.reward, cut.is_terminal)
+            yield number, Episode(number, views, frames, *parts, success=None, fps=0.0, state=cut.proprio)
             display.progress(number + 1, count)
 
 
@@ -222,6 +236,13 @@ def _report(
     if episode.views[0].feature is not None:
         report["feature"] = np.concatenate([view.feature for view in episode.views])
     return report, drawn
+
+
+def _thumbnails(frames: list[np.ndarray]) -> np.ndarray:
+    """T square frames as (T, h, w, 3) uint8 of `THUMBNAIL` a side, smaller ones as they are."""
+    side = min(THUMBNAIL, len(frames[0]))
+    parts = [torch.from_numpy(np.stack(frames[n : n + TOGETHER])) for n in range(0, len(frames), TOGETHER)]
+    return np.concatenate([averaged(part, side, side).numpy() for part in parts])
 
 
 def _until_the_end(predicted: np.ndarray, starts: list[int], length: int) -> np.ndarray:

@@ -284,14 +284,20 @@ def save(
     if unknown := [kind for kind in formats if kind not in FORMATS]:
         raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
     provenance = provenance or Provenance()
-    files = {}
-    with paper():
-        for kind in formats:
-            buffer = io.BytesIO()
-            drawn.figure.savefig(buffer, format=kind, metadata=_metadata(kind, name, drawn.caption, provenance))
-            files[f"{name}.{kind}"] = buffer.getvalue()
+    files = {
+        f"{name}.{kind}": picture(drawn.figure, kind, metadata=_metadata(kind, name, drawn.caption, provenance))
+        for kind in formats
+    }
     files[f"{name}.csv"] = drawn.numbers.to_csv(index=False, float_format="%.6g").encode()
     return write_files(Path(folder), files)
+
+
+def picture(figure: Figure, kind: str, **options: Any) -> bytes:
+    """The content of a file of that format; options are those of matplotlib's savefig."""
+    buffer = io.BytesIO()
+    with paper():
+        figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
 
 
 def _metadata(kind: str, title: str, caption: str, provenance: Provenance) -> dict[str, str | None]:

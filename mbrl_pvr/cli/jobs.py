@@ -33,6 +33,7 @@ def add_to(app: typer.Typer) -> None:
     for name, command in (("train", train), ("resume", resume), ("eval", evaluate), ("ood", ood), ("record", record)):
         app.command(name)(command)
     app.command("analyze")(analyze)
+    app.command("report")(report)
     pretraining = typer.Typer(
         help="Train an encoder on a task's own frames, or on those that runs with encoder=scratch kept.",
         no_args_is_help=True,
@@ -148,12 +149,15 @@ def record(
     bank: Annotated[
         Path | None, typer.Option(help="A trajectory bank to predict, with its shifts, in place of fresh episodes.")
     ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames/--no-frames", help="A small picture of every step; not all environments can draw.")
+    ] = True,
     debug: Brief = False,
     as_json: Json = False,
 ) -> None:
     """Store latents and predictions of fresh episodes under the training looks, or of a bank, in the run folder."""
     how = {"context": context, "starts": starts, "horizon": horizon}
-    paths = api.record(run, episodes=episodes, **how, bank=bank, debug=debug)
+    paths = api.record(run, episodes=episodes, **how, bank=bank, frames=frames, debug=debug)
     say_json({"paths": paths}) if as_json else say("\n".join(map(str, paths)))
 
 
@@ -173,10 +177,32 @@ def analyze(
         say(f"{name}: {', '.join(map(str, paths))}")
         for note in report["notes"][name]:
             say(f"  {note}")
-    for lack in report["missing"]:
+    _say_what_is_missing(report["missing"], report["unfinished"])
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder that gets report.html.")],
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page with the figures, interactive, and an explorer of recorded latents with their frames."""
+    made = api.report(runs, out, unfinished=unfinished)
+    if as_json:
+        say_json(made)
+        return
+    count = len(made["runs"])
+    say(f"{made['page']}: {count} run{'s' * (count > 1)}, figures {', '.join(made['figures']) or 'none'}")
+    for note in made["notes"]:
+        say(f"  {note}")
+    _say_what_is_missing(made["missing"], made["unfinished"])
+
+
+def _say_what_is_missing(missing: list[dict[str, str]], unfinished: list[dict[str, str]]) -> None:
+    for lack in missing:
         how = f". Make it: {lack['command']}" if lack["command"] else ""
         say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}{how}")
-    for run in report["unfinished"]:
+    for run in unfinished:
         say(f"{run['run']} left out, it is {run['state']}. Finish it: {run['command']}, or give --unfinished")
 
 

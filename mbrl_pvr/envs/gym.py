@@ -125,7 +125,7 @@ class GymEnv(FrameEnv):
             return np.asarray(_at(self._observation, self._picture))
         if "rgb_array" not in self._env.metadata.get("render_modes", ()):
             what = f"{self.config.name} gives no picture: it observes none and has no render_mode rgb_array"
-            raise ConfigError(what, "env", "Train on its numbers, without films: encoder=state eval.video=false")
+            raise ConfigError(what, "env", "Do without: encoder=state eval.video=false, record --no-frames")
         if self._is_mujoco() and not self._can_draw:
             raise backend.no_renderer(self.config.backend, "its libraries were missing when this environment was made")
         try:

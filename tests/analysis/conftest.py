@@ -144,3 +144,18 @@ def make_run(tmp_path):
 def synthetic():
     """The makers of one run's parts, for tests that change a single file."""
     return {"latents": latents_of, "categorical": categorical, "write_jsonl": write_jsonl, "row": row, "config": config}
+
+
+@pytest.fixture
+def add_frames():
+    """Gives a run's recorded steps pictures (64, 64, 3) of one colour that says which episode and step they are of."""
+
+    def add(folder):
+        with np.load(folder / "latents.npz") as stored:
+            arrays = dict(stored)
+        episodes, steps = arrays["reward_true"].shape
+        colour = np.stack(np.broadcast_arrays(30 * np.arange(episodes)[:, None], 2 * np.arange(steps), 90), -1)
+        arrays["frame"] = np.broadcast_to(colour[:, :, None, None].astype(np.uint8), (episodes, steps, 64, 64, 3))
+        np.savez_compressed(folder / "latents.npz", **arrays)
+
+    return add

@@ -223,6 +223,8 @@ CASES = [
     *(Case([c, "nowhere"], STORAGE, ["nowhere"], id=f"{c}: no run") for c in ("resume", "eval", "ood", "record")),
     Case(["analyze", "nowhere", "--out", "figures"], CONFIG, ["nowhere"], id="analyze: no run"),
     Case(["analyze", "--out", "figures"], CONFIG, ["RUNS"], id="analyze: no runs"),
+    Case(["report", "nowhere", "--out", "figures"], CONFIG, ["nowhere"], id="report: no run"),
+    Case(["report", "--out", "figures"], CONFIG, ["RUNS"], id="report: no runs"),
     Case(["pretrain", "autoencoder", "env=dmc/walker-fly"], CONFIG, ["dmc/walker-walk"], id="pretrain: unknown task"),
     Case(["pretrain", "autoencoder", "frames=0"], CONFIG, ["frames=0"], id="pretrain: no frames"),
     Case(["pretrain", "autoencoder", "frames=abc"], CONFIG, ["abc", "run folders"], id="pretrain: frames of nothing"),

@@ -29,6 +29,16 @@ ROWS = [
     )
 ]
 
+MADE = {
+    "page": Path("o/report.html"),
+    "runs": ["r"],
+    "figures": ["returns"],
+    "explored": ["a"],
+    "notes": ["a: 5 of 9 steps"],
+    "missing": [{"figure": "latents", "run": "r", "reason": "no latents", "command": "mbrl-pvr record r"}],
+    "unfinished": [{"run": "q", "state": "running", "command": "mbrl-pvr resume q"}],
+}
+
 
 @pytest.mark.parametrize(
     "args",
@@ -143,13 +153,18 @@ def test_dry_run_touches_nothing(
         (
             ["record", "r", "--context", "5"],
             "record",
-            ((Path("r"),), {"episodes": 10, "context": 5, "starts": 8, "horizon": 33, "bank": None, "debug": False}),
+            (
+                (Path("r"),),
+                {"episodes": 10, "context": 5, "starts": 8, "horizon": 33, "bank": None}
+                | {"frames": True, "debug": False},
+            ),
         ),
         (
             ["analyze", "a", "b", "--out", "o"],
             "analyze",
             (([Path("a"), Path("b")], Path("o")), {"figures": None, "unfinished": False}),
         ),
+        (["report", "a", "b", "--out", "o"], "report", (([Path("a"), Path("b")], Path("o")), {"unfinished": False})),
         (
             ["pretrain", "autoencoder", "env=dmc/finger-spin", "frames=r1,r2", "--steps", "5", "--out", "x"],
             "pretrain",
@@ -181,6 +196,7 @@ def test_commands_are_calls(
     report = {"figures": {"x": [Path("x.pdf")]}, "notes": {"x": ["one seed"]}, "missing": [], "unfinished": []}
     results: dict[str, Any] = {
         "analyze": report,
+        "report": MADE,
         "record": [Path("p")],
         "pretrain": Path("p"),
         "evaluate": pd.DataFrame(ROWS),
@@ -226,6 +242,19 @@ def test_analyze_names_files_and_what_is_lacking(
     assert "no latents.npz" in missing and missing.endswith("mbrl-pvr record r")
     assert helpless == "latents not drawn for r: constant latents"
     assert "mbrl-pvr resume q" in unfinished and "--unfinished" in unfinished
+
+
+def test_report_names_the_page_and_what_is_lacking(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(api, "report", lambda *_, **__: MADE)
+    assert main(["report", "r", "q", "--out", "o"]) == 0
+    page, note, missing, unfinished = capsys.readouterr().out.splitlines()
+    assert (page, note) == ("o/report.html: 1 run, figures returns", "  a: 5 of 9 steps")
+    assert missing == "latents not drawn for r: no latents. Make it: mbrl-pvr record r"
+    assert "mbrl-pvr resume q" in unfinished
+    assert main(["report", "r", "q", "--out", "o", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["page"] == "o/report.html"
 
 
 ERRORS = [

@@ -37,7 +37,7 @@ def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 def _shrunk(line: str) -> list[str]:
     """The command with `--debug`; the quick commands and `resume`, which takes the run's own, have no such option."""
     words = shlex.split(line)[1:]
-    return words if words[0] in ("resume", "analyze") else [*words, "--debug"]
+    return words if words[0] in ("resume", "analyze", "report") else [*words, "--debug"]
 
 
 def test_commands_are_found() -> None:
@@ -82,12 +82,12 @@ def test_example_of_world_models_runs() -> None:
 def test_third_job_runs(tmp_path: Path) -> None:
     """Train under shifts, evaluate out of distribution, record, draw: README's jobs two and three with `--debug`."""
     lines = [line for line in commands(ROOT / "README.md") if "runs/shifted" in line]
-    assert [line.split()[1] for line in lines] == ["train", "ood", "record", "analyze"]
+    assert [line.split()[1] for line in lines] == ["train", "ood", "record", "analyze", "report"]
     for line in lines:
         done = _run(_shrunk(line), tmp_path)
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     figures = {path.suffix for path in (tmp_path / "figures" / "shifted").iterdir()}
-    assert {".pdf", ".png"} <= figures
+    assert {".pdf", ".png", ".html"} <= figures
 
 
 @pytest.mark.slow

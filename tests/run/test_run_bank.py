@@ -224,7 +224,8 @@ def test_a_record_of_a_bank_has_a_file_for_each_look(made: Path, make_run: Any, 
     plain, hard = (dict(np.load(path)) for path in paths)
     for i in range(3):
         trajectory = bank.episode(i)
-        for stored in (plain, hard):
+        for shift, stored in (("none", plain), ("color_hard", hard)):
+            np.testing.assert_array_equal(stored["frame"][i], trajectory.looks[shift])
             np.testing.assert_array_equal(stored["reward_true"][i], trajectory.reward)
             np.testing.assert_array_equal(stored["action"][i], trajectory.action)
             np.testing.assert_array_equal(stored["state"][i], trajectory.proprio)

@@ -178,6 +178,29 @@ def test_a_context_that_an_episode_does_not_reach_is_refused(
     assert not (tmp_path / "run" / "latents.npz").exists()
 
 
+def test_every_step_has_its_small_picture(make_config: Any, tmp_path: Path) -> None:
+    """Pictures of the counting environment say which frame of it they are; an agent on the state sees none of them."""
+    trainer.train(make_config("steps=70", encoder="state"), tmp_path / "run")
+    recording.record(tmp_path / "run", episodes=3)
+    with np.load(tmp_path / "run" / "latents.npz", allow_pickle=False) as arrays:
+        frame, length, steps = arrays["frame"], arrays["length"], arrays["posterior"].shape[1]
+    assert frame.shape == (3, steps, 64, 64, 3) and frame.dtype == np.uint8
+    for shown, n in zip(frame, length, strict=True):
+        last = shown[0, 0, 0, 2]  # the episode's length in frames of the simulator, two to a step
+        np.testing.assert_array_equal(shown[:n, 5, 7, 0], np.minimum(2 * np.arange(n), last))
+    recording.record(tmp_path / "run", episodes=1, frames=False)
+    with np.load(tmp_path / "run" / "latents.npz", allow_pickle=False) as arrays:
+        assert "frame" not in arrays.files
+
+
+def test_small_pictures_are_means_over_areas() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (70, 128, 128, 3), dtype=np.uint8)
+    blocks = frames.reshape(70, 64, 2, 64, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_array_equal(recording._thumbnails(list(frames)), blocks.round().astype(np.uint8))
+    small = frames[:, :32, :32]
+    np.testing.assert_array_equal(recording._thumbnails(list(small)), small)
+
+
 def test_playing_says_how_far_it_is_beside_clean_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(run), "--episodes", "5", "--json"]) == 0
     out, err = capsys.readouterr()

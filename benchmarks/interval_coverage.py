@@ -1,4 +1,4 @@
-"""How often bootstrap intervals of 95 % hold the truth, by number of runs: python benchmarks/coverage.py
+"""How often bootstrap intervals of 95 % hold the truth, by number of runs: python benchmarks/interval_coverage.py
 
 1,000 simulated studies each, 1,000 bootstrap draws. The table of benchmarks/README.md, section "Coverage".
 """

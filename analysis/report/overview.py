@@ -1,0 +1,75 @@
+"""The table of runs: what each is, how far it came, what it earned in and out of distribution, what was recorded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis import files, stats
+from analysis.runs import Run, has_frames
+
+NOTHING = "–"
+COLUMNS = ("run", "agent", "encoder", "task", "seed", "steps", "state", "final return", "out of distribution")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, in words. `cells` go with `COLUMNS`; `record` says what was recorded."""
+
+    cells: tuple[str, ...]
+    record: str
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """One row for each run, in their order."""
+    return [Row(_cells(run), _recorded(run)) for run in runs]
+
+
+def caption() -> str:
+    """How the numbers of the table are meant."""
+    return (
+        "Final return: mean of the last evaluation's episodes, with its 95 % bootstrap interval over them; their range "
+        f"where they are fewer than {stats.FEW}. Out of distribution: mean of all episodes under shifts at the newest "
+        "checkpoint that played them, with the number of episodes. Steps are agent steps of the newest checkpoint."
+    )
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    return (
+        run.path.name,
+        run.agent,
+        run.encoder,
+        run.task,
+        str(run.seed),
+        NOTHING if run.step is None else f"{run.step:,}",
+        run.state,
+        _final(run.episodes),
+        _out(run.ood, run.ood_step),
+    )
+
+
+def _final(episodes: pd.DataFrame | None) -> str:
+    if episodes is None or not (evaluated := episodes["kind"] == "eval").any():
+        return NOTHING
+    last = episodes[evaluated & (episodes["step"] == episodes.loc[evaluated, "step"].max())]
+    found = stats.bootstrap(last["return"].to_numpy(), stats.mean)
+    if found.runs == 1:
+        return f"{found.point:.1f} (one episode)"
+    return f"{found.point:.1f} [{found.low:.1f}, {found.high:.1f}]"
+
+
+def _out(ood: pd.DataFrame | None, step: int | None) -> str:
+    if ood is None:
+        return NOTHING
+    shifted = ood[(ood["step"] == step) & (ood["shift"] != "none")]
+    return f"{shifted['return'].mean():.1f} ({len(shifted)})" if len(shifted) else NOTHING
+
+
+def _recorded(run: Run) -> str:
+    if run.latents_kind is None:
+        return "no"
+    length = files.read_npz(run.path / "latents.npz", ["length"])["length"]
+    step = "" if run.latents_step is None else f" at step {run.latents_step:,}"
+    frames = "" if has_frames(run.path) else ", without frames"
+    return f"{len(length)} episodes, {int(np.sum(length)):,} steps{step}{frames}"

@@ -1,0 +1,331 @@
+"""Interactive forms of figures, from the numbers that stand beside each. A new one is a row in `FORMS`.
+
+Plotly reads names, titles and hover texts as a kind of HTML: `plain` goes around everything that comes from a run.
+"""
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.dynamics import STUDY_WINDOWS
+from analysis.figures import style
+
+MOST = 150  # points of one line; more are thinned
+ROW = 300  # height of a row of panels in pixels
+ACROSS = 3
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
+           "X": "x"}  # fmt: skip
+FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+LINE, GRID = "#444444", "#e6e6e6"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A line `y` over `x` with its band from `low` to `high`, of each series and each value of `dash`; a panel for each
+    combination of the columns `by`. `base` is a column drawn thin in the same colour, `marks` are places on the x axis.
+    """
+
+    x: str
+    y: str
+    low: str
+    high: str
+    by: tuple[str, ...]
+    titles: tuple[str, str]  # of the axes
+    what: str = ""  # ends the titles of the panels
+    log: bool = False
+    dash: str = ""
+    base: str = ""
+    marks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Values with intervals from `low` to `high`, a row for each series, a symbol for each value of `symbol`."""
+
+    value: str
+    low: str
+    high: str
+    symbol: str
+    by: tuple[str, ...]
+    title: str
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A point `y` over `x` of each series; rows without one of the two are not points."""
+
+    x: str
+    y: str
+    by: tuple[str, ...]
+    titles: tuple[str, str]
+    what: str = ""
+
+
+Form = Curves | Intervals | Dots
+_PANEL = ("task", "agent")
+_FIRST_K = "k, agent steps without an observation"
+FORMS: Mapping[str, tuple[Form, ...]] = {
+    "returns": (Curves("step", "mean", "low", "high", _PANEL, ("agent steps", "episode return")),),
+    "ood": (Intervals("mean", "low", "high", "condition", _PANEL, "episode return"),),
+    "dose": (
+        Curves(
+            "severity",
+            "mean",
+            "low",
+            "high",
+            (*_PANEL, "shift"),
+            ("severity", "episode return"),
+            base="in_distribution",
+        ),
+    ),
+    "profile": (
+        Curves(
+            "threshold",
+            "share",
+            "low",
+            "high",
+            ("agent",),
+            ("normalised return τ", "share of runs × tasks above τ"),
+            dash="condition",
+        ),
+    ),
+    "dynamics": (
+        Curves(
+            "k",
+            "relative_first_k",
+            "relative_first_k_low",
+            "relative_first_k_high",
+            (*_PANEL, "measure"),
+            (_FIRST_K, "latent error, scale-free"),
+            what="dynamics",
+            log=True,
+            base="relative_copy_first_k",
+            marks=STUDY_WINDOWS,
+        ),
+        Curves(
+            "k",
+            "reward_error_first_k",
+            "reward_error_first_k_low",
+            "reward_error_first_k_high",
+            (*_PANEL, "measure"),
+            (_FIRST_K, "reward error |r − r̂|"),
+            what="reward",
+            log=True,
+            base="mean_reward_error_first_k",
+            marks=STUDY_WINDOWS,
+        ),
+    ),
+    "correlation": (
+        Dots("dynamics_error", "return", _PANEL, ("accumulated error of the latent", "episode return"), "dynamics"),
+        Dots("reward_error", "return", _PANEL, ("accumulated error of the reward", "episode return"), "reward"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Palette:
+    """How series are drawn, the same in all figures of a page: colour, symbol and dashes."""
+
+    looks: Mapping[str, style.Look]
+    dashes: Mapping[str, str]
+
+    @classmethod
+    def of(cls, encoders: Mapping[str, str]) -> "Palette":
+        """`encoders`: series to encoder. Series of one encoder share its colour and differ in their dashes."""
+        looks, counts, dashes = style.looks(encoders.values()), dict.fromkeys(encoders.values(), 0), {}
+        for series in sorted(encoders):
+            dashes[series] = DASHES[counts[encoders[series]] % len(DASHES)]
+            counts[encoders[series]] += 1
+        return cls({series: looks[encoder] for series, encoder in encoders.items()}, dashes)
+
+    def look(self, series: str) -> style.Look:
+        """Of a series; one that no run has is grey."""
+        return self.looks.get(series, style.Look(style.GREY, "o"))
+
+
+def plain(text: object) -> str:
+    """Text as plotly must be given it to draw it as it is."""
+    return html.escape(str(text), quote=False)
+
+
+def interactive(name: str, numbers: pd.DataFrame, palette: Palette) -> dict[str, Any] | None:
+    """The figure as plotly's JSON, {data, layout}; None where it has no interactive form, or nothing to show in it."""
+    forms = FORMS.get(name, ())
+    panels = [(form, title, rows) for form in forms for title, rows in _panels(form, numbers) if len(rows)]
+    if not panels:
+        return None
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    across = min(len(forms) if len(forms) > 1 else ACROSS, len(panels))
+    panels.sort(key=lambda panel: panel[1])  # the forms of one panel lie side by side
+    down = -(-len(panels) // across)
+    height = max(_height(form, rows) for form, _, rows in panels)
+    spaces: dict[str, Any] = {"vertical_spacing": min(0.3, 95 / (down * height)), "horizontal_spacing": 0.25 / across}
+    titles = [plain(title) for _, title, _ in panels]
+    figure = make_subplots(down, across, subplot_titles=titles, **spaces)
+    shown: set[str] = set()
+    for number, (form, _, rows) in enumerate(panels):
+        place: dict[str, Any] = {"row": number // across + 1, "col": number % across + 1}
+        for trace in _traces(form, rows, palette):
+            if (group := trace.get("legendgroup")) and trace.get("showlegend", True):
+                trace["showlegend"] = group not in shown
+                shown.add(group)
+            figure.add_trace(go.Scatter(**trace), **place)
+        _axes(figure, form, rows, place)
+    _lay_out(figure, down * height, len(shown))
+    return json.loads(figure.to_json())
+
+
+def _panels(form: Form, numbers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Title and rows of each panel; what all panels have in common, the task apart, is not in the title."""
+    if isinstance(form, Dots):
+        numbers = numbers[numbers[[form.x, form.y]].notna().all(axis=1)]
+    telling = [column for column in form.by if column == "task" or numbers[column].nunique() > 1]
+    for key, rows in numbers.groupby(list(form.by), sort=True):
+        values = dict(zip(form.by, key, strict=True))
+        words = [str(values[column]).rpartition("/" if column == "task" else "\0")[2] for column in telling]
+        title = " · ".join(words)
+        yield (f"{title}: {form.what}" if form.what and title else title or form.what), rows
+
+
+def _height(form: Form, rows: pd.DataFrame) -> int:
+    if isinstance(form, Intervals):
+        return max(ROW, 60 + 22 * rows["series"].nunique() * rows[form.symbol].nunique())
+    return ROW
+
+
+def _traces(form: Form, rows: pd.DataFrame, palette: Palette) -> Iterator[dict[str, Any]]:
+    if isinstance(form, Intervals):
+        yield from _intervals(form, rows, palette)
+        return
+    for series, mine in rows.groupby("series", sort=True):
+        name = str(series)
+        if isinstance(form, Dots):
+            yield _dot(form, name, mine, palette.look(name))
+        else:
+            yield from _curves(form, name, mine, palette)
+
+
+def _curves(form: Curves, series: str, rows: pd.DataFrame, palette: Palette) -> Iterator[dict[str, Any]]:
+    colour = palette.look(series).colour
+    parts = rows.groupby(form.dash, sort=True) if form.dash else [("", rows)]
+    for number, (kind, part) in enumerate(parts):
+        part = _thinned(part.sort_values(form.x))
+        x, y = _short(part[form.x]), _short(part[form.y])
+        low, high = _short(part[form.low]), _short(part[form.high])
+        name = plain(f"{series}, {kind}" if form.dash else series)
+        group = plain(f"{series}, {kind}")
+        dashes = DASHES[number] if form.dash else palette.dashes.get(series, "solid")
+        line = {"color": colour, "width": 2, "dash": dashes}
+        quiet = {"hoverinfo": "skip", "legendgroup": group, "showlegend": False}
+        known = np.isfinite(low) & np.isfinite(high)
+        if known.any():
+            along, upper, lower = x[known], high[known], low[known]
+            edge = {
+                "x": np.concatenate([along, along[::-1]]),
+                "y": np.concatenate([upper, lower[::-1]]),
+                "mode": "none",
+            }
+            yield {**quiet, **edge, "fill": "toself", "fillcolor": colour, "opacity": 0.16}
+        if form.base:
+            base = {"x": x, "y": _short(part[form.base]), "mode": "lines", "opacity": 0.7}
+            yield {**quiet, **base, "line": {"color": colour, "width": 1.2, "dash": "4px,2px"}}
+        interval = " [%{customdata[0]:.4g}, %{customdata[1]:.4g}]" if known.all() else ""
+        yield {
+            **{"x": x, "y": y, "name": name, "legendgroup": group, "line": line},
+            "mode": "lines+markers" if len(x) <= 12 else "lines",
+            "customdata": np.stack([low, high], axis=1),
+            "hovertemplate": f"%{{x:,.4~g}}: %{{y:.4g}}{interval}<extra>%{{fullData.name}}</extra>",
+        }
+
+
+def _intervals(form: Intervals, rows: pd.DataFrame, palette: Palette) -> Iterator[dict[str, Any]]:
+    """A grey entry of the legend for each symbol, and a point with its bar for each row."""
+    kinds, names = _inside_first(rows[form.symbol]), sorted(rows["series"].unique())
+    for place, kind in enumerate(kinds):
+        symbol = list(SYMBOLS.values())[place % len(SYMBOLS)] + ("-open" if place else "")
+        marker = {"symbol": symbol, "size": 9}
+        common = {"mode": "markers", "name": plain(kind), "legendgroup": plain(kind)}
+        yield {**common, "x": [None], "y": [None], "marker": _coloured(marker, style.GREY)}
+        shift = (place - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
+        for row in rows[rows[form.symbol] == kind].to_dict("records"):
+            value, low, high = row[form.value], row[form.low], row[form.high]
+            colour, known = palette.look(row["series"]).colour, bool(np.isfinite(low) and np.isfinite(high))
+            bar = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
+            interval = f" [{low:.4g}, {high:.4g}]" if known else ""
+            yield {
+                **common,
+                **{"x": [value], "y": [names.index(row["series"]) + shift], "showlegend": False},
+                "marker": _coloured(marker, colour),
+                "error_x": {**bar, "color": colour, "thickness": 1.5, "width": 3, "visible": known},
+                "customdata": [plain(row["series"])],
+                "hovertemplate": f"%{{customdata}}: %{{x:.4g}}{interval}<extra>%{{fullData.name}}</extra>",
+            }
+
+
+def _coloured(marker: dict[str, Any], colour: str) -> dict[str, Any]:
+    return {**marker, "color": colour, "line": {"color": colour, "width": 1.5}}
+
+
+def _inside_first(kinds: pd.Series) -> list[str]:
+    return sorted(kinds.unique(), key=lambda kind: (kind != "in distribution", kind))
+
+
+def _dot(form: Dots, series: str, rows: pd.DataFrame, look: style.Look) -> dict[str, Any]:
+    return {
+        **{"x": _short(rows[form.x]), "y": _short(rows[form.y]), "mode": "markers", "name": plain(series)},
+        "legendgroup": plain(series),
+        "marker": {"color": look.colour, "symbol": SYMBOLS.get(look.marker, "circle"), "size": 10},
+        "hovertemplate": "%{x:.4g}, %{y:.4g}<extra>%{fullData.name}</extra>",
+    }
+
+
+def _short(column: pd.Series) -> np.ndarray:
+    return column.to_numpy(dtype=np.float32)
+
+
+def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
+    """At most `MOST` rows, the first and the last among them, closer together at the beginning as errors grow there."""
+    if len(rows) <= MOST:
+        return rows
+    return rows.iloc[np.unique(np.round(np.geomspace(1, len(rows), MOST)).astype(int) - 1)]
+
+
+def _axes(figure: Any, form: Form, rows: pd.DataFrame, place: dict[str, Any]) -> None:
+    if isinstance(form, Intervals):
+        names = sorted(rows["series"].unique())
+        ticks = {"tickvals": list(range(len(names))), "ticktext": [plain(name) for name in names]}
+        figure.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5], showgrid=False, **place)
+        figure.update_xaxes(title_text=form.title, rangemode="tozero", **place)
+        return
+    figure.update_xaxes(title_text=form.titles[0], **place)
+    figure.update_yaxes(title_text=form.titles[1], rangemode="tozero", **place)
+    if isinstance(form, Curves) and form.log:
+        figure.update_xaxes(type="log", dtick=1, **place)
+    for mark in form.marks if isinstance(form, Curves) else ():
+        if mark <= rows[form.x].max():
+            figure.add_vline(mark, line={"color": style.GREY, "width": 1, "dash": "dot"}, layer="below", **place)
+
+
+def _lay_out(figure: Any, height: int, entries: int) -> None:
+    """Below panels of that height in all stands the legend, about five entries to a line."""
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=LINE, ticks="outside", automargin=True)
+    figure.update_xaxes(title_standoff=8)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, linecolor=LINE, ticks="outside", automargin=True)
+    figure.update_annotations(font_size=13)
+    figure.update_layout(
+        template="none",
+        height=height + 90 + 20 * -(-entries // 5),
+        margin={"l": 60, "r": 15, "t": 40, "b": 50},
+        font={"family": FONT, "size": 12, "color": "#222222"},
+        legend={"orientation": "h", "y": -60 / height, "yanchor": "top", "x": 0},
+        hoverlabel={"bgcolor": "white", "font": {"family": FONT, "size": 12}, "namelength": -1},
+    )
