@@ -96,8 +96,7 @@ def main() -> None:
         log = metrics(options.rows)
         for number in range(options.runs):
             write_run(Path(scratch) / "runs" / f"run{number}", number, options.rows, log)
-        # -P: numba asks for the package coverage, and must not find the benchmark beside this file
-        again = [sys.executable, "-P", __file__, "--points", str(options.points), "--part"]
+        again = [sys.executable, __file__, "--points", str(options.points), "--part"]
         subprocess.run([*again, str(Path(scratch) / "runs")], check=True)
         if options.points:
             subprocess.run([*again, "umap"], check=True)
