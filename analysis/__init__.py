@@ -11,7 +11,8 @@ from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
     from analysis.pipeline import Report, analyze
-    from analysis.runs import Latents, Run, load_runs
+    from analysis.records import Latents
+    from analysis.runs import Run, load_runs
 
 __all__ = ["AnalysisError", "Latents", "Report", "Run", "analyze", "load_runs"]
 
@@ -20,7 +21,7 @@ _HOME = {
     "Report": "analysis.pipeline",
     "load_runs": "analysis.runs",
     "Run": "analysis.runs",
-    "Latents": "analysis.runs",
+    "Latents": "analysis.records",
 }
 
 

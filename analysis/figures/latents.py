@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 
 from analysis import latents as space
 from analysis.figures import style
-from analysis.runs import Latents
+from analysis.records import Latents
 
 COLOUR_MAP = "viridis"  # even in lightness, safe for colour-blind readers and in grey print
 NEIGHBOURS = 15

@@ -61,18 +61,12 @@ def _panel(
 
 
 def _legend(figure, scores: pd.DataFrame, looks: dict[str, style.Look]) -> None:
-    counts = style.seed_counts(scores)
-    entries = [
-        Line2D(
-            [], [], color=looks[one].colour, ls="", marker=looks[one].marker, label=style.with_seeds(name, counts[name])
-        )
-        for name, one in style.series_of(scores).itertuples(index=False)
-    ]
+    entries = style.series_entries(scores, looks)
     entries += [
         Line2D([], [], color=style.GREY, ls="", marker="o", mfc=fill, ms=4, label=f"from the {source}")
         for source, fill in zip(SOURCES, (style.GREY, "white"), strict=True)
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+    style.legend(figure, entries)
 
 
 def _caption() -> str:

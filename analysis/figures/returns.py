@@ -106,17 +106,14 @@ def _frames_per_step(rows: pd.DataFrame) -> int:
 def _legend(
     figure, episodes: pd.DataFrame, lines: dict[str, tuple], looks: dict[str, style.Look], random: bool
 ) -> None:
-    entries, counts = [], style.seed_counts(episodes)
-    for name, encoder in style.series_of(episodes).itertuples(index=False):
-        look, label = looks[encoder], style.with_seeds(name, counts[name])
-        entries.append(Line2D([], [], color=look.colour, marker=look.marker, ls=lines[name], label=label))
+    entries = style.series_entries(episodes, looks, lines=lines)
     if (episodes["kind"] == "train").any():
         entries.append(
             Line2D([], [], color=style.GREY, ls="", marker=".", ms=4, mew=0, alpha=0.6, label="training episodes")
         )
     if random:
         entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+    style.legend(figure, entries)
 
 
 def _caption(episodes: pd.DataFrame) -> str:

@@ -10,8 +10,16 @@ import pytest
 
 import analysis
 from analysis import AnalysisError, dynamics, latents
+from analysis.tables import Options
 
-EVERY = ["returns", "ood", "dynamics", "latents"]  # figures that are missed where their input is not there
+EVERY = [
+    "returns",
+    "ood",
+    "dynamics",
+    "errors",
+    "calibration",
+    "latents",
+]  # figures that are missed where their input is not there
 
 
 @pytest.fixture
@@ -23,11 +31,11 @@ def no_umap(monkeypatch):
 def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     """The one test that fits UMAP, and so compiles it."""
     report = analysis.analyze(
-        [make_run("it's one run")], tmp_path / "out", max_points=200, command="mbrl-pvr analyze x"
+        [make_run("it's one run")], tmp_path / "out", options=Options(max_points=200), command="mbrl-pvr analyze x"
     )
-    assert list(report["figures"]) == ["returns", "ood", "dynamics", "latents"] == EVERY
+    assert list(report["figures"]) == EVERY
     for name, paths in report["figures"].items():
-        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
+        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv", f"{name}.tex"]
         assert all(path.stat().st_size > 100 for path in paths)
     assert report["missing"] == [] == report["unfinished"]
     table = pd.read_csv(tmp_path / "out" / "latents.csv")
@@ -46,8 +54,7 @@ def test_what_is_missing_is_listed_with_its_command(make_run, tmp_path):
     folder = str(tmp_path / "my run")
     assert [(one["figure"], one["command"]) for one in report["missing"]] == [
         ("ood", f"mbrl-pvr ood '{folder}'"),
-        ("dynamics", f"mbrl-pvr record '{folder}'"),
-        ("latents", f"mbrl-pvr record '{folder}'"),
+        *((name, f"mbrl-pvr record '{folder}'") for name in EVERY[2:]),
     ]
     assert report["missing"][0]["reason"] == "no out-of-distribution episodes"
 
@@ -59,7 +66,7 @@ def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path)
         analysis.analyze([folder], tmp_path / "out", ["dynamics"])
     assert caught.value.exit_code == 2
     with pytest.raises(
-        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, profile, dynamics, latents"
+        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, profile, dynamics, errors"
     ):
         analysis.analyze([folder], tmp_path / "out", ["dynamic"])
 
@@ -68,10 +75,7 @@ def test_runs_without_the_inputs_do_not_stop_those_that_have_them(make_run, tmp_
     runs = [make_run("a", seed=1), make_run("b", seed=2, parts=("ood",)), make_run("c", "resnet18_in1k")]
     report = analysis.analyze(runs, tmp_path / "out", formats=("png",))
     assert list(report["figures"]) == EVERY
-    assert {(one["figure"], one["run"]) for one in report["missing"]} == {
-        ("dynamics", str(runs[1])),
-        ("latents", str(runs[1])),
-    }
+    assert {(one["figure"], one["run"]) for one in report["missing"]} == {(name, str(runs[1])) for name in EVERY[2:]}
     numbers = pd.read_csv(tmp_path / "out" / "ood.csv").set_index(["series", "condition"])
     assert numbers.loc[("embedded", "in distribution"), "seeds"] == 2
     assert set(pd.read_csv(tmp_path / "out" / "latents.csv")["series"]) == {"embedded, seed 1", "resnet18_in1k, seed 1"}
@@ -166,7 +170,9 @@ def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path,
     np.savez(dead / "latents.npz", **arrays)
     report = analysis.analyze([good, dead], tmp_path / "out")
     reason = "its latents are constant, so errors of predicting them mean nothing"
-    assert report["missing"] == [{"figure": "dynamics", "run": str(dead), "reason": reason, "command": ""}]
+    assert report["missing"] == [
+        {"figure": name, "run": str(dead), "reason": reason, "command": ""} for name in ("dynamics", "errors")
+    ]
     assert set(pd.read_csv(tmp_path / "out" / "dynamics.csv")["series"]) == {"embedded"}
     assert (
         "resnet18_in1k, seed 1: the latents are constant, so there is no picture of them" in report["notes"]["latents"]
@@ -230,7 +236,7 @@ def test_the_correlation_wants_three_encoders(make_run, tmp_path):
     assert "33 steps" in report["captions"]["correlation"]
     table = pd.read_csv(tmp_path / "out" / "correlation.csv")
     first, points = table.iloc[0], table.iloc[2:]
-    assert first["error"] == "dynamics" and first["pearson_r"] < -0.9 and first["points"] == 4
+    assert first["error"] == "dynamics" and first["pearson"] < -0.9 and first["points"] == 4
     assert len(points) == 4 and set(points["seeds"]) == {2}
 
 

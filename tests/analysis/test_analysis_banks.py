@@ -1,0 +1,131 @@
+"""Records of banks: which files they are, figures in both forms, and runs that were recorded on different ones."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import AnalysisError, records
+
+BANK, OTHER = "0123456789ab", "ba9876543210"
+
+
+def put(folder, arrays, bank=BANK, shift=""):
+    np.savez(folder / f"latents_on_{bank}{'_' + shift if shift else ''}.npz", **arrays)
+
+
+@pytest.fixture
+def arrays(synthetic):
+    """Maker of a record whose open loop is wrong by so much."""
+    return lambda growth, seed=0, **sizes: synthetic["latents"](np.random.default_rng(seed), growth, **sizes)
+
+
+def test_a_run_knows_what_was_recorded_and_where(make_run, arrays):
+    folder = make_run()
+    put(folder, arrays(0.1) | {"step": np.array(7)})
+    put(folder, arrays(0.1), shift="color_hard+camera")
+    put(folder, arrays(0.1), OTHER)
+    np.savez(folder / "latents_other.npz", x=np.zeros(3))  # somebody's own file
+    (run,) = analysis.load_runs([folder])
+    assert run.banks == [BANK, OTHER] and run.record.bank == "" and run.shifted == {}
+    seen = run.on(BANK)
+    assert seen.record.path.name == f"latents_on_{BANK}.npz" and seen.latents_step == 7 and run.latents_step is None
+    assert list(seen.shifted) == ["color_hard+camera"] and run.on(OTHER).shifted == {}
+    assert not np.array_equal(seen.latents.posterior, run.latents.posterior)
+    np.savez(folder / f"latents_on_{BANK}.npz", posterior=np.zeros(3))
+    with pytest.raises(AnalysisError, match=rf"latents_on_{BANK}.npz has no array 'open_loop'"):
+        analysis.load_runs([folder])
+
+
+def test_one_command_makes_both_forms_and_never_pools_banks(make_run, arrays, tmp_path):
+    """On policy all errors are equal; on one bank they are four times as large, on the other none."""
+    for seed, bank, growth in ((1, BANK, 0.04), (2, BANK, 0.04), (3, OTHER, 0.0)):
+        folder = make_run(f"run{seed}", seed=seed)
+        np.savez(folder / "latents.npz", **arrays(0.01, 9))
+        put(folder, arrays(growth, 9), bank)
+    paths = sorted(tmp_path.glob("run*"))
+    report = analysis.analyze(paths, tmp_path / "out", ["errors"], formats=("png",))
+    assert list(report["figures"]) == ["errors", f"errors_on_{BANK}", f"errors_on_{OTHER}"]
+    tables = {name: pd.read_csv(tmp_path / "out" / f"{name}.csv").set_index("window") for name in report["figures"]}
+    policy, bank, other = tables.values()
+    assert (policy["seeds"].max(), bank["seeds"].max(), other["seeds"].max()) == (3, 2, 1)
+    assert bank.loc[33, "error"] == pytest.approx(4 * policy.loc[33, "error"], rel=1e-4) and other["error"].max() == 0
+    assert {(one["figure"], one["run"]) for one in report["missing"]} == {
+        *((f"errors_on_{OTHER}", str(path)) for path in paths[:2]),
+        (f"errors_on_{BANK}", str(paths[2])),
+    }
+    first = report["missing"][0]
+    assert first["reason"] == f"no record of bank {BANK}"
+    assert first["command"] == f"mbrl-pvr record {paths[2]} --bank BANK"
+
+
+def test_a_form_can_be_asked_for_by_name(make_run, arrays, tmp_path):
+    folder = make_run(parts=())
+    put(folder, arrays(0.1))
+    report = analysis.analyze([folder], tmp_path / "out", [f"errors_on_{BANK}"])
+    assert list(report["figures"]) == [f"errors_on_{BANK}"] and report["missing"] == []
+    assert list(analysis.analyze([folder], tmp_path / "both", ["errors"])["figures"]) == [f"errors_on_{BANK}"]
+    with pytest.raises(AnalysisError, match=rf"no run has a record of bank 'abc'\nRecorded are: {BANK}"):
+        analysis.analyze([folder], tmp_path / "out", ["errors_on_abc"])
+    with pytest.raises(AnalysisError, match="unknown figure 'returns_on_abc'"):
+        analysis.analyze([folder], tmp_path / "out", ["returns_on_abc"])
+
+
+def with_starts(arrays, points, steps):
+    """Open loops from several points, each wrong by 1 in every entry from its first step on."""
+    truth = arrays["posterior"]
+    index = np.array(points)[:, None] + np.arange(steps)  # (P, K)
+    ends = truth.shape[1]
+    there = index < ends
+    loop = np.where(there[None, :, :, None], truth[:, np.minimum(index, ends - 1)] + 1, np.nan)
+    reward = np.where(there[None], arrays["reward_true"][:, np.minimum(index, ends - 1)] + 0.5, np.nan)
+    return arrays | {"open_loop_from": loop, "reward_open_loop_from": reward, "starts": np.array(points)}
+
+
+def test_short_windows_start_at_every_point_and_long_ones_at_the_first(make_run, arrays, tmp_path):
+    folder = make_run(parts=())
+    np.savez(folder / "latents.npz", **with_starts(arrays(0.0), [3, 40, 100], 33))
+    report = analysis.analyze([folder], tmp_path / "out", ["errors"])
+    table = pd.read_csv(tmp_path / "out" / "errors.csv").set_index("window")
+    assert list(table.index) == [33, 117] and list(table["points"]) == [3, 1]  # of 120 steps behind 3
+    assert table.loc[33, "error"] == pytest.approx(33) and table.loc[33, "reward_error"] == pytest.approx(16.5)
+    assert table.loc[117, "error"] == 0
+    assert "over 33 steps from 3, otherwise one" in report["captions"]["errors"]
+    assert "behind 3 observations" in report["captions"]["errors"]
+    assert "117 steps stand for the study's 500: episodes are no longer" in report["notes"]["errors"]
+    latents = analysis.load_runs([folder])[0].latents
+    starts = records.read_starts(folder / "latents.npz")
+    assert starts.open_loop.shape == (*latents.posterior.shape[:1], 3, 33, latents.posterior.shape[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("starts", np.array([0, 40]), "should lie in 1..119"),
+        ("open_loop_from", np.zeros((8, 2, 5)), r"should be \(8, P"),
+    ],
+)
+def test_start_points_that_do_not_fit(make_run, arrays, tmp_path, name, value, said):
+    folder = make_run(parts=())
+    np.savez(folder / "latents.npz", **with_starts(arrays(0.0), [3, 40], 5) | {name: value})
+    with pytest.raises(AnalysisError, match=said) as caught:
+        analysis.analyze([folder], tmp_path / "out", ["errors"])
+    assert caught.value.exit_code == 3
+
+
+def test_baselines_from_several_points_are_what_they_are_from_each(synthetic, arrays):
+    """Of one point, the sums are those of an open loop behind that many observations."""
+    from dataclasses import replace
+
+    from analysis import horizons
+    from analysis.records import Latents, Starts
+
+    given = arrays(0.02)
+    plain = {name: value.item() for name, value in given.items() if value.shape == ()}
+    latents = Latents(**given | plain)
+    behind = replace(latents, context=20)
+    one = Starts(latents.open_loop[:, None, 20:60], latents.reward_open_loop[:, None, 20:60], np.array([20]))
+    measure = horizons.measure_of(latents, None)
+    found, wanted = horizons.start_errors(latents, one, measure), horizons.step_errors(behind, measure)
+    for name, errors in found.items():
+        np.testing.assert_allclose(errors, wanted[name][:, :40], rtol=1e-6)
