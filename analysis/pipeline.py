@@ -130,6 +130,9 @@ def _make(report: Report, name: str, runs: Sequence[Run], job: _Job) -> None:
 
     file = _file_name(name, runs[0].bank if FIGURES[name].of_records else "")
     drawn = FIGURES[name].draw(runs, job.names, job.options)
+    if FIGURES[name].of_records:
+        whose = f"the trajectories of bank {runs[0].bank}" if runs[0].bank else "episodes that each agent played itself"
+        drawn.caption += f" Recorded on {whose}."
     provenance = style.Provenance([f"{run.path.name} ({run.id})" for run in runs], job.command)
     report["figures"][file] = style.save(drawn, report["out"], file, provenance, job.formats)
     report["captions"][file] = drawn.caption

@@ -172,8 +172,7 @@ def _correlation(runs: Sequence[Run], names: Names, options: Options, *, per_run
         }
         for run in runs
     ]
-    on = f" on the trajectories of bank {runs[0].bank}" if runs[0].bank else ""
-    return correlation.draw(pd.DataFrame(rows), window, per_run=per_run, score=score, on=on)
+    return correlation.draw(pd.DataFrame(rows), window, per_run=per_run, score=score)
 
 
 def _scores(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:

@@ -18,7 +18,7 @@ FILLS: tuple[Any, ...] = ("full", "none", "left", "right")  # of agents that sha
 
 
 def draw(
-    runs: pd.DataFrame, window: int, *, per_run: bool = False, score: str = "episode return", on: str = ""
+    runs: pd.DataFrame, window: int, *, per_run: bool = False, score: str = "episode return"
 ) -> style.Drawn:
     """Left: error of the latent, right: of the reward, both summed over `window` steps without an observation; y: mean
     return in distribution, which `score` names. A point is an encoder, the mean over its seeds; with `per_run` a run,
@@ -44,7 +44,7 @@ def draw(
         _legend(figure, runs, looks)
     correlations = pd.DataFrame(rows)
     numbers = pd.concat([correlations, _listed(runs, per_run)], ignore_index=True)
-    return style.Drawn(figure, numbers, _caption(window, per_run, on, runs["agent"].nunique() > 1), notes, correlations)
+    return style.Drawn(figure, numbers, _caption(window, per_run, runs["agent"].nunique() > 1), notes, correlations)
 
 
 def _panels(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -144,15 +144,15 @@ def _legend(figure, runs: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     style.legend(figure, entries)
 
 
-def _caption(window: int, per_run: bool, on: str, several: bool) -> str:
+def _caption(window: int, per_run: bool, several: bool) -> str:
     point = (
         "One point is a run; intervals draw encoders, since runs of one are not independent, and there is no p. "
         if per_run
         else "One point is an encoder with one agent, the mean over its seeds; intervals draw points. "
     )
     return (
-        f"Error of the world model over {window} steps without an observation{on} against the mean return in "
-        f"distribution. {point}r: Pearson, ρ: Spearman, with 95 % bootstrap intervals"
+        f"Error of the world model over {window} steps without an observation against the mean return in distribution. "
+        f"{point}r: Pearson, ρ: Spearman, with 95 % bootstrap intervals"
         + ("" if per_run else " and two-sided p")
         + "."
         + (" Where a task has several agents, a last row has both in standard deviations of each." if several else "")

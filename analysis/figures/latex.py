@@ -58,19 +58,24 @@ def _joined(numbers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _interval(point: float, low: float, high: float) -> str:
-    return _number(point) if np.isnan(low) or np.isnan(high) else f"{_number(point)} [{_number(low)}, {_number(high)}]"
+class _Number(str):
+    """Written for LaTeX already."""
+
+
+def _interval(point: float, low: float, high: float) -> _Number:
+    ends = "" if np.isnan(low) or np.isnan(high) else f" [{_number(low)}, {_number(high)}]"
+    return _Number(_number(point) + ends)
 
 
 def _number(value: float) -> str:
     if not np.isfinite(value):
         return NOTHING
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return (f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "$-$")
 
 
 def _cell(value: object) -> str:
     if value is None or value is pd.NA:
         return NOTHING
     if isinstance(value, float | np.floating):
-        return _number(float(value)).replace("-", "$-$", 1) if value < 0 else _number(float(value))
-    return escape(str(value))
+        return _number(float(value))
+    return str(value) if isinstance(value, _Number) else escape(str(value))
