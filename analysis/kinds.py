@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
-from analysis import tables
-from analysis.runs import Run
+from analysis import groups, recorded, tables
+from analysis.runs import Run, look_up
 from analysis.tables import Names, Options
 
 CONSTANT = "its latents are constant, so errors of predicting them mean nothing"
 NO_MAXIMUM = "no normalised returns: no maximal return is declared for its task"
-BEYOND_COMMANDS = (CONSTANT, NO_MAXIMUM)  # what a run lacks that no command makes
+NO_HOURS = "its log says nothing of time"
+BEYOND_COMMANDS = (CONSTANT, NO_MAXIMUM, NO_HOURS)  # what a run lacks that no command makes
 
 RESUME, OOD, RECORD = "mbrl-pvr resume {run}", "mbrl-pvr ood {run}", "mbrl-pvr record {run}"
 DOSES = f"{OOD} --severity 0 --severity 0.25 --severity 0.5 --severity 0.75 --severity 1"
@@ -25,8 +26,8 @@ ON_BANK = " --bank BANK"  # what recording a bank adds; which one it is says the
 class FigureKind:
     """How run folders feed a figure: what a run lacks for it ("" for nothing), the step of the checkpoint that its
     input comes from (None where there is no one step), the command that makes the input, and the drawing. An `extra`
-    figure is not missed where it was not asked for; one that compares encoders is drawn from as many as `encoders`, of
-    one task and agent. A figure of records has a form for each bank beside that of fresh episodes.
+    figure is not missed where it was not asked for, and may want something of its runs `together` ("" for nothing).
+    A figure of records has a form for each bank beside that of fresh episodes, unless it is `on_banks` alone.
     """
 
     lacks: Callable[[Run], str]
@@ -34,7 +35,8 @@ class FigureKind:
     command: str  # takes the run folder
     draw: Callable[[Sequence[Run], Names, Options], Any]
     extra: bool = False
-    encoders: int = 1
+    together: Callable[[Sequence[Run], Options], str] = lambda runs, options: ""
+    on_banks: bool = False
 
     @property
     def of_records(self) -> bool:
@@ -86,11 +88,75 @@ def _lacks_doses(run: Run) -> str:
 def _lacks_normalised(run: Run) -> str:
     if (played := tables.newest_ood(run)) is None:
         return _lacks_ood(run)
-    return "" if "normalised" in played and pd.to_numeric(played["normalised"]).notna().all() else NO_MAXIMUM
+    return "" if tables.is_normalised(played) else NO_MAXIMUM
+
+
+def _lacks_two_evaluations(run: Run) -> str:
+    rows = tables.evaluated(run)
+    return "" if len(rows) and rows["step"].nunique() > 1 else "fewer than two evaluations are logged"
 
 
 def _lacks_point(run: Run) -> str:
     return _lacks_rollouts(run) or ("" if len(tables.evaluated(run)) else "no evaluation is logged")
+
+
+def _lacks_depth(run: Run) -> str:
+    return _lacks_point_of_returns(run) or (
+        "" if tables.depth(run) is not None else "no depth of an encoder to compare"
+    )
+
+
+def _lacks_front_end(run: Run) -> str:
+    unread = "agent.front_end" in groups.inert(run.config) or look_up(run.config, "agent.front_end") is None
+    return _lacks_point_of_returns(run) or ("no front end behind its encoder" if unread else "")
+
+
+def _lacks_point_of_returns(run: Run) -> str:
+    return "" if len(tables.evaluated(run)) or run.ood is not None else "no evaluation is logged"
+
+
+def _lacks_cost(run: Run) -> str:
+    return _lacks_point_of_returns(run) or (NO_HOURS if np.isnan(tables.hours(run)) else "")
+
+
+def _lacks_episodes_of(number: int) -> Callable[[Run], str]:
+    def lacks(run: Run) -> str:
+        few = run.record is not None and run.record.episodes < number
+        return f"fewer than {number} recorded episodes" if few else _lacks_rollouts(run)
+
+    return lacks
+
+
+def _lacks_pairs(run: Run) -> str:
+    without = f"no record of bank {run.bank} under a shift" if run.bank else "no record of a bank under a shift"
+    return _lacks_rollouts(run) or ("" if run.shifted else without)
+
+
+def _encoders(wanted: int) -> Callable[[Sequence[Run], Options], str]:
+    def too_few(runs: Sequence[Run], options: Options) -> str:
+        met: dict[tuple[str, str], set[str]] = {}
+        for run in runs:
+            met.setdefault((run.task, run.agent), set()).add(run.encoder)
+        most = max(map(len, met.values()))
+        compares = f"it compares {wanted} encoders or more with one agent on one task"
+        return "" if most >= wanted else f"{compares}, and there are {most}"
+
+    return too_few
+
+
+def _values(of: Callable[[Run], Any], setting: str) -> Callable[[Sequence[Run], Options], str]:
+    def one_alone(runs: Sequence[Run], options: Options) -> str:
+        series, seen = groups.series_names(runs, [setting]), dict[tuple[str, str, str], set[Any]]()
+        for run in runs:
+            seen.setdefault((run.task, run.agent, series[run.id]), set()).add(of(run))
+        return "" if max(map(len, seen.values())) > 1 else f"it compares runs that differ in {setting} alone"
+
+    return one_alone
+
+
+def _properties(runs: Sequence[Run], options: Options) -> str:
+    known = {run.encoder for run in runs if any(options.properties.get(run.encoder, {}).values())}
+    return _encoders(2)(runs, options) or ("" if known else "none of these encoders is known to have a property")
 
 
 def _of_log(draw: Callable, lacks: Callable[[Run], str] = _lacks_episodes, **more: Any) -> FigureKind:
@@ -105,15 +171,30 @@ def _of_records(draw: Callable, lacks: Callable[[Run], str] = _lacks_rollouts, *
     return FigureKind(lacks, _latents_step, RECORD, draw, **more)
 
 
+def _front_end(run: Run) -> Any:
+    return look_up(run.config, "agent.front_end")
+
+
 FIGURES = {
     "returns": _of_log(tables.returns),
     "ood": _of_ood(tables.ood),
     "dose": _of_ood(tables.dose, _lacks_doses, DOSES, extra=True),
-    "profile": _of_ood(tables.profile, _lacks_normalised, extra=True, encoders=2),
-    "dynamics": _of_records(tables.dynamics_curves),
-    "errors": _of_records(tables.errors),
-    "calibration": _of_records(tables.calibration, _lacks_latents),
-    "latents": _of_records(tables.latents, _lacks_latents),
-    "correlation": _of_records(tables.correlation, _lacks_point, extra=True, encoders=3),
-    "correlation_of_runs": _of_records(tables.correlation_of_runs, _lacks_point, extra=True, encoders=3),
+    "profile": _of_ood(tables.profile, _lacks_normalised, extra=True, together=_encoders(2)),
+    "properties": _of_ood(tables.properties, _lacks_normalised, extra=True, together=_properties),
+    "area": _of_log(tables.area, _lacks_two_evaluations, extra=True),
+    "truncation": _of_log(
+        tables.truncation, _lacks_depth, extra=True, together=_values(tables.depth, "encoder.truncate")
+    ),
+    "front_end": _of_log(
+        tables.front_end, _lacks_front_end, extra=True, together=_values(_front_end, "agent.front_end")
+    ),
+    "cost": _of_log(tables.cost, _lacks_cost, extra=True, together=_encoders(2)),
+    "dynamics": _of_records(recorded.dynamics_curves),
+    "errors": _of_records(recorded.errors),
+    "calibration": _of_records(recorded.calibration, _lacks_latents),
+    "latents": _of_records(recorded.latents, _lacks_latents),
+    "probes": _of_records(recorded.probes, _lacks_episodes_of(3), extra=True),
+    "drift": _of_records(recorded.drifts, _lacks_pairs, extra=True, on_banks=True),
+    "correlation": _of_records(recorded.correlation, _lacks_point, extra=True, together=_encoders(3)),
+    "correlation_of_runs": _of_records(recorded.correlation_of_runs, _lacks_point, extra=True, together=_encoders(3)),
 }

@@ -81,10 +81,11 @@ def analyze(
         ready = [run for run in seen if not kind.lacks(run)]
         if not kind.extra:
             report["missing"] += [_missing(_file_name(name, bank), run) for run in seen if kind.lacks(run)]
-        if (most := _encoders(ready)) >= kind.encoders:
+        why = kind.together(ready, options) if ready else kind.lacks(seen[0])
+        if not why:
             _make(report, name, ready, job)
         else:
-            refused.setdefault(name, _refusal(name, seen, most))
+            refused.setdefault(name, _refusal(name, why, seen, bool(ready)))
     for name, error in refused.items():
         if figures is not None and not any(made.partition(ON)[0] == name for made in report["figures"]):
             raise error
@@ -101,20 +102,13 @@ def _forms(names: Sequence[str], runs: Sequence[Run]) -> Iterator[tuple[str, str
         if on and bank not in banks:
             known = f"Recorded are: {', '.join(banks)}" if banks else "No run was recorded on a bank"
             raise AnalysisError(f"figure {asked!r} cannot be made: no run has a record of bank {bank!r}", hint=known)
-        forms = [bank] if on else ["", *(banks if FIGURES[name].of_records else [])]
+        every = ["", *banks] if FIGURES[name].of_records else [""]
+        forms = [bank] if on else every[1:] or every if FIGURES[name].on_banks else every
         yield from ((name, form) for form in forms)
 
 
 def _file_name(name: str, bank: str) -> str:
     return f"{name}{ON}{bank}" if bank else name
-
-
-def _encoders(runs: Sequence[Run]) -> int:
-    """The most encoders that meet with one agent on one task; 0 without runs."""
-    met: dict[tuple[str, str], set[str]] = {}
-    for run in runs:
-        met.setdefault((run.task, run.agent), set()).add(run.encoder)
-    return max(map(len, met.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -159,15 +153,11 @@ def _missing(file: str, run: Run) -> dict[str, str]:
     return {"figure": file, "run": str(run.path), "reason": reason, "command": command}
 
 
-def _refusal(name: str, runs: Sequence[Run], encoders: int) -> AnalysisError:
-    kind, what = FIGURES[name], f"figure {name!r} cannot be made: "
-    if encoders:
-        compares = f"it compares {kind.encoders} encoders or more with one agent on one task"
-        return AnalysisError(f"{what}{compares}, and there are {encoders}")
-    reason = kind.lacks(runs[0])
+def _refusal(name: str, why: str, runs: Sequence[Run], ready: bool) -> AnalysisError:
     others = " (and the other runs)" if len(runs) > 1 else ""
-    hint = f"Make its inputs with: {_for(runs[0], kind.command_for(runs[0]))}{others}"
-    return AnalysisError(what + reason, hint="" if reason in BEYOND_COMMANDS else hint)
+    hint = f"Make its inputs with: {_for(runs[0], FIGURES[name].command_for(runs[0]))}{others}"
+    helpless = ready or why in BEYOND_COMMANDS
+    return AnalysisError(f"figure {name!r} cannot be made: {why}", hint="" if helpless else hint)
 
 
 def _for(run: Run, command: str) -> str:

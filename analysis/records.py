@@ -97,6 +97,10 @@ def _latents_step(path: Path) -> int | None:
     return int(files.read_npz(path, ["step"])["step"])
 
 
+def _episodes(path: Path) -> int:
+    return files.read_npz_shapes(path)["posterior"][0][0]
+
+
 def read_latents(path: Path) -> Latents:
     """The recorded rollouts of a file, checked; raises AnalysisError where it is missing or damaged."""
     kind = check_latents(path)
@@ -168,6 +172,7 @@ class Record:
     path: Path
     kind: str  # of its latents, one of `KINDS`
     step: int | None  # of the checkpoint that was recorded
+    episodes: int
     bank: str = ""
     shift: str = ""
 
@@ -176,7 +181,7 @@ def find_records(folder: Path) -> tuple[Record, ...]:
     """The recorded files of a run folder, in the order of their names."""
     named = ((path, _NAME.fullmatch(path.name)) for path in sorted(folder.glob("latents*.npz")))
     return tuple(
-        Record(path, check_latents(path), _latents_step(path), match[1] or "", match[2] or "")
+        Record(path, check_latents(path), _latents_step(path), _episodes(path), match[1] or "", match[2] or "")
         for path, match in named
         if match
     )

@@ -1,5 +1,5 @@
-"""From runs to the drawings that `analysis.kinds` lists: each function reads what its figure needs, as tables or
-arrays, and hands it on. Runs are seen on policy or on one bank (`Run.on`), never on both.
+"""From logs, episodes and manifests of runs to the drawings that `analysis.kinds` lists: each function makes the table
+that its figure takes. What needs records stands in `analysis.recorded`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import dynamics, horizons, records
-from analysis.errors import DAMAGED, AnalysisError
-from analysis.records import Latents, Record
+from analysis import dynamics, groups
+from analysis.errors import AnalysisError
 from analysis.runs import Run, look_up
 
 
@@ -23,6 +22,7 @@ class Options:
     max_points: int = 2000  # latents in a picture, drawn at random
     seed: int = 0  # of subsampling and UMAP
     windows: Sequence[int] = dynamics.STUDY_WINDOWS  # open-loop steps over which errors are summed
+    properties: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)  # encoder to what it has
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,6 @@ def evaluated(run: Run) -> pd.DataFrame:
     return episodes[episodes["kind"] == "eval"]
 
 
-def unimix(run: Run) -> float | None:
-    """The share of the uniform distribution in the run's categorical latents; None where it has others."""
-    if run.latents_kind != "categorical":
-        return None
-    share = look_up(run.config, "agent.unimix")
-    if not isinstance(share, int | float) or not 0 <= share < 1:
-        where = str(run.path / "config.yaml")
-        raise AnalysisError(f"agent.unimix should be a number in [0, 1), but is {share!r}", where, exit_code=DAMAGED)
-    return float(share)
-
-
-def recorded(run: Run) -> tuple[Record, Latents]:
-    """What was recorded of a run that has a record, read once and not kept."""
-    assert run.record is not None, run.path
-    return run.record, records.read_latents(run.record.path)
-
-
 def returns(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import returns
 
@@ -105,107 +88,109 @@ def profile(runs: Sequence[Run], names: Names, options: Options) -> Any:
     return profile.draw(stack(runs, names, newest_ood))
 
 
-def dynamics_curves(runs: Sequence[Run], names: Names, options: Options) -> Any:
-    from analysis.figures import dynamics
-
-    return dynamics.draw(
-        pd.concat([dynamics.error_table(recorded(run)[1], unimix(run), **labels(run, names)) for run in runs])
-    )
-
-
-def errors(runs: Sequence[Run], names: Names, options: Options) -> Any:
-    from analysis.figures import errors
-
-    return errors.draw(error_sums(runs, names, options.windows))
-
-
-def error_sums(runs: Sequence[Run], names: Names, windows: Sequence[int]) -> pd.DataFrame:
-    """`horizons.window_table` of all runs; windows of a task are cut to what its shortest record holds."""
-    steps = {run.id: steps_ahead(run) for run in runs}
-    shortest: dict[str, int] = {}
-    for run in runs:
-        shortest[run.task] = min(steps[run.id], shortest.get(run.task, steps[run.id]))
-    tables = []
-    for run in runs:
-        record, latents = recorded(run)
-        fitting = horizons.windows_that_fit(shortest[run.task], windows)
-        starts = records.read_starts(record.path)
-        tables.append(horizons.window_table(latents, starts, unimix(run), fitting, **labels(run, names)))
-    return pd.concat(tables, ignore_index=True)
-
-
-def steps_ahead(run: Run) -> int:
-    """The most steps without an observation that an episode of the record has."""
-    _, latents = recorded(run)
-    return int(latents.length.max()) - latents.context
-
-
-def calibration(runs: Sequence[Run], names: Names, options: Options) -> Any:
-    from analysis.figures import calibration
-
-    return calibration.draw([calibration.rewards_of(recorded(run)[1], **labels(run, names)) for run in runs])
-
-
-def correlation(runs: Sequence[Run], names: Names, options: Options) -> Any:
-    return _correlation(runs, names, options, per_run=False)
-
-
-def correlation_of_runs(runs: Sequence[Run], names: Names, options: Options) -> Any:
-    return _correlation(runs, names, options, per_run=True)
-
-
-def _correlation(runs: Sequence[Run], names: Names, options: Options, *, per_run: bool) -> Any:
-    from analysis.figures import correlation
-
-    window = min(min(steps_ahead(run) for run in runs), options.windows[0])
-    sums = error_sums(runs, names, [window])
-    means = sums.groupby("run")[["error", "reward_error"]].mean()  # of the trajectories that last so long
-    measure = sums.groupby("run")["measure"].first()
-    score, returns = _scores(runs)
-    rows = [
-        {
-            **labels(run, names),
-            "measure": measure[run.id],
-            "dynamics_error": means.loc[run.id, "error"],
-            "reward_error": means.loc[run.id, "reward_error"],
-            "return": returns[run.id],
-        }
-        for run in runs
-    ]
-    return correlation.draw(pd.DataFrame(rows), window, per_run=per_run, score=score)
-
-
-def _scores(runs: Sequence[Run]) -> tuple[str, dict[str, float]]:
-    """Run id to its mean return in distribution, and what it is: normalised where all runs have played such episodes,
-    otherwise of the last evaluation.
+def final(runs: Sequence[Run], names: Names, series: Mapping[str, str] | None = None) -> tuple[str, pd.DataFrame]:
+    """One row per run with its mean return in distribution (`inside`), and over all held-out shifts (`outside`, NaN
+    where none was played); and what they are: normalised where all runs have such episodes, otherwise plain, and then
+    `inside` is of the last evaluation where nothing was played later.
     """
-    normalised = {run.id: _normalised(run) for run in runs}
-    if not any(np.isnan(value) for value in normalised.values()):
-        return "normalised return", normalised
-    found = {}
-    for run in runs:
-        rows = evaluated(run)
-        found[run.id] = float(rows.loc[rows["step"] == rows["step"].max(), "return"].mean())
-    return "episode return", found
+    played = {run.id: newest_ood(run) for run in runs}
+    normalised = all(rows is not None and is_normalised(rows) for rows in played.values())
+    score = "normalised" if normalised else "return"
+    table = pd.DataFrame([{**labels(run, names), **_means(run, played[run.id], score)} for run in runs])
+    if series is not None:
+        table["series"] = table["run"].map(series)
+    return ("normalised return" if normalised else "episode return"), table
 
 
-def _normalised(run: Run) -> float:
-    played = newest_ood(run)
-    if played is None or "normalised" not in played:
+def _means(run: Run, played: pd.DataFrame | None, score: str) -> dict[str, float]:
+    rows = evaluated(run)
+    found = {"inside": rows.loc[rows["step"] == rows["step"].max(), "return"].mean() if len(rows) else np.nan}
+    if played is None:
+        return found | {"outside": np.nan}
+    inside, values = played["shift"] == "none", pd.to_numeric(played[score])
+    here = {"inside": values[inside].mean()} if inside.any() else {}
+    return found | here | {"outside": values[~inside].mean()}
+
+
+def is_normalised(played: pd.DataFrame) -> bool:
+    """Whether all episodes, some of them in distribution, have a normalised return."""
+    there = "normalised" in played and pd.to_numeric(played["normalised"]).notna().all()
+    return bool(there and (played["shift"] == "none").any())
+
+
+def properties(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import properties
+
+    known = [run for run in runs if run.encoder in options.properties]
+    if not known:
+        raise AnalysisError("the properties of none of these encoders are known")
+    kinds = list(dict.fromkeys(name for run in known for name in options.properties[run.encoder]))
+    _, scores = final(known, names)
+    has = {run.id: options.properties[run.encoder] for run in known}
+    for kind in kinds:
+        scores[kind] = [bool(has[run].get(kind, False)) for run in scores["run"]]
+    drawn = properties.draw(scores, kinds)
+    others = sorted({names.encoders[run.encoder] for run in runs} - {names.encoders[run.encoder] for run in known})
+    drawn.notes += [f"left out, since nothing is known of their properties: {', '.join(others)}"] if others else []
+    return drawn
+
+
+def truncation(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import settings
+
+    score, scores = final(runs, names, groups.series_names(runs, ["encoder.truncate"]))
+    depths = {run.id: depth(run) for run in runs}
+    return settings.over_numbers(varying(scores.assign(setting=scores["run"].map(depths))), "blocks kept", score)
+
+
+def varying(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the series that have several values of the setting."""
+    return scores[scores.groupby(["task", "agent", "series"])["setting"].transform("nunique") > 1]
+
+
+def depth(run: Run) -> int | None:
+    """Blocks of the encoder that are kept; None where it has none, or features are of several."""
+    kept = look_up(run.manifest, "encoder.truncate")
+    return kept if isinstance(kept, int) else None
+
+
+def front_end(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import settings
+
+    score, scores = final(runs, names, groups.series_names(runs, ["agent.front_end"]))
+    layers = {run.id: look_up(run.config, "agent.front_end") for run in runs}
+    return settings.over_words(varying(scores.assign(setting=scores["run"].map(layers))), "front end", score)
+
+
+def cost(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import cost
+
+    score, scores = final(runs, names)
+    costs = pd.DataFrame([{"run": run.id, **_cost(run)} for run in runs])
+    return cost.draw(scores.rename(columns={"inside": "return"}).merge(costs, on="run"), score)
+
+
+def _cost(run: Run) -> dict[str, float]:
+    """Hours as logged, bytes of replay at the end, FLOPs of a frame; NaN where the run folder does not say."""
+    per_step = look_up(run.manifest, "cost.replay_bytes_per_step")
+    steps, capacity = look_up(run.config, "steps"), look_up(run.config, "replay.capacity")
+    held = min(run.step if run.step is not None else steps, capacity or np.inf)
+    unknown = per_step is None or look_up(run.config, "data") is not None  # of a bank, steps are not what is held
+    return {
+        "hours": hours(run),
+        "bytes": np.nan if unknown else float(per_step) * held,
+        "flops": float(look_up(run.manifest, "cost.encoder_flops_per_frame") or np.nan),
+    }
+
+
+def hours(run: Run) -> float:
+    """That the run has taken, evaluations included; NaN where its log does not say."""
+    if run.metrics is None or "time/elapsed" not in run.metrics:
         return np.nan
-    return float(pd.to_numeric(played.loc[played["shift"] == "none", "normalised"]).mean())
+    return float(pd.to_numeric(run.metrics["time/elapsed"]).max()) / 3600
 
 
-def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
-    from analysis.figures import latents
+def area(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import area
 
-    chosen: dict[tuple[str, str, str], Run] = {}
-    agents = {run.agent for run in runs}
-    for run in sorted(runs, key=lambda run: run.seed):
-        chosen.setdefault((run.task, run.agent, names.series[run.id]), run)
-    clouds = []
-    for (task, _, name), run in sorted(chosen.items(), key=lambda item: item[0]):
-        record, read = recorded(run)
-        title = f"{name}, seed {run.seed}" + (f" · {run.agent}" if len(agents) > 1 else "")
-        clouds.append(latents.cloud(title, task, read, records.read_states(record.path, record.kind)))
-    return latents.draw(clouds, max_points=options.max_points, seed=options.seed)
+    return area.draw(stack(runs, names, evaluated))

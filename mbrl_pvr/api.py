@@ -8,7 +8,7 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,17 +171,31 @@ def analyze(
     *,
     figures: Sequence[str] | None = None,
     unfinished: bool = False,
+    formats: Sequence[str] = ("pdf", "png"),
+    **options: Any,
 ) -> "Report":
-    """Draw every figure, or those named, whose inputs the runs hold; unfinished runs are left out unless asked for."""
+    """Draw every figure, or those named, whose inputs the runs hold; unfinished runs are left out unless asked for.
+
+    `options` are fields of `analysis.tables.Options`: windows, max_points, …; the encoders' property groups are the
+    zoo's.
+    """
     from mbrl_pvr.errors import ConfigError
 
     paths = [Path(runs)] if isinstance(runs, str | Path) else [Path(run) for run in runs]
     if not paths:
         raise ConfigError("there is no run to analyze", hint="Give the folders of one or more runs")
     import analysis
+    from analysis.tables import Options
+    from pvr_zoo.catalogue import groups
+    from pvr_zoo.registry import list_encoders, spec
 
-    command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out)])
-    return analysis.analyze(paths, Path(out), figures, unfinished=unfinished, command=command)
+    chosen = Options(properties={name: groups(spec(name)) for name in list_encoders()}, **options)
+    asked = {"--figure": figures or (), "--window": options.get("windows", ()), "--format": formats}
+    flags = [word for flag, values in asked.items() for value in values for word in (flag, str(value))]
+    command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out), *flags])
+    return analysis.analyze(
+        paths, Path(out), figures, unfinished=unfinished, options=chosen, formats=formats, command=command
+    )
 
 
 def pretrain(

@@ -17,9 +17,7 @@ DRAWN = {"dynamics_error": "dynamics", "reward_error": "reward"}
 FILLS: tuple[Any, ...] = ("full", "none", "left", "right")  # of agents that share a panel
 
 
-def draw(
-    runs: pd.DataFrame, window: int, *, per_run: bool = False, score: str = "episode return"
-) -> style.Drawn:
+def draw(runs: pd.DataFrame, window: int, *, per_run: bool = False, score: str = "episode return") -> style.Drawn:
     """Left: error of the latent, right: of the reward, both summed over `window` steps without an observation; y: mean
     return in distribution, which `score` names. A point is an encoder, the mean over its seeds; with `per_run` a run,
     and the bootstrap draws encoders. `runs`: one row per run with `COLUMNS`; optional `series`, `agent`.

@@ -52,7 +52,8 @@ def _joined(numbers: pd.DataFrame) -> pd.DataFrame:
     for name in numbers.columns:
         if name in triples:
             low, high = (numbers[end] for end in triples[name])
-            columns[name] = [_interval(*one) for one in zip(numbers[name], low, high, strict=True)]
+            texts = [_interval(*one) for one in zip(numbers[name], low, high, strict=True)]
+            columns[name] = pd.Series(texts, numbers.index, dtype=object)  # pandas' own text would forget `_Number`
         elif name not in left_out:
             columns[name] = numbers[name]
     return pd.DataFrame(columns)

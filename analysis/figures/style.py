@@ -29,6 +29,7 @@ from analysis.figures import latex
 from analysis.files import write_files
 
 COLUMN, PAGE = 3.3, 6.9  # inches
+LETTER, HANDLE = 0.05, 0.45  # inches of a letter of a legend, and of what stands before a label
 FORMATS = ("pdf", "png", "svg")
 GREY, LIGHT = "#6b6b6b", "#d9d9d9"
 
@@ -232,9 +233,10 @@ def panels(count: int, height: float) -> tuple[Figure, list[Panel]]:
 
 
 def legend(figure: Figure, entries: Sequence[Artist], columns: int = 4) -> None:
-    """Below all panels; a figure as wide as a text column has two entries side by side."""
-    narrow = figure.get_figwidth() < PAGE
-    figure.legend(handles=entries, loc="outside lower center", ncols=min(columns, 2) if narrow else columns)
+    """Below all panels, with as many entries side by side as `columns` and the width of the figure allow."""
+    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
+    fitting = int(figure.get_figwidth() / (HANDLE + LETTER * longest))
+    figure.legend(handles=entries, loc="outside lower center", ncols=max(1, min(columns, fitting)))
 
 
 def series_entries(table: pd.DataFrame, chosen: Mapping[str, Look], *, lines: Mapping[str, Any] | None = None,
@@ -262,7 +264,7 @@ def value_limits(values: pd.Series) -> tuple[float, float | None]:
 
 def short_number(value: float) -> str:
     """2500 as 2.5k, 3000000 as 3M."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{unit}"
     return f"{value:g}"
