@@ -194,6 +194,7 @@ FIGURES = {
     "calibration": _of_records(recorded.calibration, _lacks_latents),
     "latents": _of_records(recorded.latents, _lacks_latents),
     "probes": _of_records(recorded.probes, _lacks_episodes_of(3), extra=True),
+    "latents_shifted": _of_records(recorded.latents_shifted, _lacks_pairs, extra=True, on_banks=True),
     "drift": _of_records(recorded.drifts, _lacks_pairs, extra=True, on_banks=True),
     "correlation": _of_records(recorded.correlation, _lacks_point, extra=True, together=_encoders(3)),
     "correlation_of_runs": _of_records(recorded.correlation_of_runs, _lacks_point, extra=True, together=_encoders(3)),

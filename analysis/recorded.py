@@ -111,16 +111,71 @@ def _correlation(runs: Sequence[Run], names: Names, options: Options, *, per_run
 def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import latents
 
+    clouds = []
+    for title, run in _pictured(runs, names):
+        record, read = recorded(run)
+        states = _seen(record, read, options)
+        clouds.append(latents.cloud(title, run.task, read, states, colour_of(record, read, options.colour)))
+    drawn = latents.draw(clouds, max_points=options.max_points, seed=options.seed, colour=options.colour)
+    drawn.caption += _of_dreamer(runs, options)
+    return drawn
+
+
+def latents_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import shifted
+
+    pairs = []
+    for title, run in _pictured(runs, names):
+        record, read = recorded(run)
+        use = read.valid
+        moved = {
+            shift: _seen(other, records.read_latents(other.path), options)[use]
+            for shift, other in run.shifted.items()
+        }  # fmt: skip
+        pairs.append(shifted.Shifted(title, run.task, _seen(record, read, options)[use], moved))
+    drawn = shifted.draw(pairs, max_points=options.max_points, seed=options.seed)
+    drawn.caption += _of_dreamer(runs, options)
+    return drawn
+
+
+def _pictured(runs: Sequence[Run], names: Names) -> list[tuple[str, Run]]:
+    """One run for each series, of its lowest seed, with its title; sorted by task, agent and series."""
     chosen: dict[tuple[str, str, str], Run] = {}
     agents = {run.agent for run in runs}
     for run in sorted(runs, key=lambda run: run.seed):
         chosen.setdefault((run.task, run.agent, names.series[run.id]), run)
-    clouds = []
-    for (task, _, name), run in sorted(chosen.items(), key=lambda item: item[0]):
-        record, read = recorded(run)
-        title = f"{name}, seed {run.seed}" + (f" · {run.agent}" if len(agents) > 1 else "")
-        clouds.append(latents.cloud(title, task, read, records.read_states(record.path, record.kind)))
-    return latents.draw(clouds, max_points=options.max_points, seed=options.seed)
+    return [
+        (f"{series}, seed {run.seed}" + (f" · {run.agent}" if len(agents) > 1 else ""), run)
+        for (_, _, series), run in sorted(chosen.items(), key=lambda item: item[0])
+    ]
+
+
+def _seen(record: Record, read: Latents, options: Options) -> np.ndarray:
+    """What a picture shows (E, T, W): z of DreamerV3 stands behind h, as wide as its logits."""
+    if options.latent not in ("state", "z"):
+        raise AnalysisError(f"a picture shows latent 'state' or 'z', not {options.latent!r}")
+    states = records.read_states(record.path, record.kind)
+    return states if options.latent == "state" else states[..., -read.posterior.shape[2] :]
+
+
+def _of_dreamer(runs: Sequence[Run], options: Options) -> str:
+    if all(run.latents_kind != "categorical" for run in runs):
+        return ""
+    return f" Of DreamerV3: {'recurrent state and drawn latent' if options.latent == 'state' else 'drawn latent'}."
+
+
+def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray:
+    """(E, T) what points are coloured by; raises AnalysisError for what was not recorded."""
+    steps = np.broadcast_to(np.arange(read.value.shape[1]), read.value.shape)
+    known = {"reward": read.reward_true, "value": read.value, "time": steps}
+    if colour in known:
+        return known[colour]
+    state = records.read_part(record.path, "state")
+    names = [] if state is None else [f"state {number}" for number in range(state.shape[2])]
+    if colour not in names:
+        hint = f"There are: {', '.join([*known, *names])}"
+        raise AnalysisError(f"latents cannot be coloured by {colour!r}", str(record.path), hint)
+    return state[..., names.index(colour)]  # type: ignore[index]
 
 
 def probes(runs: Sequence[Run], names: Names, options: Options) -> Any:

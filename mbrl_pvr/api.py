@@ -190,7 +190,8 @@ def analyze(
     from pvr_zoo.registry import list_encoders, spec
 
     chosen = Options(properties={name: groups(spec(name)) for name in list_encoders()}, **options)
-    asked = {"--figure": figures or (), "--window": options.get("windows", ()), "--format": formats}
+    single = {f"--{name}": (options[name],) for name in ("colour", "latent") if name in options}
+    asked = {"--figure": figures or (), "--window": options.get("windows", ()), "--format": formats, **single}
     flags = [word for flag, values in asked.items() for value in values for word in (flag, str(value))]
     command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out), *flags])
     return analysis.analyze(

@@ -306,8 +306,8 @@ def save(
     provenance: Provenance | None = None,
     formats: Sequence[str] = ("pdf", "png"),
 ) -> list[Path]:
-    """Write the figure in every format, its numbers as CSV and as a LaTeX table; all of them appear or none does.
-    Returns the paths.
+    """Write the figure in every format, its numbers as CSV, and as a LaTeX table what a paper prints of them (with a
+    CSV of its own where that is not all); all files appear or none does. Returns the paths.
     """
     if unknown := [kind for kind in formats if kind not in FORMATS]:
         raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
@@ -320,6 +320,8 @@ def save(
             files[f"{name}.{kind}"] = buffer.getvalue()
     files[f"{name}.csv"] = drawn.numbers.to_csv(index=False, float_format="%.6g").encode()
     printed = drawn.numbers if drawn.table is None else drawn.table
+    if drawn.table is not None:
+        files[f"{name}_table.csv"] = drawn.table.to_csv(index=False, float_format="%.6g").encode()
     sources = (f"runs: {', '.join(provenance.runs)}", f"command: {provenance.command}")
     files[f"{name}.tex"] = latex.table(printed, drawn.caption, sources).encode()
     return write_files(Path(folder), files)

@@ -169,10 +169,12 @@ def analyze(
         list[int] | None,
         typer.Option(help="Steps over which errors are summed; may be repeated [default: 33 500, the study's]."),
     ] = None,
+    colour: Annotated[str, typer.Option(help="Of latents: reward, value, time, or 'state N'.")] = "reward",
+    latent: Annotated[str, typer.Option(help="Of DreamerV3: state ([h, z], the study's) or z.")] = "state",
     as_json: Json = False,
 ) -> None:
     """Draw the figures whose inputs the runs hold, in episodes of their own and on each bank they were recorded on."""
-    options: dict[str, Any] = {"windows": window} if window else {}
+    options: dict[str, Any] = {"colour": colour, "latent": latent} | ({"windows": window} if window else {})
     options |= {"formats": form} if form else {}
     report = api.analyze(runs, out, figures=figure or None, unfinished=unfinished, **options)
     if as_json:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import AnalysisError, records
+from analysis import AnalysisError, latents, records
+from analysis.tables import Options
 
 BANK, OTHER = "0123456789ab", "ba9876543210"
 
@@ -93,9 +94,9 @@ def test_short_windows_start_at_every_point_and_long_ones_at_the_first(make_run,
     assert "over 33 steps from 3, otherwise one" in report["captions"]["errors"]
     assert "behind 3 observations" in report["captions"]["errors"]
     assert "117 steps stand for the study's 500: episodes are no longer" in report["notes"]["errors"]
-    latents = analysis.load_runs([folder])[0].latents
+    read = analysis.load_runs([folder])[0].latents
     starts = records.read_starts(folder / "latents.npz")
-    assert starts.open_loop.shape == (*latents.posterior.shape[:1], 3, 33, latents.posterior.shape[2])
+    assert starts.open_loop.shape == (8, 3, 33, read.posterior.shape[2])
 
 
 @pytest.mark.parametrize(
@@ -122,10 +123,69 @@ def test_baselines_from_several_points_are_what_they_are_from_each(synthetic, ar
 
     given = arrays(0.02)
     plain = {name: value.item() for name, value in given.items() if value.shape == ()}
-    latents = Latents(**given | plain)
-    behind = replace(latents, context=20)
-    one = Starts(latents.open_loop[:, None, 20:60], latents.reward_open_loop[:, None, 20:60], np.array([20]))
-    measure = horizons.measure_of(latents, None)
-    found, wanted = horizons.start_errors(latents, one, measure), horizons.step_errors(behind, measure)
+    read = Latents(**given | plain)
+    behind = replace(read, context=20)
+    one = Starts(read.open_loop[:, None, 20:60], read.reward_open_loop[:, None, 20:60], np.array([20]))
+    measure = horizons.measure_of(read, None)
+    found, wanted = horizons.start_errors(read, one, measure), horizons.step_errors(behind, measure)
     for name, errors in found.items():
         np.testing.assert_allclose(errors, wanted[name][:, :40], rtol=1e-6)
+
+
+@pytest.fixture
+def no_umap(monkeypatch):
+    """PCA in the place of UMAP, which takes half a minute to compile; others are projected on axes of the fitted."""
+
+    def project(points, others, *options):
+        axes = latents.principal_axes(points)
+        return axes.scores(points), np.empty((0, 2)) if others is None else axes.scores(others)
+
+    monkeypatch.setattr(latents, "_umap", project)
+
+
+def test_latents_under_shifts_stand_apart_where_they_are(make_run, arrays, tmp_path, no_umap):
+    folder, clean = make_run(parts=()), arrays(0.0)
+    put(folder, clean)
+    rng = np.random.default_rng(1)
+    nothing = clean["posterior"] + 1e-3 * rng.normal(size=clean["posterior"].shape)
+    put(folder, clean | {"posterior": nothing.astype(np.float32)}, shift="camera")
+    report = analysis.analyze([folder], tmp_path / "out", ["latents_shifted"])
+    assert list(report["figures"]) == [f"latents_shifted_on_{BANK}"]
+    table = pd.read_csv(tmp_path / "out" / f"latents_shifted_on_{BANK}_table.csv")
+    assert table["chance"][0] == 0.5 and table["apartness"][0] < 0.6  # pairs lie on each other
+    put(folder, clean | {"posterior": clean["posterior"] + 9}, shift="camera")
+    analysis.analyze([folder], tmp_path / "out", ["latents_shifted"])
+    table = pd.read_csv(tmp_path / "out" / f"latents_shifted_on_{BANK}_table.csv")
+    assert table["apartness"][0] == 1
+    points = pd.read_csv(tmp_path / "out" / f"latents_shifted_on_{BANK}.csv")
+    inside, outside = (points[points["looks"] == look] for look in ("own looks", "camera"))
+    assert len(inside) == len(outside) == 960  # every state under both looks
+    assert np.sign(inside["pca_joint_1"]).eq(-np.sign(outside["pca_joint_1"].to_numpy())).all()
+
+
+def test_pictures_are_coloured_by_what_is_asked_for(make_run, synthetic, tmp_path, no_umap):
+    folder = make_run(agent__name="dreamerv3", agent__unimix=0.01)
+    arrays = synthetic["categorical"](np.random.default_rng(0))
+    state = np.random.default_rng(1).normal(size=(8, 120, 3)).astype(np.float32)
+    np.savez(folder / "latents.npz", **arrays, state=state)
+
+    def drawn(**options):
+        out = tmp_path / "out"
+        report = analysis.analyze([folder], out, ["latents"], options=Options(max_points=5000, **options))
+        return pd.read_csv(out / "latents.csv"), report["captions"]["latents"]
+
+    points, caption = drawn(colour="state 2")
+    assert points["state 2"].to_numpy() == pytest.approx(state[:, 1:, 2].ravel(), rel=1e-5)
+    assert "coloured by state 2" in caption and "recurrent state and drawn latent" in caption
+    assert drawn(colour="time")[0]["time"].max() == 119
+    assert "Of DreamerV3: drawn latent." in drawn(latent="z")[1]
+    narrow, wide = (pd.read_csv(tmp_path / "out" / "latents.csv")["pc_1"], drawn()[0]["pc_1"])
+    assert not np.allclose(narrow, wide)
+    numbers = pd.read_csv(tmp_path / "out" / "latents_table.csv").iloc[0]
+    assert numbers["points"] == 952 and 1 < numbers["effective_rank"] <= 40 and numbers["purity"] > 0
+    with pytest.raises(
+        AnalysisError, match=r"coloured by 'state 3'.*\nThere are: reward, value, time, state 0, state 1"
+    ):
+        drawn(colour="state 3")
+    with pytest.raises(AnalysisError, match="shows latent 'state' or 'z', not 'h'"):
+        drawn(latent="h")

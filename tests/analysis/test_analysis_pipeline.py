@@ -35,7 +35,10 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     )
     assert list(report["figures"]) == EVERY
     for name, paths in report["figures"].items():
-        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv", f"{name}.tex"]
+        printed = [f"{name}_table.csv"] if name in ("errors", "latents") else []
+        assert [path.name for path in paths] == [f"{name}.{end}" for end in ("pdf", "png", "csv")] + printed + [
+            f"{name}.tex"
+        ]
         assert all(path.stat().st_size > 100 for path in paths)
     assert report["missing"] == [] == report["unfinished"]
     table = pd.read_csv(tmp_path / "out" / "latents.csv")
