@@ -109,7 +109,15 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
         _legend(figure, errors, lines, looks)
     table = pd.concat(numbers, ignore_index=True)
     front = ["task", "agent", "series", "measure", "k"]
-    return style.Drawn(figure, table[front + [c for c in table if c not in front]], _caption(errors), _notes(errors))
+    table = table[front + [c for c in table if c not in front]]
+    return style.Drawn(figure, table, _caption(errors), _notes(errors), _printed(table))
+
+
+def _printed(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn, at the marks of the axis."""
+    shown = [f"{name}{SO_FAR}{end}" for name in ("relative", "reward_error") for end in ("", "_low", "_high")]
+    rows = numbers[numbers["k"].isin(TICKS)]
+    return rows[["task", "agent", "series", "measure", "k", *shown, "skill_over_copy", "trajectories", "seeds"]]
 
 
 def _measures(errors: pd.DataFrame) -> dict[tuple[str, str], str]:

@@ -136,9 +136,10 @@ def _caption(sums: pd.DataFrame) -> str:
         "KL": "mean of forward and backward KL between open-loop prior and posterior, summed over latents",
     }
     meanings = "; or ".join(text for name, text in kinds.items() if name in set(sums["measure"]))
+    first = f"{given} first observation{'' if high == 1 else 's'} given"
     return (
-        f"Errors of the world model behind {given} observations, summed over windows of open-loop steps: {meanings}; "
-        "the same per step and relative to the variance of the latent, or per latent; absolute error of the reward. "
-        f"Start points of a window: {f'{many}, otherwise one' if many else 'one'}. Grey: the last latent kept, and the "
-        f"mean reward predicted. Intervals: {'; '.join(filter(None, spreads)) or 'none, one trajectory of one seed'}."
+        f"Errors of the world model on open loop, {first}, summed over windows of steps: {meanings}; the same per step "
+        "and relative to the variance of the latent, or per latent; absolute error of the reward. Start points of a "
+        f"window: {f'{many}, otherwise one' if many else 'one'}. Grey: the last latent kept, and the mean reward "
+        f"predicted. Intervals: {'; '.join(filter(None, spreads)) or 'none, one trajectory of one seed'}."
     )

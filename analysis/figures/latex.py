@@ -71,7 +71,10 @@ def _interval(point: float, low: float, high: float) -> _Number:
 def _number(value: float) -> str:
     if not np.isfinite(value):
         return NOTHING
-    return (f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}").replace("-", "$-$")
+    digits, _, power = (f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}").partition("e")
+    if power:
+        return f"${digits}\\cdot10^{{{int(power)}}}$"
+    return f"${digits}$" if value < 0 else digits
 
 
 def _cell(value: object) -> str:

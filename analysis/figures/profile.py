@@ -43,7 +43,7 @@ def draw(episodes: pd.DataFrame) -> style.Drawn:
             panel.axis.grid()
         _legend(figure, episodes, looks)
     table = pd.concat(numbers, ignore_index=True) if numbers else pd.DataFrame()
-    return style.Drawn(figure, table, _caption(episodes), notes)
+    return style.Drawn(figure, table, _caption(episodes), notes, table.iloc[::10])  # of 101 thresholds a line
 
 
 def _conditions(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

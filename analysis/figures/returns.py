@@ -41,7 +41,9 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
                 axis.axhline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
             _axes(panel, rows, title)
         _legend(figure, episodes, lines, looks, bool(random_scores))
-    return style.Drawn(figure, pd.concat(numbers, ignore_index=True), _caption(episodes), _notes(episodes))
+    table = pd.concat(numbers, ignore_index=True)
+    last = table[table["step"] == table.groupby(["task", "agent", "series"])["step"].transform("max")]
+    return style.Drawn(figure, table, _caption(episodes), _notes(episodes), last)
 
 
 def _train(axis: Axes, rows: pd.DataFrame, looks: dict[str, style.Look]) -> None:

@@ -92,7 +92,7 @@ def test_short_windows_start_at_every_point_and_long_ones_at_the_first(make_run,
     assert table.loc[33, "error"] == pytest.approx(33) and table.loc[33, "reward_error"] == pytest.approx(16.5)
     assert table.loc[117, "error"] == 0
     assert "over 33 steps from 3, otherwise one" in report["captions"]["errors"]
-    assert "behind 3 observations" in report["captions"]["errors"]
+    assert "3 first observations given" in report["captions"]["errors"]
     assert "117 steps stand for the study's 500: episodes are no longer" in report["notes"]["errors"]
     read = analysis.load_runs([folder])[0].latents
     starts = records.read_starts(folder / "latents.npz")
