@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from analysis import groups
-from analysis.errors import AnalysisError
+from analysis.errors import BAD_REQUEST, AnalysisError
 from analysis.kinds import BEYOND_COMMANDS, FIGURES, FigureKind
 from analysis.runs import Run, load_runs
 from analysis.tables import Names, Options
@@ -45,8 +45,8 @@ def analyze(
 
     Figures of records come in two forms: of episodes that each agent played itself, and, as `<name>_on_<bank>`, of the
     trajectories of each bank that a run was recorded on. What is missing is listed with the command that makes it; a
-    figure asked for by name in `figures`, of which no form can be made, raises AnalysisError instead. Runs that have
-    not finished are listed and left out unless `unfinished`. `command` goes into the metadata of the files.
+    figure asked for by name in `figures`, of which no form can be made, raises AnalysisError, as damaged files do. Runs
+    that have not finished are listed and left out unless `unfinished`. `command` goes into the metadata of the files.
     """
     runs = load_runs(paths)
     wanted = list(_forms(list(FIGURES) if figures is None else figures, runs))
@@ -82,10 +82,18 @@ def analyze(
         if not kind.extra:
             report["missing"] += [_missing(_file_name(name, bank), run) for run in seen if kind.lacks(run)]
         why = kind.together(ready, options) if ready else kind.lacks(seen[0])
-        if not why:
-            _make(report, name, ready, job)
-        else:
+        if why:
             refused.setdefault(name, _refusal(name, why, seen, bool(ready)))
+            continue
+        try:
+            _make(report, name, ready, job)
+        except AnalysisError as problem:
+            if figures is not None or problem.exit_code != BAD_REQUEST:
+                raise
+            where = str(ready[0].path) if len(ready) == 1 else f"{len(ready)} runs"
+            report["missing"].append(
+                {"figure": _file_name(name, bank), "run": where, "reason": problem.what, "command": ""}
+            )
     for name, error in refused.items():
         if figures is not None and not any(made.partition(ON)[0] == name for made in report["figures"]):
             raise error

@@ -223,7 +223,7 @@ def drifts(runs: Sequence[Run], names: Names, options: Options) -> Any:
 
 
 def _drifts(run: Run) -> pd.DataFrame:
-    """One row per shift of the bank and stage; stages that do not vary have none."""
+    """One row per shift of the bank and stage; a stage that does not vary has NaN."""
     record, read = recorded(run)
     use = read.valid.copy()
     use[:, 0] = False
@@ -234,6 +234,7 @@ def _drifts(run: Run) -> pd.DataFrame:
         moved = _stages(other, place)
         for stage in clean.keys() & moved.keys():
             if space.is_constant(clean[stage].reshape(len(place), -1)):
+                rows.append({"shift": shift, "stage": stage, "pairs": len(place)})
                 continue
             one = drifting.drift(clean[stage], moved[stage], trajectory)
             numbers = {"relative": one.relative.point, "low": one.relative.low, "high": one.relative.high}

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from analysis.errors import AnalysisError
 from analysis.figures import style
 
 COLUMNS = ("task", "encoder", "seed", "shift", "stage", "relative", "low", "high", "offset", "cka", "pairs")
@@ -17,9 +18,14 @@ KEYS = ["task", "agent", "shift", "series", "encoder", "stage"]
 def draw(drifts: pd.DataFrame) -> style.Drawn:
     """Points are means over seeds with their range, or of one seed with its interval over trajectories; dotted: two
     unrelated states are as far apart. `drifts`: one row per run, shift and stage with `COLUMNS`, as `drift.drift` gives
-    them; optional `series`, `agent`.
+    them, NaN where a stage is constant; optional `series`, `agent`.
     """
     drifts = style.prepare(drifts, COLUMNS)
+    still = drifts.loc[drifts["relative"].isna(), ["task", "series", "stage"]].drop_duplicates()
+    notes = [f"{task}: {series}: the {stage} is constant" for task, series, stage in still.itertuples(index=False)]
+    drifts = drifts[drifts["relative"].notna()]
+    if len(drifts) == 0:
+        raise AnalysisError("nothing varies that a shift could move")
     numbers = pd.DataFrame([_row(key, rows) for key, rows in drifts.groupby(KEYS)])
     tasks, looks = style.panel_names(drifts), style.looks(drifts["encoder"])
     found = sorted(set(zip(drifts["task"], drifts["agent"], drifts["shift"], strict=True)))
@@ -34,7 +40,7 @@ def draw(drifts: pd.DataFrame) -> style.Drawn:
             panel.axis.set(xlabel="relative drift" if panel.bottom else "")
             panel.axis.set_title(f"{tasks[task, agent]}: {shift.replace('_', ' ')}")
         _legend(figure, drifts, looks)
-    return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(drifts))
+    return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(drifts), notes)
 
 
 def _row(key: tuple, rows: pd.DataFrame) -> dict[str, object]:

@@ -20,6 +20,7 @@ PANELS = {  # the value of a bar, its baseline, and its axis
     "relative": ("relative_copy", "{unit}, mean"),
     "reward_error": ("mean_reward_error", "|r − r̂|, summed"),
 }
+NOISE = 1e-4  # axes reach at least here, so that rounding errors look like the zeros they are
 UNITS = {"MSE": "MSE / latent variance", "KL": "KL per latent, nats"}
 KEYS = ["task", "agent", "window", "series", "encoder", "measure"]
 
@@ -90,7 +91,7 @@ def _bars(axis: Axes, rows: pd.DataFrame, value: str, baseline: str, looks: dict
         axis.plot(ends, [place, place], color="black", lw=1.0, zorder=4)
         axis.plot([row[baseline]] * 2, [place - 0.42, place + 0.42], color=style.GREY, lw=1.4, zorder=5)
     axis.set_yticks(range(len(rows)), list(rows["series"]))
-    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, axis.get_xlim()[1]))
+    axis.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, max(axis.get_xlim()[1], NOISE)))
     axis.grid(axis="x")
 
 

@@ -17,6 +17,7 @@ from analysis.figures import style
 
 ROWS = {"UMAP, fitted on own looks": "umap_inside", "UMAP, fitted on all": "umap_joint", "PCA of all": "pca_joint"}
 NEIGHBOURS = 15
+ACROSS = 4  # runs side by side
 INSIDE = "own looks"
 
 
@@ -37,20 +38,21 @@ def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0) -> 
     shifts = sorted({shift for one in pairs for shift in one.outside})
     colours = {INSIDE: style.LIGHT, **{shift: style.COLOURS[n % len(style.COLOURS)] for n, shift in enumerate(shifts)}}
     tables, numbers, notes = [], [], []
-    across = (style.PAGE - 0.4) / max(len(pairs), 3)
+    bands, across = -(-len(pairs) // ACROSS), min(max(len(pairs), 3), ACROSS)
     with style.paper():
-        figure = style.new_figure(style.PAGE, len(ROWS) * (across + 0.2) + 0.5)
-        grid = figure.subplots(len(ROWS), max(len(pairs), 3), squeeze=False)
-        for axis in grid[:, len(pairs) :].ravel():
+        figure = style.new_figure(style.PAGE, bands * len(ROWS) * ((style.PAGE - 0.4) / across + 0.2) + 0.5)
+        grid = figure.subplots(bands * len(ROWS), across, squeeze=False)
+        columns = grid.reshape(bands, len(ROWS), across).transpose(0, 2, 1).reshape(-1, len(ROWS))  # of one run each
+        for axis in columns[len(pairs) :].ravel():
             axis.set_visible(False)
-        for column, one in zip(grid.T, pairs, strict=False):
+        for number, (column, one) in enumerate(zip(columns, pairs, strict=False)):
             points, looks = _chosen(one, max_points // (1 + len(one.outside)), seed)
             kinds = np.unique(looks, return_inverse=True)[1].astype(float)
             apart = space.reward_purity(points, kinds, None, NEIGHBOURS, bins=2 * (1 + len(one.outside)))
             places = _places(points, looks == INSIDE, seed)
             for axis, (title, name) in zip(column, ROWS.items(), strict=True):
                 _scatter(axis, places[name], [colours[look] for look in looks])
-                axis.set_ylabel(title if column is grid.T[0] else "")
+                axis.set_ylabel("" if number % across else title)
             column[0].set_title(
                 f"{textwrap.fill(one.name, 26)}\napartness {apart.value:.2f} (chance {apart.chance:.2f})"
             )

@@ -6,6 +6,7 @@ import pytest
 
 import analysis
 from analysis import AnalysisError, latents, records
+from analysis.figures import shifted
 from analysis.tables import Options
 
 BANK, OTHER = "0123456789ab", "ba9876543210"
@@ -161,6 +162,15 @@ def test_latents_under_shifts_stand_apart_where_they_are(make_run, arrays, tmp_p
     inside, outside = (points[points["looks"] == look] for look in ("own looks", "camera"))
     assert len(inside) == len(outside) == 960  # every state under both looks
     assert np.sign(inside["pca_joint_1"]).eq(-np.sign(outside["pca_joint_1"].to_numpy())).all()
+
+
+def test_many_runs_under_shifts_stand_in_rows_of_four(no_umap):
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    drawn = shifted.draw([shifted.Shifted(name, "dmc/walker-walk", points, {"dark": points}) for name in "abcde"])
+    seen = [axis for axis in drawn.figure.axes if axis.get_visible()]
+    assert len(drawn.figure.axes) == 24 and len(seen) == 15
+    assert [axis.get_ylabel() for axis in seen if axis.get_ylabel()] == [*shifted.ROWS] * 2
+    assert [axis.get_title()[0] for axis in seen if axis.get_title()] == [*"abcde"]
 
 
 def test_pictures_are_coloured_by_what_is_asked_for(make_run, synthetic, tmp_path, no_umap):

@@ -67,6 +67,9 @@ def test_drift_is_found_at_the_stage_where_it_begins(make_run, synthetic, tmp_pa
     assert 0.2 < relative["feature"] < 1.5 and relative["latent"] == relative["predicted reward"] == 0
     assert relative["value"] == pytest.approx(1, abs=0.2)  # shuffled: as far as unrelated states
     assert set(table["shift"]) == {"dark"} and table["pairs"].max() == 8 * 59
+    np.savez(folder / f"latents_on_{BANK}.npz", **clean | {"value": np.zeros_like(clean["value"])})
+    table, notes, _ = numbers([folder], tmp_path / "out", "drift")
+    assert "value" not in set(table["stage"]) and notes == ["dmc/walker-walk: embedded: the value is constant"]
     other = make_run("other", seed=2)
     with pytest.raises(
         AnalysisError, match=r"no record of a bank under a shift\nMake its inputs with: mbrl-pvr record"

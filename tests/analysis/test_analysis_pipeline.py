@@ -256,3 +256,16 @@ def test_profiles_want_normalised_returns_of_two_encoders(make_run, tmp_path):
     assert conditions == {"in distribution", "out of distribution"}
     with pytest.raises(AnalysisError, match="2 encoders or more"):
         analysis.analyze(paths[:1], tmp_path / "one", ["profile"])
+
+
+def test_what_cannot_be_drawn_does_not_stop_the_others(make_run, tmp_path, no_umap):
+    """Predictions that are not finite leave no trajectory to sum errors of."""
+    folder = make_run()
+    with np.load(folder / "latents.npz") as arrays:
+        np.savez(folder / "latents.npz", **{**arrays, "reward_open_loop": np.full((8, 120), np.nan, np.float32)})
+    report = analysis.analyze([folder], tmp_path / "out")
+    assert "errors" not in report["figures"] and {"returns", "latents"} <= report["figures"].keys()
+    reason = "no trajectory is as long as a window and has finite predictions in it"
+    assert {"figure": "errors", "run": str(folder), "reason": reason, "command": ""} in report["missing"]
+    with pytest.raises(AnalysisError, match=reason):
+        analysis.analyze([folder], tmp_path / "out", ["errors"])
