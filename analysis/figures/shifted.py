@@ -36,7 +36,7 @@ def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0) -> 
     looks, over all points of a column; chance is what it would be if looks left no trace.
     """
     shifts = sorted({shift for one in pairs for shift in one.outside})
-    colours = {INSIDE: style.LIGHT, **{shift: style.COLOURS[n % len(style.COLOURS)] for n, shift in enumerate(shifts)}}
+    colours = {INSIDE: "#a0a0a0", **{shift: style.COLOURS[n % len(style.COLOURS)] for n, shift in enumerate(shifts)}}
     tables, numbers, notes = [], [], []
     bands, across = -(-len(pairs) // ACROSS), min(max(len(pairs), 3), ACROSS)
     with style.paper():

@@ -35,7 +35,7 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     )
     assert list(report["figures"]) == EVERY
     for name, paths in report["figures"].items():
-        printed = [f"{name}_table.csv"] if name in ("errors", "latents") else []
+        printed = [f"{name}_table.csv"] if name in ("returns", "dynamics", "errors", "latents") else []
         assert [path.name for path in paths] == [f"{name}.{end}" for end in ("pdf", "png", "csv")] + printed + [
             f"{name}.tex"
         ]
