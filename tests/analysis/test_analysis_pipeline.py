@@ -12,14 +12,8 @@ import analysis
 from analysis import AnalysisError, dynamics, latents
 from analysis.tables import Options
 
-EVERY = [
-    "returns",
-    "ood",
-    "dynamics",
-    "errors",
-    "calibration",
-    "latents",
-]  # figures that are missed where their input is not there
+EVERY = ["returns", "ood", "area", "dynamics", "errors", "calibration", "latents", "probes"]  # of one recorded run
+RECORDED = ["dynamics", "errors", "calibration", "latents"]  # missed where nothing was recorded
 
 
 @pytest.fixture
@@ -35,7 +29,7 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     )
     assert list(report["figures"]) == EVERY
     for name, paths in report["figures"].items():
-        printed = [f"{name}_table.csv"] if name in ("returns", "dynamics", "errors", "latents") else []
+        printed = [f"{name}_table.csv"] if name in ("returns", *RECORDED) and name != "calibration" else []
         assert [path.name for path in paths] == [f"{name}.{end}" for end in ("pdf", "png", "csv")] + printed + [
             f"{name}.tex"
         ]
@@ -53,11 +47,11 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
 
 def test_what_is_missing_is_listed_with_its_command(make_run, tmp_path):
     report = analysis.analyze([make_run("my run", parts=())], tmp_path / "out")
-    assert list(report["figures"]) == ["returns"]
+    assert list(report["figures"]) == ["returns", "area"]
     folder = str(tmp_path / "my run")
     assert [(one["figure"], one["command"]) for one in report["missing"]] == [
         ("ood", f"mbrl-pvr ood '{folder}'"),
-        *((name, f"mbrl-pvr record '{folder}'") for name in EVERY[2:]),
+        *((name, f"mbrl-pvr record '{folder}'") for name in RECORDED),
     ]
     assert report["missing"][0]["reason"] == "no out-of-distribution episodes"
 
@@ -78,7 +72,7 @@ def test_runs_without_the_inputs_do_not_stop_those_that_have_them(make_run, tmp_
     runs = [make_run("a", seed=1), make_run("b", seed=2, parts=("ood",)), make_run("c", "resnet18_in1k")]
     report = analysis.analyze(runs, tmp_path / "out", formats=("png",))
     assert list(report["figures"]) == EVERY
-    assert {(one["figure"], one["run"]) for one in report["missing"]} == {(name, str(runs[1])) for name in EVERY[2:]}
+    assert {(one["figure"], one["run"]) for one in report["missing"]} == {(name, str(runs[1])) for name in RECORDED}
     numbers = pd.read_csv(tmp_path / "out" / "ood.csv").set_index(["series", "condition"])
     assert numbers.loc[("embedded", "in distribution"), "seeds"] == 2
     assert set(pd.read_csv(tmp_path / "out" / "latents.csv")["series"]) == {"embedded, seed 1", "resnet18_in1k, seed 1"}
