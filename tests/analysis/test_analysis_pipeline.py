@@ -63,7 +63,7 @@ def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path)
         analysis.analyze([folder], tmp_path / "out", ["dynamics"])
     assert caught.value.exit_code == 2
     with pytest.raises(
-        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, profile, dynamics, errors"
+        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, profile, properties"
     ):
         analysis.analyze([folder], tmp_path / "out", ["dynamic"])
 
