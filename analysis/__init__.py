@@ -12,8 +12,9 @@ from analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
     from analysis.pipeline import Report, analyze
+    from analysis.records import Latents
     from analysis.report.page import Made, write_report
-    from analysis.runs import Latents, Run, load_runs
+    from analysis.runs import Run, load_runs
 
 __all__ = ["AnalysisError", "Latents", "Made", "Report", "Run", "analyze", "load_runs", "write_report"]
 
@@ -24,7 +25,7 @@ _HOME = {
     "Made": "analysis.report.page",
     "load_runs": "analysis.runs",
     "Run": "analysis.runs",
-    "Latents": "analysis.runs",
+    "Latents": "analysis.records",
 }
 
 

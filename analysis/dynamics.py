@@ -1,5 +1,5 @@
-"""How far open-loop latents drift from encoded ones. Arrays as in `analysis.runs.Latents`: episodes E, steps T, latent
-L.
+"""How far open-loop latents drift from encoded ones. Arrays as in `analysis.records.Latents`: episodes E, steps T,
+latent L.
 
 The study (facts: section 7) takes, for TD-MPC2, the MSE between predicted and encoded latent, accumulated over 33 and
 500 steps. The paper leaves open whether MSE averages or sums over latent entries: here it averages, as TD-MPC2's

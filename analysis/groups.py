@@ -48,20 +48,49 @@ PROTOCOL = tuple(
 )
 
 
+# Versions in the manifest that decide what an episode is, by the family of the environment.
+SIMULATORS = {
+    "dmc": ("dm_control", "mujoco"),
+    "maniskill": ("mani_skill", "sapien"),
+    "miniworld": ("miniworld",),
+    "gym": ("gymnasium", "mujoco"),
+}
+
+
 def check_comparable(runs: Sequence[Run]) -> None:
-    """Raise AnalysisError where runs on one task follow different protocols, naming the key, values and runs."""
-    first: dict[tuple[str, str], Run] = {}
+    """Raise AnalysisError where runs on one task follow different protocols, or were made by different simulators,
+    renderers, or (repetitions of one experiment) encoders of one name; it names what differs, the values and runs.
+
+    What a manifest does not say is not compared.
+    """
+    first: dict[tuple[str, str], tuple[Run, Any]] = {}
+    series = series_names(runs)
     for run in runs:
-        unread = inert(run.config)
-        for key in PROTOCOL:
-            other = run if key in unread else first.setdefault((run.task, key), run)
-            a, b = look_up(other.config, key), look_up(run.config, key)
-            if a != b:
-                raise AnalysisError(
-                    f"runs on {run.task} cannot be compared: {key} is {a!r} in one and {b!r} in another",
-                    f"{other.path} and {run.path}",
-                    "Analyse them apart, one call for each protocol",
-                )
+        for key, value in _protocol(run).items():
+            _same(run, key, value, first.setdefault((run.task, key), (run, value)))
+        for key in ("weights_sha256", "transform"):
+            if (value := look_up(run.manifest, f"encoder.{key}")) is not None:
+                who = f"{run.task} {run.agent} {series[run.id]}"
+                _same(run, f"the encoder's {key}", value, first.setdefault((who, key), (run, value)))
+
+
+def _protocol(run: Run) -> dict[str, Any]:
+    """What the returns of runs on one task must share, of what the run's configuration reads and its manifest says."""
+    unread = inert(run.config) | ({"env.backend"} if run.encoder == "state" else set())
+    settings = {key: look_up(run.config, key) for key in (*PROTOCOL, "env.backend") if key not in unread}
+    simulators = SIMULATORS.get(run.task.replace(":", "/").partition("/")[0], ())
+    versions = {f"the version of {name}": look_up(run.manifest, f"versions.{name}") for name in simulators}
+    return settings | {name: version for name, version in versions.items() if version is not None}
+
+
+def _same(run: Run, key: str, value: Any, first: tuple[Run, Any]) -> None:
+    other, seen = first
+    if value != seen:
+        raise AnalysisError(
+            f"runs on {run.task} cannot be compared: {key} is {seen!r} in one and {value!r} in another",
+            f"{other.path} and {run.path}",
+            "Analyse them apart, one call for each protocol",
+        )
 
 
 def inert(config: Mapping[str, Any]) -> set[str]:
@@ -100,8 +129,9 @@ def inert(config: Mapping[str, Any]) -> set[str]:
     return {key for keys, here in unread.items() if here for key in keys}
 
 
-def series_names(runs: Sequence[Run]) -> dict[str, str]:
-    """Run id to the name of its line in a figure: the encoder, and the settings in which it differs from its namesakes.
+def series_names(runs: Sequence[Run], without: Sequence[str] = ()) -> dict[str, str]:
+    """Run id to the name of its line in a figure: the encoder, and the settings in which it differs from its namesakes,
+    but for those `without`.
 
     Runs with one agent, encoder and task that differ in more than seed, machine and settings that they do not read are
     different experiments: "vc1 (truncate 12)".
@@ -113,7 +143,7 @@ def series_names(runs: Sequence[Run]) -> dict[str, str]:
     names = {}
     for group in namesakes.values():
         configs = {run.id: _flat(run.config) for run in group}
-        unread = {run.id: {*NOT_THE_EXPERIMENT, *inert(run.config)} for run in group}
+        unread = {run.id: {*NOT_THE_EXPERIMENT, *without, *inert(run.config)} for run in group}
         values = {
             key: {repr(config.get(key)) for name, config in configs.items() if key not in unread[name]}
             for key in sorted({key for config in configs.values() for key in config})

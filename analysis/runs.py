@@ -3,22 +3,21 @@ check to `Run`.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis import files, latents
 from analysis.errors import DAMAGED, AnalysisError, damaged
 from analysis.files import INTEGER, NUMBER, OPTIONAL, TEXT
+from analysis.records import Latents, Record, find_records, read_latents
 
 FORMAT = 1  # newest layout of a run folder that this code knows
 IDENTITY = "identity"  # of manifest.json: digest of the configuration
 NEW, RUNNING, FINISHED = "new", "running", "finished"  # states of status.json
-KINDS = ("deterministic", "categorical")
 
 METRIC_COLUMNS = {"step": INTEGER, "frame": INTEGER}
 ROW_COLUMNS = {
@@ -41,40 +40,11 @@ CONFIG_KEYS = {"seed": int, "env.name": str, "encoder.name": str, "agent.name": 
 
 
 @dataclass(frozen=True, eq=False)
-class Latents:
-    """Recorded rollouts of E episodes padded to T steps; `length` (E,) counts the valid ones.
-
-    posterior, open_loop: (E, T, L), equal before index `context`; reward_*, value: (E, T). Index t holds the reward
-    that arrives with obs[t]; index 0 has none. `kind`: "deterministic" (TD-MPC2) or "categorical" (DreamerV3: L logits,
-    of L / `classes` latents).
-    """
-
-    posterior: np.ndarray
-    open_loop: np.ndarray
-    reward_true: np.ndarray
-    reward_pred: np.ndarray
-    reward_open_loop: np.ndarray
-    value: np.ndarray
-    length: np.ndarray
-    context: int
-    kind: str
-    classes: int  # of a categorical latent; 0 for deterministic ones
-
-    @property
-    def valid(self) -> np.ndarray:
-        """(E, T) bool: steps that belong to the episode."""
-        return np.arange(self.posterior.shape[1])[None, :] < self.length[:, None]
-
-
-_REQUIRED_ARRAYS = tuple(Latents.__dataclass_fields__)
-
-
-@dataclass(frozen=True, eq=False)
 class Run:
     """One run folder. Logs are None where they are missing or empty; `latents` is read when first asked for.
 
-    Steps of checkpoints are None where none is known: `step` of the newest, `ood_step` and `latents_step` of those that
-    the out-of-distribution episodes and the latents come from.
+    What was recorded is seen on policy, or `on` one bank. Steps of checkpoints are None where none is known: `step` of
+    the newest, `ood_step` and `latents_step` of those that the out-of-distribution episodes and the latents come from.
     """
 
     path: Path
@@ -86,8 +56,8 @@ class Run:
     metrics: pd.DataFrame | None
     episodes: pd.DataFrame | None
     ood: pd.DataFrame | None
-    latents_kind: str | None  # "deterministic", "categorical"; None where no latents were recorded
-    latents_step: int | None
+    records: tuple[Record, ...]
+    bank: str = ""  # whose records are seen; "": those of fresh episodes
 
     @property
     def seed(self) -> int:
@@ -114,17 +84,45 @@ class Run:
         """Of the newest rows: a run that went on has rows of several checkpoints."""
         return None if self.ood is None else int(self.ood["step"].max())
 
+    @property
+    def banks(self) -> list[str]:
+        """Ids of the banks that the run was recorded on."""
+        return sorted({one.bank for one in self.records if one.bank})
+
+    def on(self, bank: str) -> "Run":
+        """The same run, seen on a bank's trajectories, or with "" on policy."""
+        return replace(self, bank=bank)
+
+    @property
+    def record(self) -> Record | None:
+        """What was recorded on policy, or on `bank` without a shift; None where nothing was."""
+        return next((one for one in self.records if (one.bank, one.shift) == (self.bank, "")), None)
+
+    @property
+    def shifted(self) -> dict[str, Record]:
+        """Shift to the record of `bank` under it: rows of equal index are one state."""
+        return {one.shift: one for one in self.records if one.bank == self.bank and one.shift}
+
+    @property
+    def latents_kind(self) -> str | None:
+        """One of `records.KINDS`, None where nothing was recorded."""
+        return None if self.record is None else self.record.kind
+
+    @property
+    def latents_step(self) -> int | None:
+        return None if self.record is None else self.record.step
+
     @cached_property
     def latents(self) -> Latents | None:
         """The recorded rollouts, or None where none were recorded; raises AnalysisError where the file is damaged."""
-        return read_latents(self.path) if self.latents_kind else None
+        return None if self.record is None else read_latents(self.record.path)
 
     @cached_property
     def latents_constant(self) -> bool:
         """Whether recorded latents are (nearly) constant; they are not kept in memory for it."""
-        if not self.latents_kind:
+        if self.record is None:
             return False
-        recorded = read_latents(self.path)
+        recorded = read_latents(self.record.path)
         return latents.is_constant(recorded.posterior[recorded.valid])
 
 
@@ -165,7 +163,6 @@ def load_run(folder: str | Path) -> Run:
     state, step = _status(folder / "status.json")
     torn = state == RUNNING
     ood = folder / "ood.parquet"
-    recorded = folder / "latents.npz"
     return Run(
         path=folder,
         id=manifest[IDENTITY][:12],
@@ -176,8 +173,7 @@ def load_run(folder: str | Path) -> Run:
         metrics=_log(folder / "metrics.jsonl", METRIC_COLUMNS, torn),
         episodes=_log(folder / "episodes.jsonl", EPISODE_COLUMNS, torn),
         ood=_rows_or_none(files.read_parquet(ood), OOD_COLUMNS, ood) if ood.exists() else None,
-        latents_kind=check_latents(recorded) if recorded.exists() else None,
-        latents_step=_latents_step(recorded) if recorded.exists() else None,
+        records=find_records(folder),
     )
 
 
@@ -237,101 +233,3 @@ def look_up(config: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
-
-
-def check_latents(path: Path) -> str:
-    """The kind of the latents; reads headers alone and raises AnalysisError naming the array that is missing or has a
-    wrong shape.
-    """
-    seen = files.read_npz_shapes(path)
-    if missing := [name for name in _REQUIRED_ARRAYS if name not in seen]:
-        raise damaged(f"latents.npz has no array {missing[0]!r}", path, f"It has: {', '.join(seen)}")
-    shape = seen["posterior"][0]
-    if len(shape) != 3 or 0 in shape:
-        raise damaged(f"posterior of latents.npz should be (E, T, L) with no empty side, but is {shape}", path)
-    wanted: dict[str, tuple[int, ...]] = {"open_loop": shape, "length": shape[:1]}
-    wanted |= dict.fromkeys(("context", "kind", "classes"), ())
-    wanted |= dict.fromkeys(("reward_true", "reward_pred", "reward_open_loop", "value"), shape[:2])
-    for name, want in wanted.items():
-        if seen[name][0] != want:
-            raise damaged(f"{name} of latents.npz should be {want}, as posterior says, but is {seen[name][0]}", path)
-    for name in _REQUIRED_ARRAYS:
-        letters = {"kind": "U", "length": "iu", "context": "iu", "classes": "iu"}.get(name, "f")
-        if seen[name][1].kind not in letters:
-            raise damaged(f"{name} of latents.npz has type {seen[name][1]}", path)
-    kind = str(files.read_npz(path, ["kind"])["kind"])
-    if kind not in KINDS:
-        raise damaged(f"kind of latents.npz should be one of {', '.join(KINDS)}, but is {kind!r}", path)
-    _check_classes(path, kind, shape, seen.get("latent"))
-    return kind
-
-
-def _check_classes(
-    path: Path, kind: str, shape: tuple[int, ...], latent: tuple[tuple[int, ...], np.dtype] | None
-) -> None:
-    """That logits divide into latents, and that the state they belong to is there, (E, T, W)."""
-    classes = int(files.read_npz(path, ["classes"])["classes"])
-    if kind == "deterministic" and classes != 0:
-        raise damaged(f"classes of latents.npz should be 0 for deterministic latents, but is {classes}", path)
-    if kind == "deterministic":
-        return
-    if classes < 2 or shape[2] % classes:
-        raise damaged(f"classes of latents.npz should be at least 2 and divide {shape[2]}, but is {classes}", path)
-    if latent is None or len(latent[0]) != 3 or latent[0][:2] != shape[:2] or latent[1].kind != "f":
-        said = "is missing" if latent is None else f"is {latent[1]} of shape {latent[0]}"
-        raise damaged(f"latent of latents.npz should be numbers ({shape[0]}, {shape[1]}, W), but {said}", path)
-
-
-def _latents_step(path: Path) -> int | None:
-    """The step that the file says it was recorded at; it may leave that open."""
-    if "step" not in (seen := files.read_npz_shapes(path)):
-        return None
-    shape, dtype = seen["step"]
-    if shape != () or dtype.kind not in "iu":
-        raise damaged(f"step of latents.npz should be one whole number, but is {dtype} of shape {shape}", path)
-    return int(files.read_npz(path, ["step"])["step"])
-
-
-def read_latents(folder: str | Path) -> Latents:
-    """The recorded rollouts of a run folder, checked; raises AnalysisError where they are missing or damaged."""
-    path = Path(folder) / "latents.npz"
-    kind = check_latents(path)
-    arrays = files.read_npz(path, [name for name in _REQUIRED_ARRAYS if name != "kind"])
-    steps = arrays["posterior"].shape[1]
-    context, classes = int(arrays.pop("context")), int(arrays.pop("classes"))
-    if not 1 <= context < steps:
-        raise damaged(f"context of latents.npz should lie in 1..{steps - 1}, but is {context}", path)
-    if arrays["length"].min() < 1 or arrays["length"].max() > steps:
-        raise damaged(f"length of latents.npz should lie in 1..{steps}, but has {arrays['length'].tolist()}", path)
-    return Latents(context=context, kind=kind, classes=classes, **arrays)
-
-
-def read_states(folder: str | Path, kind: str) -> np.ndarray:
-    """What a picture of the latent space shows (E, T, W), of checked rollouts: the latent of TD-MPC2, [h, z] of
-    DreamerV3 with z as it was drawn, one-hot (facts: section 7).
-    """
-    name = "latent" if kind == "categorical" else "posterior"
-    return files.read_npz(Path(folder) / "latents.npz", [name])[name]
-
-
-def has_frames(folder: str | Path) -> bool:
-    """Whether a picture of every recorded step is there, of checked rollouts; raises AnalysisError where its shape is
-    not (E, T, h, w, 3) uint8.
-    """
-    path = Path(folder) / "latents.npz"
-    seen = files.read_npz_shapes(path)
-    if "frame" not in seen:
-        return False
-    (shape, dtype), steps = seen["frame"], seen["posterior"][0][:2]
-    if len(shape) != 5 or shape[:2] != steps or shape[4] != 3 or 0 in shape or dtype != np.uint8:
-        want = f"({steps[0]}, {steps[1]}, h, w, 3) uint8"
-        raise damaged(f"frame of latents.npz should be {want}, but is {shape} {dtype}", path)
-    return True
-
-
-def read_frames(folder: str | Path, episode: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The pictures (N, h, w, 3) of steps (N,) of episodes (N,), which must not fall; one episode is in memory at a
-    time.
-    """
-    rows = files.read_npz_rows(Path(folder) / "latents.npz", "frame")
-    return np.concatenate([row[step[episode == number]] for number, row in enumerate(rows)])

@@ -8,12 +8,13 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from analysis import Made, Report
+    from analysis.tables import Options
     from mbrl_pvr.bank import Bank
     from mbrl_pvr.doctor import Finding
     from mbrl_pvr.downloads import Fetched
@@ -174,13 +175,25 @@ def analyze(
     *,
     figures: Sequence[str] | None = None,
     unfinished: bool = False,
+    formats: Sequence[str] = ("pdf", "png"),
+    **options: Any,
 ) -> "Report":
-    """Draw every figure, or those named, whose inputs the runs hold; unfinished runs are left out unless asked for."""
+    """Draw every figure, or those named, whose inputs the runs hold; unfinished runs are left out unless asked for.
+
+    `options` are fields of `analysis.tables.Options`: windows, max_points, …; the encoders' property groups are the
+    zoo's.
+    """
     paths = _some_runs(runs)
     import analysis
 
-    command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out)])
-    return analysis.analyze(paths, Path(out), figures, unfinished=unfinished, command=command)
+    single = {f"--{name}": (options[name],) for name in ("colour", "latent") if name in options}
+    asked = {"--figure": figures or (), "--window": options.get("windows", ()), "--format": formats, **single}
+    flags = [word for flag, values in asked.items() for value in values for word in (flag, str(value))]
+    command = shlex.join(["mbrl-pvr", "analyze", *map(str, paths), "--out", str(out), *flags])
+    chosen = _figure_options(**options)
+    return analysis.analyze(
+        paths, Path(out), figures, unfinished=unfinished, options=chosen, formats=formats, command=command
+    )
 
 
 def report(runs: str | Path | Sequence[str | Path], out: str | Path, *, unfinished: bool = False) -> "Made":
@@ -192,7 +205,17 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path, *, unfinish
 
     flag = ["--unfinished"] if unfinished else []
     command = shlex.join(["mbrl-pvr", "report", *map(str, paths), "--out", str(out), *flag])
-    return analysis.write_report(paths, Path(out), unfinished=unfinished, command=command)
+    chosen = _figure_options()
+    return analysis.write_report(paths, Path(out), unfinished=unfinished, options=chosen, command=command)
+
+
+def _figure_options(**options: Any) -> "Options":
+    """With the property groups of the zoo's encoders."""
+    from analysis.tables import Options
+    from pvr_zoo.catalogue import groups
+    from pvr_zoo.registry import list_encoders, spec
+
+    return Options(properties={name: groups(spec(name)) for name in list_encoders()}, **options)
 
 
 def _some_runs(runs: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -14,8 +14,10 @@ from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
 from mbrl_pvr.fits import check_choices
 from mbrl_pvr.process import keep_freed_memory, set_threads
+from mbrl_pvr.replay import row_bytes
 from mbrl_pvr.settings import WITHOUT_ENCODER
 from pvr_zoo import fast
+from pvr_zoo.catalogue import count_flops
 from pvr_zoo.fast import Precision
 from pvr_zoo.specs import TRAINABLE
 from pvr_zoo.trainable import Tail, Trunk, cut, held_shape
@@ -110,6 +112,15 @@ def env_config(config: RunConfig, *, pixels: bool = False) -> envs.EnvConfig:
     """The environment as the agent needs it: nothing is rendered where only the state is seen, unless `pixels` asks."""
     only_state = config.encoder.name == "state"
     return replace(config.env, pixels=pixels or not only_state, proprio=config.env.proprio or only_state)
+
+
+def running_cost(features: Features, facts: EnvFacts, carried: int) -> dict[str, int | None]:
+    """Bytes of replay for a step, and FLOPs of a wholly frozen encoder for a frame, None without one."""
+    encoder = features.encoder
+    return {
+        "replay_bytes_per_step": row_bytes(features.shapes, facts.action_dim, carried),
+        "encoder_flops_per_frame": count_flops(encoder.spec) if isinstance(encoder, pvr_zoo.Encoder) else None,
+    }
 
 
 def planned_shapes(config: RunConfig) -> ObsShapes:

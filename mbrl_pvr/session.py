@@ -26,6 +26,7 @@ from mbrl_pvr.build import (
     pick_encoder_compile,
     planned_shapes,
     refuse_unfit,
+    running_cost,
     setup_process,
 )
 from mbrl_pvr.collect import Collector
@@ -168,6 +169,7 @@ class _Parts:
             "encoder_precision": asdict(seen) if seen else None,
             "precision": asdict(pick_precision(self.config, self.features, self.facts, self.device)),
             "env": asdict(self.facts),
+            "cost": running_cost(self.features, self.facts, self.config.agent.carried),
             "data": None if self.bank is None else {"bank": self.bank.id, "episodes": len(self.bank)},
             "seed": self.config.seed,
             "action_repeat": self.config.env.action_repeat,

@@ -132,6 +132,21 @@ def count_parameters(row: EncoderSpec) -> int:
     return sum(parameter.numel() for parameter in build(row, None).parameters())
 
 
+def count_flops(row: EncoderSpec) -> int:
+    """FLOPs of one frame, on the meta device: two for each multiplication with its addition, of products and
+    convolutions alone (torch.utils.flop_counter).
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from pvr_zoo.network import build
+
+    network = build(row, None).eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 3, row.input_size, row.input_size, device="meta"))
+    return counter.get_total_flops()
+
+
 def _checksum(source: WeightsSource) -> str:
     unknown = "not known in advance: " + (
         "compared with the hub's own hash" if source.hub else "what arrives is recorded"

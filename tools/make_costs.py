@@ -2,27 +2,20 @@
 
     python tools/make_costs.py
 
-Parameters are those of the whole published encoder, used for its default feature. FLOPs are those of one frame: two for
-each multiplication with its addition, products and convolutions alone (torch.utils.flop_counter).
+Parameters are those of the whole published encoder, used for its default feature. FLOPs are those of one frame
+(`pvr_zoo.catalogue.count_flops`).
 """
 
 import json
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 import pvr_zoo
-from pvr_zoo.catalogue import COSTS
-from pvr_zoo.network import build
+from pvr_zoo.catalogue import COSTS, count_flops, count_parameters
 from pvr_zoo.specs import EncoderSpec
 
 
 def cost(row: EncoderSpec) -> dict[str, int]:
     """Parameters and FLOPs of one encoder."""
-    network = build(row, None).eval().requires_grad_(False)
-    with FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, row.input_size, row.input_size, device="meta"))
-    return {"parameters": sum(p.numel() for p in network.parameters()), "flops": counter.get_total_flops()}
+    return {"parameters": count_parameters(row), "flops": count_flops(row)}
 
 
 def main() -> None:

@@ -77,22 +77,11 @@ def _line(axis: Axes, rows: pd.DataFrame, inside: pd.DataFrame, look: style.Look
 
 
 def _legend(figure, rows: pd.DataFrame, lines: dict[str, tuple], looks: dict[str, style.Look], random: bool) -> None:
-    counts = style.seed_counts(rows)
-    entries = [
-        Line2D(
-            [],
-            [],
-            color=looks[encoder].colour,
-            marker=looks[encoder].marker,
-            ls=lines[name],
-            label=style.with_seeds(name, counts[name]),
-        )
-        for name, encoder in style.series_of(rows).itertuples(index=False)
-    ]
+    entries = style.series_entries(rows, looks, lines=lines)
     entries.append(Line2D([], [], color=style.GREY, lw=0.9, ls=(0, (1, 2)), label="in distribution, same colour"))
     if random:
         entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+    style.legend(figure, entries)
 
 
 def _caption(rows: pd.DataFrame) -> str:

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from analysis import dynamics, rewards, stats
+from analysis import dynamics, horizons, stats
 from analysis.errors import AnalysisError
 from analysis.figures import style
-from analysis.runs import Latents
+from analysis.records import Latents
 
 COLUMNS = (
     "task",
@@ -69,33 +69,12 @@ def error_table(latents: Latents, unimix: float | None = None, **labels: object)
     latents need the agent's `unimix`; raises AnalysisError without. Steps after a trajectory's end have no row; a
     prediction that is not finite gives a row with NaN.
     """
-    given = (latents.length, latents.context)
-    measure, scale, error, copied = _latent_errors(latents, unimix)
-    columns = {
-        "error": error,
-        "copy_last_error": copied,
-        "reward_error": rewards.reward_errors(latents.reward_true, latents.reward_open_loop, *given),
-        "mean_reward_error": rewards.mean_reward_errors(latents.reward_true, *given),
-        "closed_loop_reward_error": rewards.reward_errors(latents.reward_true, latents.reward_pred, *given),
-    }
+    measure = horizons.measure_of(latents, unimix)
+    columns = horizons.step_errors(latents, measure)
     trajectory, column = np.nonzero(latents.valid[:, latents.context :])
     table = pd.DataFrame({name: errors[trajectory, column] for name, errors in columns.items()})
-    table = table.assign(trajectory=trajectory, k=column + 1, measure=measure, scale=scale)
+    table = table.assign(trajectory=trajectory, k=column + 1, measure=measure.name, scale=measure.scale)
     return table.assign(context=latents.context, **labels)
-
-
-def _latent_errors(latents: Latents, unimix: float | None) -> tuple[str, float, np.ndarray, np.ndarray]:
-    """The measure, its scale, and (E, K) the errors of the model and of keeping the last latent."""
-    given = (latents.length, latents.context)
-    if latents.kind == "deterministic":
-        error = dynamics.open_loop_errors(latents.posterior, latents.open_loop, *given)
-        copied = dynamics.copy_last_errors(latents.posterior, *given)
-        return "MSE", dynamics.latent_variance(latents.posterior, latents.length), error, copied
-    if unimix is None:
-        raise AnalysisError("the KL of categorical latents needs the share of unimix that the agent has")
-    error = dynamics.open_loop_kl(latents.posterior, latents.open_loop, *given, latents.classes, unimix)
-    copied = dynamics.copy_last_kl(latents.posterior, *given, latents.classes, unimix)
-    return "KL", latents.posterior.shape[2] / latents.classes, error, copied
 
 
 def draw(errors: pd.DataFrame) -> style.Drawn:
@@ -130,7 +109,15 @@ def draw(errors: pd.DataFrame) -> style.Drawn:
         _legend(figure, errors, lines, looks)
     table = pd.concat(numbers, ignore_index=True)
     front = ["task", "agent", "series", "measure", "k"]
-    return style.Drawn(figure, table[front + [c for c in table if c not in front]], _caption(errors), _notes(errors))
+    table = table[front + [c for c in table if c not in front]]
+    return style.Drawn(figure, table, _caption(errors), _notes(errors), _printed(table))
+
+
+def _printed(numbers: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn, at the marks of the axis."""
+    shown = [f"{name}{SO_FAR}{end}" for name in ("relative", "reward_error") for end in ("", "_low", "_high")]
+    rows = numbers[numbers["k"].isin(TICKS)]
+    return rows[["task", "agent", "series", "measure", "k", *shown, "skill_over_copy", "trajectories", "seeds"]]
 
 
 def _measures(errors: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -208,13 +195,10 @@ def _axes(axis: Axes, last: int) -> None:
 
 
 def _legend(figure: Figure, errors: pd.DataFrame, lines: dict[str, tuple], looks: dict[str, style.Look]) -> None:
-    entries, counts = [], style.seed_counts(errors)
-    for name, encoder in style.series_of(errors).itertuples(index=False):
-        label = style.with_seeds(name, counts[name])
-        entries.append(Line2D([], [], color=looks[encoder].colour, ls=lines[name], label=label))
+    entries = style.series_entries(errors, looks, lines=lines, markers=False)
     label = "baseline: last latent kept (left), mean reward (right)"
     entries.append(Line2D([], [], color=style.GREY, ls=DASHED, lw=0.8, label=label))
-    figure.legend(handles=entries, loc="outside lower center", ncols=4)
+    style.legend(figure, entries)
 
 
 def _caption(errors: pd.DataFrame) -> str:

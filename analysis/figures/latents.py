@@ -1,5 +1,5 @@
-"""Figure "latents": UMAP of latents coloured by reward, PCA beside it, with numbers from the full latent in the
-picture.
+"""Figure "latents": UMAP of latents coloured by reward (or value, time, a state variable), PCA beside it, with numbers
+from the full latent in the picture.
 """
 
 import textwrap
@@ -14,7 +14,7 @@ from matplotlib.colors import Normalize
 
 from analysis import latents as space
 from analysis.figures import style
-from analysis.runs import Latents
+from analysis.records import Latents
 
 COLOUR_MAP = "viridis"  # even in lightness, safe for colour-blind readers and in grey print
 NEIGHBOURS = 15
@@ -25,7 +25,7 @@ ACROSS = 4  # clouds side by side
 class Cloud:
     """Latents of one run: points (N, L), the reward that arrived with each (N,), and the episode of each (N,).
 
-    Clouds of one `task` share a colour scale.
+    Clouds of one `task` share a colour scale, of the reward or of what else each point has for a `colour` (N,).
     """
 
     name: str
@@ -33,25 +33,35 @@ class Cloud:
     points: np.ndarray
     reward: np.ndarray
     episode: np.ndarray
+    colour: np.ndarray | None = None
+
+    @property
+    def shown(self) -> np.ndarray:
+        """What points are coloured by (N,)."""
+        return self.reward if self.colour is None else self.colour
 
 
-def cloud(name: str, task: str, latents: Latents, states: np.ndarray | None = None) -> Cloud:
+def cloud(
+    name: str, task: str, latents: Latents, states: np.ndarray | None = None, colour: np.ndarray | None = None
+) -> Cloud:
     """All valid steps that carry a reward (an episode's first has none), as their posterior latents or as `states`
-    (E, T, W).
+    (E, T, W), coloured by reward or by `colour` (E, T).
     """
     use = latents.valid.copy()
     use[:, 0] = False
     episode = np.broadcast_to(np.arange(len(use))[:, None], use.shape)
     points = latents.posterior if states is None else states
-    return Cloud(name, task, points[use], latents.reward_true[use], episode[use])
+    shown = None if colour is None else colour[use]
+    return Cloud(name, task, points[use], latents.reward_true[use], episode[use], shown)
 
 
-def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0) -> style.Drawn:
+def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colour: str = "reward") -> style.Drawn:
     """UMAP and PCA of every cloud, with their trustworthiness and the reward purity of the full latent.
 
-    Colours run from the 1st to the 99th percentile of the task's rewards.
+    `colour` names what points are coloured by; colours run from its 1st to its 99th percentile in the task. The table
+    has the numbers of all points, not only of those drawn.
     """
-    rows, notes = [], []
+    rows, notes, table = [], [], []
     bands = _bands(clouds)
     heights = [_height(len(band)) for band in bands]
     with style.paper():
@@ -59,20 +69,19 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0) -> s
         parts = figure.subfigures(len(bands), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, band in zip(parts, bands, strict=True):
             chosen = [space.select(one.points, one.reward, max_points, seed) for one in band]
-            colours = _colours(np.concatenate([one.reward[c.index] for one, c in zip(band, chosen, strict=True)]))
+            colours = _colours(np.concatenate([one.shown[c.index] for one, c in zip(band, chosen, strict=True)]))
             grid = part.subplots(1, 2, squeeze=False).reshape(2, 1) if len(band) == 1 else part.subplots(2, len(band))
             for one, picked, (upper, lower) in zip(band, chosen, grid.T, strict=True):
                 numbers = _measure(one, picked.index, seed)
-                reward = one.reward[picked.index]
-                _panels(upper, lower, textwrap.fill(one.name, 28), colours.to_rgba(reward), numbers)
-                rows.append(_points_table(one, picked.index, numbers))
+                shown = colours.to_rgba(one.shown[picked.index])
+                _panels(upper, lower, textwrap.fill(one.name, 28), shown, numbers)
+                rows.append(_points_table(one, picked.index, numbers, colour))
+                table.append(_described(one, numbers, seed))
                 notes += _notes(one.name, picked, numbers)
             if len({one.task for one in clouds}) > 1:
                 part.suptitle(band[0].task.rpartition("/")[2], size=7.5)
-            part.colorbar(
-                colours, ax=list(grid.ravel()), pad=0.015, aspect=25 if len(band) == 1 else 40, label="reward"
-            )
-    return style.Drawn(figure, pd.concat(rows, ignore_index=True), _caption(), notes)
+            part.colorbar(colours, ax=list(grid.ravel()), pad=0.015, aspect=25 if len(band) == 1 else 40, label=colour)
+    return style.Drawn(figure, pd.concat(rows, ignore_index=True), _caption(colour), notes, pd.DataFrame(table))
 
 
 def _bands(clouds: Sequence[Cloud]) -> list[list[Cloud]]:
@@ -154,7 +163,25 @@ def _colours(reward: np.ndarray) -> ScalarMappable:
     return ScalarMappable(Normalize(low, high if high > low else low + 1), COLOUR_MAP)
 
 
-def _points_table(one: Cloud, index: np.ndarray, row: dict) -> pd.DataFrame:
+def _described(one: Cloud, row: dict, seed: int) -> dict[str, object]:
+    """The numbers of a cloud: of its projections those of the points drawn, otherwise of all points."""
+    names = {"task": one.task, "series": one.name}
+    trust = {"trustworthiness_umap": row["trust_umap"], "trustworthiness_pca": row["trust_pca"]}
+    if row["constant"]:
+        return names | trust
+    found = space.describe(one.points, one.reward, one.episode, neighbours=NEIGHBOURS, seed=seed)
+    return names | trust | {
+        "purity": found.purity.value,
+        "purity_chance": found.purity.chance,
+        "purity_other_episodes": found.purity_other_episodes.value,
+        "silhouette": found.silhouette,
+        "effective_rank": found.effective_rank,
+        "rankme": found.rankme,
+        "points": found.points,
+    }  # fmt: skip
+
+
+def _points_table(one: Cloud, index: np.ndarray, row: dict, colour: str) -> pd.DataFrame:
     """The points, and the numbers of the cloud repeated in every row."""
     return pd.DataFrame(
         {
@@ -162,6 +189,7 @@ def _points_table(one: Cloud, index: np.ndarray, row: dict) -> pd.DataFrame:
             "task": one.task,
             "episode": one.episode[index],
             "reward": one.reward[index],
+            colour: one.shown[index],
             "umap_1": row["umap"][:, 0],
             "umap_2": row["umap"][:, 1],
             "pc_1": row["pca"][:, 0],
@@ -175,9 +203,9 @@ def _points_table(one: Cloud, index: np.ndarray, row: dict) -> pd.DataFrame:
     )
 
 
-def _caption() -> str:
+def _caption(colour: str) -> str:
     return (
-        "Encoded latents of recorded episodes (of DreamerV3: recurrent state and drawn latent), coloured by reward: "
+        f"Encoded latents of recorded episodes, coloured by {colour}: "
         f"UMAP, and principal components with their share of variance. Trustworthiness: of {NEIGHBOURS} neighbours. "
         f"Reward purity: share of the {NEIGHBOURS} "
         "nearest neighbours in the full latent whose reward is in the same fifth of all rewards."

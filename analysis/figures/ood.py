@@ -117,7 +117,7 @@ def _legend(figure, conditions: list[str], random: bool, numbers: pd.DataFrame) 
     entries.append(Line2D([], [], color=style.GREY, ls="", marker="|", ms=4, mew=0.7, alpha=0.6, label=small))
     if random:
         entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+    style.legend(figure, entries)
 
 
 def _caption(numbers: pd.DataFrame) -> str:

@@ -15,9 +15,10 @@ FLOOR = -0.1  # below, a probe is as wrong as it gets
 
 
 def draw(scores: pd.DataFrame) -> style.Drawn:
-    """Discs are means over seeds (filled: feature, hollow: latent), lines the range over seeds. `scores`: one row per
-    run, source and variable with `COLUMNS`, as `probes.probe` gives them; optional `series`, `agent`. R² below `FLOOR`
-    is drawn there; variables without one (they do not vary) are left out with a note.
+    """Discs are means over seeds (filled: feature, hollow: latent), lines the range over seeds, or of one seed its
+    `low` to `high`, the interval over episodes. `scores`: one row per run, source and variable with `COLUMNS`, as
+    `probes.probe` gives them; optional `series`, `agent`, `low`, `high`. R² below `FLOOR` is drawn there; variables
+    without one (they do not vary) are left out with a note.
     """
     scores = style.prepare(scores, COLUMNS)
     missing = sorted(scores.loc[scores["r2"].isna(), "variable"].unique())
@@ -26,7 +27,10 @@ def draw(scores: pd.DataFrame) -> style.Drawn:
     titles, looks = style.panel_names(scores), style.looks(scores["encoder"])
     keys = ["task", "agent", "series", "encoder", "source", "variable"]
     numbers = scores.groupby(keys)["r2"].agg(["mean", "min", "max", "count"]).reset_index()
-    variables = sorted(numbers["variable"].unique())
+    if {"low", "high"} <= {*scores.columns}:
+        ends, single = scores.groupby(keys)[["low", "high"]].first().reset_index(), numbers["count"] == 1
+        numbers.loc[single, ["min", "max"]] = ends.loc[single, ["low", "high"]].to_numpy()
+    variables = sorted(numbers["variable"].unique(), key=_natural)
     names = list(style.series_of(scores)["series"])
     with style.paper():
         figure, grid = style.panels(len(titles), 0.5 + len(variables) * (0.08 + 0.09 * len(names)))
@@ -43,6 +47,12 @@ def draw(scores: pd.DataFrame) -> style.Drawn:
     return style.Drawn(figure, table, _caption(), notes)
 
 
+def _natural(name: str) -> tuple[str, int]:
+    """ "state 10" behind "state 9"."""
+    words, _, number = name.rpartition(" ")
+    return (words, int(number)) if number.isdecimal() else (name, 0)
+
+
 def _panel(
     axis: Axes, numbers: pd.DataFrame, variables: list[str], names: list[str], looks: dict[str, style.Look]
 ) -> None:
@@ -50,7 +60,7 @@ def _panel(
     for row in numbers.to_dict("records"):
         y = variables.index(row["variable"]) + (names.index(row["series"]) - (len(names) - 1) / 2) * step
         look = looks[row["encoder"]]
-        mean, low, high = np.maximum([row["mean"], row["min"], row["max"]], FLOOR)
+        mean, low, high = np.maximum([row["mean"], row["min"], row["max"]], FLOOR)  # NaN stays
         axis.plot([low, high], [y, y], color=look.colour, lw=1.0, zorder=3)
         fill = look.colour if row["source"] == SOURCES[0] else "white"
         axis.plot(mean, y, look.marker, color=look.colour, mfc=fill, ms=4, mew=1.0, zorder=4, clip_on=False)
@@ -61,22 +71,17 @@ def _panel(
 
 
 def _legend(figure, scores: pd.DataFrame, looks: dict[str, style.Look]) -> None:
-    counts = style.seed_counts(scores)
-    entries = [
-        Line2D(
-            [], [], color=looks[one].colour, ls="", marker=looks[one].marker, label=style.with_seeds(name, counts[name])
-        )
-        for name, one in style.series_of(scores).itertuples(index=False)
-    ]
+    entries = style.series_entries(scores, looks)
     entries += [
         Line2D([], [], color=style.GREY, ls="", marker="o", mfc=fill, ms=4, label=f"from the {source}")
         for source, fill in zip(SOURCES, (style.GREY, "white"), strict=True)
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+    style.legend(figure, entries)
 
 
 def _caption() -> str:
     return (
-        "R² on held-out episodes of ridge probes from features (filled) and latents (hollow): mean over seeds, lines "
-        f"their range; 0 is as good as the mean, values below {FLOOR:g} are drawn there."
+        "R² on held-out episodes of ridge probes from features (filled; of patches their mean) and latents (hollow): "
+        "mean over seeds, lines their range, or of one seed the 95 % interval over episodes where five or more are "
+        f"held out; 0 is as good as the mean, values below {FLOOR:g} are drawn there."
     )

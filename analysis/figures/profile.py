@@ -43,7 +43,7 @@ def draw(episodes: pd.DataFrame) -> style.Drawn:
             panel.axis.grid()
         _legend(figure, episodes, looks)
     table = pd.concat(numbers, ignore_index=True) if numbers else pd.DataFrame()
-    return style.Drawn(figure, table, _caption(episodes), notes)
+    return style.Drawn(figure, table, _caption(episodes), notes, table.iloc[::10])  # of 101 thresholds a line
 
 
 def _conditions(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -60,13 +60,10 @@ def _line(axis: Axes, scores: np.ndarray, look: style.Look, where: str) -> pd.Da
 
 
 def _legend(figure, episodes: pd.DataFrame, looks: dict[str, style.Look]) -> None:
-    counts = style.seed_counts(episodes)
-    entries = [
-        Line2D([], [], color=looks[encoder].colour, label=style.with_seeds(name, counts[name]))
-        for name, encoder in style.series_of(episodes).itertuples(index=False)
-    ]
+    solid = dict.fromkeys(style.series_of(episodes)["series"], "-")
+    entries = style.series_entries(episodes, looks, lines=solid, markers=False)
     entries += [Line2D([], [], color=style.GREY, ls=dashes, label=where) for where, dashes in LOOKS.items()]
-    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+    style.legend(figure, entries)
 
 
 def _caption(episodes: pd.DataFrame) -> str:

@@ -105,7 +105,7 @@ def _legend(figure, scores: pd.DataFrame, names: Sequence[str], looks: dict[str,
         Line2D([], [], color=looks[one].colour, ls="", marker=looks[one].marker, ms=3, label=one)
         for one in sorted(scores["encoder"].unique())
     ]
-    figure.legend(handles=entries, loc="outside lower center", ncols=3 if figure.get_figwidth() < style.PAGE else 5)
+    style.legend(figure, entries, 5)
 
 
 def _caption() -> str:

@@ -41,7 +41,9 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
                 axis.axhline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
             _axes(panel, rows, title)
         _legend(figure, episodes, lines, looks, bool(random_scores))
-    return style.Drawn(figure, pd.concat(numbers, ignore_index=True), _caption(episodes), _notes(episodes))
+    table = pd.concat(numbers, ignore_index=True)
+    last = table[table["step"] == table.groupby(["task", "agent", "series"])["step"].transform("max")]
+    return style.Drawn(figure, table, _caption(episodes), _notes(episodes), last)
 
 
 def _train(axis: Axes, rows: pd.DataFrame, looks: dict[str, style.Look]) -> None:
@@ -106,17 +108,14 @@ def _frames_per_step(rows: pd.DataFrame) -> int:
 def _legend(
     figure, episodes: pd.DataFrame, lines: dict[str, tuple], looks: dict[str, style.Look], random: bool
 ) -> None:
-    entries, counts = [], style.seed_counts(episodes)
-    for name, encoder in style.series_of(episodes).itertuples(index=False):
-        look, label = looks[encoder], style.with_seeds(name, counts[name])
-        entries.append(Line2D([], [], color=look.colour, marker=look.marker, ls=lines[name], label=label))
+    entries = style.series_entries(episodes, looks, lines=lines)
     if (episodes["kind"] == "train").any():
         entries.append(
             Line2D([], [], color=style.GREY, ls="", marker=".", ms=4, mew=0, alpha=0.6, label="training episodes")
         )
     if random:
         entries.append(Line2D([], [], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), label="random actions"))
-    figure.legend(handles=entries, loc="outside lower center", ncols=2 if figure.get_figwidth() < style.PAGE else 4)
+    style.legend(figure, entries)
 
 
 def _caption(episodes: pd.DataFrame) -> str:

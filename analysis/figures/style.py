@@ -7,7 +7,7 @@ to `ENCODERS`.
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +15,21 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from analysis import stats
 from analysis.errors import AnalysisError
+from analysis.figures import latex
 from analysis.files import write_files
 
 COLUMN, PAGE = 3.3, 6.9  # inches
+LETTER, HANDLE = 0.05, 0.45  # inches of a letter of a legend, and of what stands before a label
 FORMATS = ("pdf", "png", "svg")
 GREY, LIGHT = "#6b6b6b", "#d9d9d9"
 
@@ -153,12 +157,16 @@ def series_of(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass
 class Drawn:
-    """A figure, the numbers in it, a sentence that says what is drawn, and what a reader must know besides."""
+    """A figure, the numbers in it, a sentence that says what is drawn, and what a reader must know besides.
+
+    `table` is what of the numbers a paper prints, where that is not all of them.
+    """
 
     figure: Figure
     numbers: pd.DataFrame
     caption: str
     notes: list[str] = field(default_factory=list)
+    table: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +232,24 @@ def panels(count: int, height: float) -> tuple[Figure, list[Panel]]:
     return figure, [Panel(axis, n % across == 0, n < across, n + across >= count) for n, axis in places]
 
 
+def legend(figure: Figure, entries: Sequence[Artist], columns: int = 4) -> None:
+    """Below all panels, with as many entries side by side as `columns` and the width of the figure allow."""
+    longest = max((len(str(entry.get_label())) for entry in entries), default=0)
+    fitting = int(figure.get_figwidth() / (HANDLE + LETTER * longest))
+    figure.legend(handles=entries, loc="outside lower center", ncols=max(1, min(columns, fitting)))
+
+
+def series_entries(table: pd.DataFrame, chosen: Mapping[str, Look], *, lines: Mapping[str, Any] | None = None,
+                   markers: bool = True) -> list[Line2D]:  # fmt: skip
+    """An entry of the legend for every series and its number of seeds: markers, lines of these dashes, or both."""
+    counts, entries = seed_counts(table), []
+    for name, encoder in series_of(table).itertuples(index=False):
+        how: dict[str, Any] = {"ls": "" if lines is None else lines[name], "color": chosen[encoder].colour}
+        how |= {"marker": chosen[encoder].marker} if markers else {}
+        entries.append(Line2D([], [], **how, label=with_seeds(name, counts[name])))
+    return entries
+
+
 def thousands(axis: XAxis | YAxis) -> None:
     """Ticks as 5k and 1.5M, few enough not to touch."""
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -238,7 +264,7 @@ def value_limits(values: pd.Series) -> tuple[float, float | None]:
 
 def short_number(value: float) -> str:
     """2500 as 2.5k, 3000000 as 3M."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:g}{unit}"
     return f"{value:g}"
@@ -280,7 +306,9 @@ def save(
     provenance: Provenance | None = None,
     formats: Sequence[str] = ("pdf", "png"),
 ) -> list[Path]:
-    """Write the figure in every format, and its numbers as CSV; all of them appear or none does. Returns the paths."""
+    """Write the figure in every format, its numbers as CSV, and as a LaTeX table what a paper prints of them (with a
+    CSV of its own where that is not all); all files appear or none does. Returns the paths.
+    """
     if unknown := [kind for kind in formats if kind not in FORMATS]:
         raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
     provenance = provenance or Provenance()
@@ -289,6 +317,11 @@ def save(
         for kind in formats
     }
     files[f"{name}.csv"] = drawn.numbers.to_csv(index=False, float_format="%.6g").encode()
+    printed = drawn.numbers if drawn.table is None else drawn.table
+    if drawn.table is not None:
+        files[f"{name}_table.csv"] = drawn.table.to_csv(index=False, float_format="%.6g").encode()
+    sources = (f"runs: {', '.join(provenance.runs)}", f"command: {provenance.command}")
+    files[f"{name}.tex"] = latex.table(printed, drawn.caption, sources).encode()
     return write_files(Path(folder), files)
 
 

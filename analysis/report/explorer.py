@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from analysis import latents as space
-from analysis.runs import Run, has_frames, read_frames, read_latents, read_states
+from analysis.records import Record, has_frames, read_frames, read_latents, read_states
+from analysis.runs import Run
 
-MOST = 2000  # points of one run
 POINT_BYTES = 90  # of a point's numbers in the page
 LEAST_BYTES = 250_000  # of one run: some hundred points, below which a picture of a latent space says little
 QUALITY = 72  # of WebP
@@ -31,41 +31,43 @@ class Cloud:
 
 
 def clouds(
-    runs: Sequence[Run], names: Mapping[str, str], room: int, *, most: int = MOST, seed: int = 0
+    runs: Sequence[Run], names: Mapping[tuple[str, str], str], room: int, *, most: int, seed: int = 0
 ) -> tuple[list[Cloud], list[str]]:
     """Clouds of recorded runs that take at most `room` bytes together, and notes on what is left out.
 
-    `names`: run id to what it is called. Every run gets an equal share; where that were less than `LEAST_BYTES`, first
-    seeds come first.
+    `names`: what a run is called, by its id and bank. Every run gets an equal share; where that were less than
+    `LEAST_BYTES`, first seeds come first.
     """
     recorded = sorted((run for run in runs if run.latents_kind), key=lambda run: run.seed)
     fitting = recorded[: max(0, room) // LEAST_BYTES]
     notes = []
-    if left_out := [names[run.id] for run in recorded[len(fitting) :]]:
+    if left_out := [names[run.id, run.bank] for run in recorded[len(fitting) :]]:
         what = f"{len(fitting)} of {len(recorded)} recorded runs fit into this page; left out: {', '.join(left_out)}"
         notes.append(f"{what}. Give fewer runs to see them")
     share = room // max(1, len(fitting))
-    return [_cloud(run, names[run.id], share, most, seed) for run in fitting], notes
+    return [_cloud(run, run.record, names[run.id, run.bank], share, most, seed) for run in fitting if run.record], notes
 
 
-def _cloud(run: Run, name: str, room: int, most: int, seed: int) -> Cloud:
+def _cloud(run: Run, record: Record, name: str, room: int, most: int, seed: int) -> Cloud:
     """Points at random among the steps that carry a reward, as many as fit."""
-    recorded = read_latents(run.path)
+    recorded = read_latents(record.path)
     use = recorded.valid.copy()
     use[:, 0] = False  # an episode's first step has no reward
     episode, step = np.nonzero(use)
-    states = read_states(run.path, run.latents_kind or "")[use]  # (N, W)
+    states = read_states(record.path, record.kind)[use]  # (N, W)
     reward = recorded.reward_true[use]
     chosen = space.select(states, reward, most, seed)
     index, total, notes = chosen.index, chosen.total - chosen.dropped, []
     frames = None
-    if has_frames(run.path):
-        encoded = [_webp(picture) for picture in read_frames(run.path, episode[index], step[index])]
+    if has_frames(record.path):
+        encoded = [_webp(picture) for picture in read_frames(record.path, episode[index], step[index])]
         kept = _fitting([len(one) + POINT_BYTES for one in encoded], room, seed)
         index, frames = index[kept], [encoded[n] for n in kept]
     else:
         index = index[_fitting([POINT_BYTES] * len(index), room, seed)]
-        notes.append(f"no frames were recorded; record it again: {RECORD.format(run=run.path)}")
+        notes.append(
+            f"no frames were recorded; record it again: {(RECORD + ' --bank BANK' * bool(run.bank)).format(run=run.path)}"
+        )
     if chosen.dropped:
         notes.append(f"{chosen.dropped} of {chosen.total} latents are not finite and are left out")
     if len(index) < total:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import files, stats
-from analysis.runs import Run, has_frames
+from analysis.records import has_frames
+from analysis.runs import Run
 
 NOTHING = "–"
 COLUMNS = ("run", "agent", "encoder", "task", "seed", "steps", "state", "final return", "out of distribution")
@@ -67,9 +68,9 @@ def _out(ood: pd.DataFrame | None, step: int | None) -> str:
 
 
 def _recorded(run: Run) -> str:
-    if run.latents_kind is None:
+    if run.record is None:
         return "no"
-    length = files.read_npz(run.path / "latents.npz", ["length"])["length"]
+    length = files.read_npz(run.record.path, ["length"])["length"]
     step = "" if run.latents_step is None else f" at step {run.latents_step:,}"
-    frames = "" if has_frames(run.path) else ", without frames"
+    frames = "" if has_frames(run.record.path) else ", without frames"
     return f"{len(length)} episodes, {int(np.sum(length)):,} steps{step}{frames}"

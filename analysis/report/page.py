@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -16,6 +16,7 @@ from analysis.errors import AnalysisError
 from analysis.files import write_files
 from analysis.report import explorer, overview, plots
 from analysis.runs import Run, load_runs
+from analysis.tables import Options
 
 NAME = "report.html"
 MOST_BYTES = 15_000_000  # of the page
@@ -68,16 +69,14 @@ def write_report(
     out: str | Path,
     *,
     unfinished: bool = False,
-    random_scores: Mapping[str, float] | None = None,
-    max_points: int = explorer.MOST,
-    seed: int = 0,
+    options: Options = pipeline.DEFAULTS,
     command: str = "",
 ) -> Made:
     """Write `out/report.html`, and beside it the numbers of each figure as CSV.
 
     The page holds a table of the runs, every figure that `analyze` makes of them, what is missing with the command that
-    makes it, and the latents of recorded runs, at most `max_points` of each. Errors are those of `analyze`; also where
-    the page would be larger than `MOST_BYTES`. The page appears whole or not at all.
+    makes it, and the latents of recorded runs, on policy and on each bank, at most `options.max_points` of each. Errors
+    are those of `analyze`; also where the page would be larger than `MOST_BYTES`. It appears whole or not at all.
     """
     runs, drawn = load_runs(paths), dict[str, Section]()
     palette = _palette([run for run in runs if run.finished or unfinished])
@@ -85,8 +84,7 @@ def write_report(
         runs,
         out,
         unfinished=unfinished,
-        random_scores=random_scores,
-        seed=seed,
+        options=options,
         formats=(),
         command=command,
         keep=lambda name, figure: drawn.update({name: _section(name, figure, palette)}),
@@ -95,7 +93,9 @@ def write_report(
         section.notes = made["notes"][name]
     content = _content(runs, made, list(drawn.values()), command)
     used = [run for run in runs if str(run.path) in made["runs"]]
-    clouds, notes = explorer.clouds(used, _run_names(used), _room(content), most=max_points, seed=seed)
+    seen = [run.on(bank) for run in used for bank in ("", *run.banks)]
+    room = _room(content)
+    clouds, notes = explorer.clouds(seen, _run_names(seen), room, most=options.max_points, seed=options.seed)
     page = _render(**content, clouds=clouds, cloud_notes=notes)
     if len(page) > MOST_BYTES:
         what = f"the page would have {len(page) / 1e6:.1f} MB, more than {MOST_BYTES / 1e6:.0f}"
@@ -139,10 +139,14 @@ def _palette(runs: Sequence[Run]) -> plots.Palette:
     return plots.Palette.of({series[run.id]: encoders[run.encoder] for run in runs})
 
 
-def _run_names(runs: Sequence[Run]) -> dict[str, str]:
-    """Run id to what its latents are called."""
+def _run_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
+    """What latents are called, by the id of their run and the bank that they were recorded on."""
     series = groups.series_names(runs)
-    return {run.id: f"{series[run.id]}, {run.agent}, {run.task}, seed {run.seed} ({run.path.name})" for run in runs}
+    return {
+        (run.id, run.bank): f"{series[run.id]}, {run.agent}, {run.task}, seed {run.seed} ({run.path.name})"
+        + (f", on bank {run.bank}" if run.bank else "")
+        for run in runs
+    }
 
 
 def _section(name: str, drawn: Any, palette: plots.Palette) -> Section:

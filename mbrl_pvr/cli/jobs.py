@@ -166,10 +166,21 @@ def analyze(
     out: Annotated[Path, typer.Option("--out", help="Where tables and figures go.")],
     figure: Annotated[list[str] | None, typer.Option("--figure", help="Only this figure; may be repeated.")] = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
+    form: Annotated[
+        list[str] | None, typer.Option("--format", help="pdf, png or svg; may be repeated [default: pdf png].")
+    ] = None,
+    window: Annotated[
+        list[int] | None,
+        typer.Option(help="Steps over which errors are summed; may be repeated [default: 33 500, the study's]."),
+    ] = None,
+    colour: Annotated[str, typer.Option(help="Of latents: reward, value, time, or 'state N'.")] = "reward",
+    latent: Annotated[str, typer.Option(help="Of DreamerV3: state ([h, z], the study's) or z.")] = "state",
     as_json: Json = False,
 ) -> None:
-    """Draw the figures whose inputs the runs hold."""
-    report = api.analyze(runs, out, figures=figure or None, unfinished=unfinished)
+    """Draw the figures whose inputs the runs hold, in episodes of their own and on each bank they were recorded on."""
+    options: dict[str, Any] = {"colour": colour, "latent": latent} | ({"windows": window} if window else {})
+    options |= {"formats": form} if form else {}
+    report = api.analyze(runs, out, figures=figure or None, unfinished=unfinished, **options)
     if as_json:
         say_json(report)
         return
@@ -199,9 +210,12 @@ def report(
 
 
 def _say_what_is_missing(missing: list[dict[str, str]], unfinished: list[dict[str, str]]) -> None:
+    lacking: dict[tuple[str, str, str], list[str]] = {}
     for lack in missing:
-        how = f". Make it: {lack['command']}" if lack["command"] else ""
-        say(f"{lack['figure']} not drawn for {lack['run']}: {lack['reason']}{how}")
+        lacking.setdefault((lack["run"], lack["reason"], lack["command"]), []).append(lack["figure"])
+    for (folder, reason, command), figures in lacking.items():
+        how = f". Make it: {command}" if command else ""
+        say(f"{', '.join(figures)} not drawn for {folder}: {reason}{how}")
     for run in unfinished:
         say(f"{run['run']} left out, it is {run['state']}. Finish it: {run['command']}, or give --unfinished")
 

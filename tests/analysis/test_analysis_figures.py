@@ -15,7 +15,7 @@ import analysis
 from analysis import AnalysisError, latents
 from analysis.figures import dose, dynamics, ood, returns, style
 from analysis.figures import latents as latents_figure
-from analysis.runs import Latents
+from analysis.records import Latents
 
 TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
 
@@ -339,7 +339,11 @@ def test_files_fonts_and_metadata(tmp_path):
     drawn = returns.draw(return_rows(tasks=TASKS[:1]))
     provenance = style.Provenance(["one (1234)", "two\n(5678)"], "mbrl-pvr analyze one two --out x")
     paths = style.save(drawn, tmp_path / "new", "returns", provenance, ("pdf", "png", "svg"))
-    assert [path.name for path in paths] == ["returns.pdf", "returns.png", "returns.svg", "returns.csv"]
+    assert [path.name for path in paths] == [
+        *(f"returns.{end}" for end in ("pdf", "png", "svg", "csv")),
+        "returns_table.csv",
+        "returns.tex",
+    ]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in paths)
     pdf, svg = paths[0].read_bytes(), paths[2].read_text()
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf and b"CreationDate" not in pdf

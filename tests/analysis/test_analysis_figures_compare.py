@@ -37,10 +37,11 @@ def point_rows(
 def test_correlations_are_of_means_over_seeds():
     drawn = correlation.draw(point_rows(), 33)
     table = drawn.numbers.set_index(["agent", "error"])
-    assert table.loc[("tdmpc2", "reward"), "pearson_r"] == pytest.approx(-1)
-    assert abs(table.loc[("tdmpc2", "dynamics"), "pearson_r"]) < 0.5 and table.loc[("tdmpc2", "reward"), "points"] == 5
+    assert table.loc[("tdmpc2", "reward"), "pearson"] == pytest.approx(-1)
+    assert abs(table.loc[("tdmpc2", "dynamics"), "pearson"]) < 0.5 and table.loc[("tdmpc2", "reward"), "points"] == 5
     texts = [text.get_text() for axis in drawn.figure.axes for text in axis.texts]
-    assert len(texts) == 4 and all("n = 5" in text for text in texts) and "r = -1.00" in texts[1]
+    assert len(texts) == 6 and all("n = 5" in text for text in texts[:4]) and "r = -1.00" in texts[1]
+    assert all("n = 10" in text for text in texts[4:])  # both agents, each in its own standard deviations
     assert [axis.get_xlabel() for axis in drawn.figure.axes][:2] == [
         "KL, summed over 33 steps",
         "|r − r̂|, summed over 33 steps",

@@ -10,8 +10,10 @@ import pytest
 
 import analysis
 from analysis import AnalysisError, dynamics, latents
+from analysis.tables import Options
 
-EVERY = ["returns", "ood", "dynamics", "latents"]  # figures that are missed where their input is not there
+EVERY = ["returns", "ood", "area", "dynamics", "errors", "calibration", "latents", "probes"]  # of one recorded run
+RECORDED = ["dynamics", "errors", "calibration", "latents"]  # missed where nothing was recorded
 
 
 @pytest.fixture
@@ -23,11 +25,14 @@ def no_umap(monkeypatch):
 def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     """The one test that fits UMAP, and so compiles it."""
     report = analysis.analyze(
-        [make_run("it's one run")], tmp_path / "out", max_points=200, command="mbrl-pvr analyze x"
+        [make_run("it's one run")], tmp_path / "out", options=Options(max_points=200), command="mbrl-pvr analyze x"
     )
-    assert list(report["figures"]) == ["returns", "ood", "dynamics", "latents"] == EVERY
+    assert list(report["figures"]) == EVERY
     for name, paths in report["figures"].items():
-        assert [path.name for path in paths] == [f"{name}.pdf", f"{name}.png", f"{name}.csv"]
+        printed = [f"{name}_table.csv"] if name in ("returns", *RECORDED) and name != "calibration" else []
+        assert [path.name for path in paths] == [f"{name}.{end}" for end in ("pdf", "png", "csv")] + printed + [
+            f"{name}.tex"
+        ]
         assert all(path.stat().st_size > 100 for path in paths)
     assert report["missing"] == [] == report["unfinished"]
     table = pd.read_csv(tmp_path / "out" / "latents.csv")
@@ -42,12 +47,11 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
 
 def test_what_is_missing_is_listed_with_its_command(make_run, tmp_path):
     report = analysis.analyze([make_run("my run", parts=())], tmp_path / "out")
-    assert list(report["figures"]) == ["returns"]
+    assert list(report["figures"]) == ["returns", "area"]
     folder = str(tmp_path / "my run")
     assert [(one["figure"], one["command"]) for one in report["missing"]] == [
         ("ood", f"mbrl-pvr ood '{folder}'"),
-        ("dynamics", f"mbrl-pvr record '{folder}'"),
-        ("latents", f"mbrl-pvr record '{folder}'"),
+        *((name, f"mbrl-pvr record '{folder}'") for name in RECORDED),
     ]
     assert report["missing"][0]["reason"] == "no out-of-distribution episodes"
 
@@ -59,7 +63,7 @@ def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path)
         analysis.analyze([folder], tmp_path / "out", ["dynamics"])
     assert caught.value.exit_code == 2
     with pytest.raises(
-        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, profile, dynamics, latents"
+        AnalysisError, match=r"Did you mean 'dynamics'\? Available: returns, ood, dose, profile, properties"
     ):
         analysis.analyze([folder], tmp_path / "out", ["dynamic"])
 
@@ -68,10 +72,7 @@ def test_runs_without_the_inputs_do_not_stop_those_that_have_them(make_run, tmp_
     runs = [make_run("a", seed=1), make_run("b", seed=2, parts=("ood",)), make_run("c", "resnet18_in1k")]
     report = analysis.analyze(runs, tmp_path / "out", formats=("png",))
     assert list(report["figures"]) == EVERY
-    assert {(one["figure"], one["run"]) for one in report["missing"]} == {
-        ("dynamics", str(runs[1])),
-        ("latents", str(runs[1])),
-    }
+    assert {(one["figure"], one["run"]) for one in report["missing"]} == {(name, str(runs[1])) for name in RECORDED}
     numbers = pd.read_csv(tmp_path / "out" / "ood.csv").set_index(["series", "condition"])
     assert numbers.loc[("embedded", "in distribution"), "seeds"] == 2
     assert set(pd.read_csv(tmp_path / "out" / "latents.csv")["series"]) == {"embedded, seed 1", "resnet18_in1k, seed 1"}
@@ -166,7 +167,9 @@ def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path,
     np.savez(dead / "latents.npz", **arrays)
     report = analysis.analyze([good, dead], tmp_path / "out")
     reason = "its latents are constant, so errors of predicting them mean nothing"
-    assert report["missing"] == [{"figure": "dynamics", "run": str(dead), "reason": reason, "command": ""}]
+    assert report["missing"] == [
+        {"figure": name, "run": str(dead), "reason": reason, "command": ""} for name in ("dynamics", "errors")
+    ]
     assert set(pd.read_csv(tmp_path / "out" / "dynamics.csv")["series"]) == {"embedded"}
     assert (
         "resnet18_in1k, seed 1: the latents are constant, so there is no picture of them" in report["notes"]["latents"]
@@ -230,7 +233,7 @@ def test_the_correlation_wants_three_encoders(make_run, tmp_path):
     assert "33 steps" in report["captions"]["correlation"]
     table = pd.read_csv(tmp_path / "out" / "correlation.csv")
     first, points = table.iloc[0], table.iloc[2:]
-    assert first["error"] == "dynamics" and first["pearson_r"] < -0.9 and first["points"] == 4
+    assert first["error"] == "dynamics" and first["pearson"] < -0.9 and first["points"] == 4
     assert len(points) == 4 and set(points["seeds"]) == {2}
 
 
@@ -247,3 +250,16 @@ def test_profiles_want_normalised_returns_of_two_encoders(make_run, tmp_path):
     assert conditions == {"in distribution", "out of distribution"}
     with pytest.raises(AnalysisError, match="2 encoders or more"):
         analysis.analyze(paths[:1], tmp_path / "one", ["profile"])
+
+
+def test_what_cannot_be_drawn_does_not_stop_the_others(make_run, tmp_path, no_umap):
+    """Predictions that are not finite leave no trajectory to sum errors of."""
+    folder = make_run()
+    with np.load(folder / "latents.npz") as arrays:
+        np.savez(folder / "latents.npz", **{**arrays, "reward_open_loop": np.full((8, 120), np.nan, np.float32)})
+    report = analysis.analyze([folder], tmp_path / "out")
+    assert "errors" not in report["figures"] and {"returns", "latents"} <= report["figures"].keys()
+    reason = "no trajectory is as long as a window and has finite predictions in it"
+    assert {"figure": "errors", "run": str(folder), "reason": reason, "command": ""} in report["missing"]
+    with pytest.raises(AnalysisError, match=reason):
+        analysis.analyze([folder], tmp_path / "out", ["errors"])

@@ -22,8 +22,10 @@ import analysis
 from analysis import latents as space
 from analysis.errors import AnalysisError
 from analysis.figures import style
+from analysis.records import read_frames, read_states
 from analysis.report import explorer, overview, page, plots
-from analysis.runs import load_run, read_frames, read_states
+from analysis.runs import load_run
+from analysis.tables import Options
 
 PAYLOAD = "</script><script>alert(1)</script>&\"'<b>%{x}{{ 7*7 }}"
 FOLDER = PAYLOAD.replace("/", "")
@@ -75,7 +77,7 @@ def small(make_run: Any, add_frames: Any, synthetic: Any) -> Any:
 
 def test_points_carry_what_was_recorded(small: Any, tmp_path: Path) -> None:
     run = small()
-    made = analysis.write_report([run], tmp_path / "out", max_points=40)
+    made = analysis.write_report([run], tmp_path / "out", options=Options(max_points=40))
     assert made["page"] == tmp_path / "out" / "report.html" and made["figures"] == [
         "returns",
         "ood",
@@ -105,7 +107,7 @@ def test_points_carry_what_was_recorded(small: Any, tmp_path: Path) -> None:
 
 
 def test_the_page_asks_for_nothing_and_runs_its_own_scripts_alone(small: Any, tmp_path: Path) -> None:
-    shown = Page(analysis.write_report([small()], tmp_path / "out", max_points=20)["page"])
+    shown = Page(analysis.write_report([small()], tmp_path / "out", options=Options(max_points=20))["page"])
     for tag, attributes, _ in shown.elements:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form")
         assert not [name for name in attributes if name.startswith("on")]
@@ -124,9 +126,13 @@ def test_the_page_asks_for_nothing_and_runs_its_own_scripts_alone(small: Any, tm
 
 def test_names_are_text_everywhere(make_run: Any, tmp_path: Path) -> None:
     runs = [make_run(FOLDER, PAYLOAD, env__name=f"dmc/{PAYLOAD}", agent__name=PAYLOAD), make_run("plain", seed=2)]
-    made = analysis.write_report(runs, tmp_path / "out", max_points=20, command=PAYLOAD)
+    made = analysis.write_report(runs, tmp_path / "out", options=Options(max_points=20), command=PAYLOAD)
     shown = Page(made["page"])
-    alike = Page(analysis.write_report([make_run("a"), make_run("b", seed=2)], tmp_path / "b", max_points=20)["page"])
+    alike = Page(
+        analysis.write_report([make_run("a"), make_run("b", seed=2)], tmp_path / "b", options=Options(max_points=20))[
+            "page"
+        ]
+    )
     assert len(shown.scripts(None)) == len(alike.scripts(None)) == 2
     assert "<script>alert" not in shown.text.lower() and "</script><script>alert" not in "".join(shown.scripts(None))
     assert {tag for tag, _, _ in shown.elements} <= {tag for tag, _, _ in alike.elements} | {
@@ -183,7 +189,7 @@ def test_what_is_missing_stands_in_the_page_with_its_command(small: Any, make_ru
         make_run("bare", seed=2, parts=()),
         make_run("going", state="running", seed=3),
     )
-    made = analysis.write_report([old, bare, going], tmp_path / "out", max_points=20)
+    made = analysis.write_report([old, bare, going], tmp_path / "out", options=Options(max_points=20))
     shown = Page(made["page"])
     assert f"no frames were recorded; record it again: mbrl-pvr record {old}" in shown.texts("p")
     assert [cloud["frames"] for cloud in shown.clouds()] == [None]
@@ -195,7 +201,14 @@ def test_what_is_missing_stands_in_the_page_with_its_command(small: Any, make_ru
     )
     recorded = [cell for cell in shown.texts("td") if cell == "no" or "episodes, " in cell]
     assert recorded == ["3 episodes, 75 steps, without frames", "no", "8 episodes, 960 steps, without frames"]
-    assert len(analysis.write_report([old, going], tmp_path / "both", unfinished=True, max_points=20)["runs"]) == 2
+    assert (
+        len(
+            analysis.write_report([old, going], tmp_path / "both", unfinished=True, options=Options(max_points=20))[
+                "runs"
+            ]
+        )
+        == 2
+    )
 
 
 def test_a_figure_without_an_interactive_form_keeps_picture_and_numbers(

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 import analysis
+from analysis.tables import Options
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 INSTALL = "no Chromium here; Debian: apt-get install -y --no-install-recommends chromium"
@@ -153,7 +154,7 @@ def test_pointing_at_a_latent_shows_its_frame(make_run: Any, add_frames: Any, br
     """Frames are of one colour each, which says episode and step."""
     run = make_run("one", parts=("latents",))
     add_frames(run)
-    page = analysis.write_report([run], tmp_path / "out", max_points=60)["page"]
+    page = analysis.write_report([run], tmp_path / "out", options=Options(max_points=60))["page"]
     browser.open(page)
     browser.run("document.getElementById('explorer').scrollIntoView()")
     assert "Point at a dot" in browser.run("document.getElementById('frame').textContent")
@@ -186,7 +187,7 @@ def test_every_figure_is_drawn_and_names_stay_text(make_run: Any, browser: Brows
         make_run(name, payload, seed, env__name=f"dmc/{payload}", agent__name=payload)
         for seed, (name, payload) in enumerate(zip(names, PAYLOADS, strict=True), 1)
     ]
-    page = analysis.write_report(runs, tmp_path / "out", max_points=40, command=PAYLOADS[2])["page"]
+    page = analysis.write_report(runs, tmp_path / "out", options=Options(max_points=40), command=PAYLOADS[2])["page"]
     browser.open(page)
     plots = browser.run("document.querySelectorAll('.plot').length")
     assert plots == 3

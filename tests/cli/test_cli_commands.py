@@ -162,7 +162,42 @@ def test_dry_run_touches_nothing(
         (
             ["analyze", "a", "b", "--out", "o"],
             "analyze",
-            (([Path("a"), Path("b")], Path("o")), {"figures": None, "unfinished": False}),
+            (
+                ([Path("a"), Path("b")], Path("o")),
+                {"figures": None, "unfinished": False, "colour": "reward", "latent": "state"},
+            ),
+        ),
+        (
+            [
+                "analyze",
+                "a",
+                "--out",
+                "o",
+                "--figure",
+                "errors",
+                "--window",
+                "33",
+                "--window",
+                "80",
+                "--format",
+                "svg",
+                "--colour",
+                "state 2",
+                "--latent",
+                "z",
+            ],
+            "analyze",
+            (
+                ([Path("a")], Path("o")),
+                {
+                    "figures": ["errors"],
+                    "unfinished": False,
+                    "windows": [33, 80],
+                    "formats": ["svg"],
+                    "colour": "state 2",
+                    "latent": "z",
+                },
+            ),
         ),
         (["report", "a", "b", "--out", "o"], "report", (([Path("a"), Path("b")], Path("o")), {"unfinished": False})),
         (
@@ -232,14 +267,14 @@ def test_analyze_names_files_and_what_is_lacking(
     report = {
         "figures": {"returns": [Path("o/r.pdf"), Path("o/r.png")]},
         "notes": {"returns": ["one seed"]},
-        "missing": [lack, {**lack, "reason": "constant latents", "command": ""}],
+        "missing": [lack, {**lack, "figure": "errors"}, {**lack, "reason": "constant latents", "command": ""}],
         "unfinished": [waiting],
     }
     monkeypatch.setattr(api, "analyze", lambda *_, **__: report)
     assert main(["analyze", "r", "q", "--out", "o"]) == 0
     figure, note, missing, helpless, unfinished = capsys.readouterr().out.splitlines()
     assert (figure, note) == ("returns: o/r.pdf, o/r.png", "  one seed")
-    assert "no latents.npz" in missing and missing.endswith("mbrl-pvr record r")
+    assert missing == "latents, errors not drawn for r: no latents.npz. Make it: mbrl-pvr record r"
     assert helpless == "latents not drawn for r: constant latents"
     assert "mbrl-pvr resume q" in unfinished and "--unfinished" in unfinished
 

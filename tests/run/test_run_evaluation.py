@@ -17,7 +17,7 @@ from rich.console import Console
 
 from analysis.errors import AnalysisError
 from analysis.files import read_parquet
-from analysis.runs import read_latents
+from analysis.records import read_latents
 from mbrl_pvr import api, envs, evaluation, recording, trainer, video
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config, shrink
@@ -152,7 +152,7 @@ def test_an_encoder_that_is_not_the_runs_own_is_refused(
 
 def test_a_context_beyond_the_episodes_is_refused_before_playing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recording.record(run, episodes=1, points=recording.Points(LENGTH))
-    latents = read_latents(run)
+    latents = read_latents(run / "latents.npz")
     assert (latents.context, latents.posterior.shape[1]) == (LENGTH, LENGTH + 1)
 
     def played(*_: Any, **__: Any) -> Any:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import pvr_zoo
 from mbrl_pvr import checkpoint, trainer
 from mbrl_pvr.config import load_config
 from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError
@@ -21,6 +22,7 @@ from mbrl_pvr.evaluation import Split, held_out_splits
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import RunFolder, read_status
 from mbrl_pvr.session import Session, open_session
+from pvr_zoo.catalogue import count_flops
 
 
 def rows(path: Path, name: str) -> list[dict[str, Any]]:
@@ -108,6 +110,11 @@ def test_the_folder_of_a_finished_run(make_config: Any, tmp_path: Path) -> None:
     path = tmp_path / "run"
     assert result.steps == config.steps and read_status(path)["state"] == "finished"
     manifest = json.loads((path / "manifest.json").read_text())
+    cost = manifest["cost"]
+    replay = sum(part.stat().st_size for part in (path / "replay").rglob("*") if part.is_file())
+    steps = json.loads((path / "status.json").read_text())["checkpoint"]
+    assert 0.5 * replay < cost["replay_bytes_per_step"] * steps < 1.1 * replay  # segments have names and checksums
+    assert cost["encoder_flops_per_frame"] == count_flops(pvr_zoo.create(config.encoder.name).spec) > 1e4
     assert manifest["encoder"]["weights_sha256"] and manifest["threads"] == 1 and manifest["versions"]["torch"]
     metrics = rows(path, "metrics.jsonl")
     assert [r["step"] for r in metrics] == sorted(r["step"] for r in metrics)

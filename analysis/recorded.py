@@ -1,0 +1,250 @@
+"""From what `mbrl-pvr record` wrote to the drawings that `analysis.kinds` lists. Runs are seen on policy or on one bank
+(`Run.on`), never on both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import drift as drifting
+from analysis import horizons, records
+from analysis import latents as space
+from analysis import probes as probing
+from analysis.errors import DAMAGED, AnalysisError
+from analysis.records import Latents, Record
+from analysis.runs import Run, look_up
+from analysis.tables import Names, Options, final, labels
+
+MOST_PROBED, MOST_PAIRS = 20_000, 10_000  # steps that probes and drifts look at, drawn at random
+
+
+def unimix(run: Run) -> float | None:
+    """The share of the uniform distribution in the run's categorical latents; None where it has others."""
+    if run.latents_kind != "categorical":
+        return None
+    share = look_up(run.config, "agent.unimix")
+    if not isinstance(share, int | float) or not 0 <= share < 1:
+        where = str(run.path / "config.yaml")
+        raise AnalysisError(f"agent.unimix should be a number in [0, 1), but is {share!r}", where, exit_code=DAMAGED)
+    return float(share)
+
+
+def recorded(run: Run) -> tuple[Record, Latents]:
+    """What was recorded of a run that has a record, read once and not kept."""
+    assert run.record is not None, run.path
+    return run.record, records.read_latents(run.record.path)
+
+
+def dynamics_curves(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import dynamics
+
+    return dynamics.draw(
+        pd.concat([dynamics.error_table(recorded(run)[1], unimix(run), **labels(run, names)) for run in runs])
+    )
+
+
+def errors(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import errors
+
+    return errors.draw(error_sums(runs, names, options.windows))
+
+
+def error_sums(runs: Sequence[Run], names: Names, windows: Sequence[int]) -> pd.DataFrame:
+    """`horizons.window_table` of all runs; windows of a task are cut to what its shortest record holds."""
+    steps = {run.id: steps_ahead(run) for run in runs}
+    shortest: dict[str, int] = {}
+    for run in runs:
+        shortest[run.task] = min(steps[run.id], shortest.get(run.task, steps[run.id]))
+    tables = []
+    for run in runs:
+        record, latents = recorded(run)
+        fitting = horizons.windows_that_fit(shortest[run.task], windows)
+        starts = records.read_starts(record.path)
+        tables.append(horizons.window_table(latents, starts, unimix(run), fitting, **labels(run, names)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def steps_ahead(run: Run) -> int:
+    """The most steps without an observation that an episode of the record has."""
+    _, latents = recorded(run)
+    return int(latents.length.max()) - latents.context
+
+
+def calibration(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import calibration
+
+    return calibration.draw([calibration.rewards_of(recorded(run)[1], **labels(run, names)) for run in runs])
+
+
+def correlation(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    return _correlation(runs, names, options, per_run=False)
+
+
+def correlation_of_runs(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    return _correlation(runs, names, options, per_run=True)
+
+
+def _correlation(runs: Sequence[Run], names: Names, options: Options, *, per_run: bool) -> Any:
+    from analysis.figures import correlation
+
+    window = min(min(steps_ahead(run) for run in runs), options.windows[0])
+    sums = error_sums(runs, names, [window])
+    means = sums.groupby("run")[["error", "reward_error"]].mean()  # of the trajectories that last so long
+    measure = sums.groupby("run")["measure"].first()
+    score, scores = final(runs, names)
+    returns = scores.set_index("run")["inside"]
+    rows = [
+        {
+            **labels(run, names),
+            "measure": measure[run.id],
+            "dynamics_error": means.loc[run.id, "error"],
+            "reward_error": means.loc[run.id, "reward_error"],
+            "return": returns[run.id],
+        }
+        for run in runs
+    ]
+    return correlation.draw(pd.DataFrame(rows), window, per_run=per_run, score=score)
+
+
+def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import latents
+
+    clouds = []
+    for title, run in _pictured(runs, names):
+        record, read = recorded(run)
+        states = _seen(record, read, options)
+        clouds.append(latents.cloud(title, run.task, read, states, colour_of(record, read, options.colour)))
+    drawn = latents.draw(clouds, max_points=options.max_points, seed=options.seed, colour=options.colour)
+    drawn.caption += _of_dreamer(runs, options)
+    return drawn
+
+
+def latents_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import shifted
+
+    pairs = []
+    for title, run in _pictured(runs, names):
+        record, read = recorded(run)
+        use = read.valid
+        moved = {
+            shift: _seen(other, records.read_latents(other.path), options)[use]
+            for shift, other in run.shifted.items()
+        }  # fmt: skip
+        pairs.append(shifted.Shifted(title, run.task, _seen(record, read, options)[use], moved))
+    drawn = shifted.draw(pairs, max_points=options.max_points, seed=options.seed)
+    drawn.caption += _of_dreamer(runs, options)
+    return drawn
+
+
+def _pictured(runs: Sequence[Run], names: Names) -> list[tuple[str, Run]]:
+    """One run for each series, of its lowest seed, with its title; sorted by task, agent and series."""
+    chosen: dict[tuple[str, str, str], Run] = {}
+    agents = {run.agent for run in runs}
+    for run in sorted(runs, key=lambda run: run.seed):
+        chosen.setdefault((run.task, run.agent, names.series[run.id]), run)
+    return [
+        (f"{series}, seed {run.seed}" + (f" · {run.agent}" if len(agents) > 1 else ""), run)
+        for (_, _, series), run in sorted(chosen.items(), key=lambda item: item[0])
+    ]
+
+
+def _seen(record: Record, read: Latents, options: Options) -> np.ndarray:
+    """What a picture shows (E, T, W): z of DreamerV3 stands behind h, as wide as its logits."""
+    if options.latent not in ("state", "z"):
+        raise AnalysisError(f"a picture shows latent 'state' or 'z', not {options.latent!r}")
+    states = records.read_states(record.path, record.kind)
+    return states if options.latent == "state" else states[..., -read.posterior.shape[2] :]
+
+
+def _of_dreamer(runs: Sequence[Run], options: Options) -> str:
+    if all(run.latents_kind != "categorical" for run in runs):
+        return ""
+    return f" Of DreamerV3: {'recurrent state and drawn latent' if options.latent == 'state' else 'drawn latent'}."
+
+
+def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray:
+    """(E, T) what points are coloured by; raises AnalysisError for what was not recorded."""
+    steps = np.broadcast_to(np.arange(read.value.shape[1]), read.value.shape)
+    known = {"reward": read.reward_true, "value": read.value, "time": steps}
+    if colour in known:
+        return known[colour]
+    state = records.read_part(record.path, "state")
+    names = [] if state is None else [f"state {number}" for number in range(state.shape[2])]
+    if colour not in names:
+        hint = f"There are: {', '.join([*known, *names])}"
+        raise AnalysisError(f"latents cannot be coloured by {colour!r}", str(record.path), hint)
+    return state[..., names.index(colour)]  # type: ignore[index]
+
+
+def probes(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import probes
+
+    return probes.draw(pd.concat([_probe_scores(run).assign(**labels(run, names)) for run in runs], ignore_index=True))
+
+
+def _probe_scores(run: Run) -> pd.DataFrame:
+    """One row per source and variable: state, action and reward as read from the feature and from the latent."""
+    record, read = recorded(run)
+    use = read.valid.copy()
+    use[:, 0] = False  # no reward arrives with an episode's first observation, and no action led to it
+    episode = np.broadcast_to(np.arange(len(use))[:, None], use.shape)[use]
+    some = space.thinned(len(episode), MOST_PROBED)
+    targets = {"reward": read.reward_true[use][some]}
+    for name in ("state", "action"):
+        part = records.read_part(record.path, name)
+        columns = [] if part is None else list(part[use][some].T)
+        targets |= {f"{name} {number}": column for number, column in enumerate(columns)}
+    rows = []
+    for source, inputs in _sources(record).items():
+        found = probing.probe(inputs[use][some], targets, episode[some])
+        for variable, one in found.items():
+            ends = {"low": one.r2.low, "high": one.r2.high, "penalty": one.penalty}
+            rows.append({"source": source, "variable": variable, "r2": one.r2.point, **ends})
+    return pd.DataFrame(rows)
+
+
+def _sources(record: Record) -> dict[str, np.ndarray]:
+    """What the model is given (E, T, F), of patches their mean, where it was recorded; and what it makes of it."""
+    feature = records.read_part(record.path, "feature")
+    latent = {"latent": records.read_states(record.path, record.kind)}
+    return latent if feature is None else {"feature": _pooled(feature), **latent}
+
+
+def _pooled(feature: np.ndarray) -> np.ndarray:
+    return feature if feature.ndim == 3 else feature.mean(axis=tuple(range(2, feature.ndim - 1)), dtype=np.float32)
+
+
+def drifts(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import drift
+
+    return drift.draw(pd.concat([_drifts(run).assign(**labels(run, names)) for run in runs], ignore_index=True))
+
+
+def _drifts(run: Run) -> pd.DataFrame:
+    """One row per shift of the bank and stage; a stage that does not vary has NaN."""
+    record, read = recorded(run)
+    use = read.valid.copy()
+    use[:, 0] = False
+    place = np.flatnonzero(use)[space.thinned(int(use.sum()), MOST_PAIRS)]
+    trajectory = place // use.shape[1]
+    clean, rows = _stages(record, place), []
+    for shift, other in run.shifted.items():
+        moved = _stages(other, place)
+        for stage in clean.keys() & moved.keys():
+            if space.is_constant(clean[stage].reshape(len(place), -1)):
+                rows.append({"shift": shift, "stage": stage, "pairs": len(place)})
+                continue
+            one = drifting.drift(clean[stage], moved[stage], trajectory)
+            numbers = {"relative": one.relative.point, "low": one.relative.low, "high": one.relative.high}
+            rows.append({"shift": shift, "stage": stage, **numbers, "offset": one.offset, "cka": one.cka})
+            rows[-1]["pairs"] = one.pairs
+    return pd.DataFrame(rows)
+
+
+def _stages(record: Record, place: np.ndarray) -> dict[str, np.ndarray]:
+    """What the model makes of the steps with those flat indices (n,): each (n, …)."""
+    read = records.read_latents(record.path)
+    arrays = {**_sources(record), "value": read.value, "predicted reward": read.reward_pred}
+    return {name: array.reshape(-1, *array.shape[2:])[place] for name, array in arrays.items()}

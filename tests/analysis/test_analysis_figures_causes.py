@@ -1,0 +1,187 @@
+"""Figures that look for causes: probes, drift, truncation, front ends, cost, sample efficiency, properties; from run
+folders with planted answers.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import AnalysisError
+from analysis.figures import cost
+from analysis.tables import Options
+
+BANK = "0123456789ab"
+
+
+def numbers(runs, out, name, options=None):
+    report = analysis.analyze(runs, out, [name], formats=("png",), options=options or Options())
+    (file,) = report["figures"]
+    return pd.read_csv(out / f"{file}.csv"), report["notes"][file], report["captions"][file]
+
+
+def planted(synthetic, seed=0, episodes=8):
+    """A record whose feature holds all of the state, and whose latent only the first of its two numbers."""
+    rng = np.random.default_rng(seed)
+    arrays = synthetic["latents"](rng, episodes=episodes, steps=60, dims=8)
+    state = rng.normal(size=(episodes, 60, 2)).astype(np.float32)
+    arrays["posterior"][..., 0] = state[..., 0]
+    arrays["posterior"][..., 1] = arrays["reward_true"]
+    feature = np.concatenate([state, state @ rng.normal(size=(2, 6))], axis=-1).astype(np.float16)
+    action = rng.normal(size=(episodes, 60, 1)).astype(np.float32)
+    return arrays | {"state": state, "feature": feature, "action": action}
+
+
+def test_probes_find_what_is_there_and_not_what_is_not(make_run, synthetic, tmp_path):
+    folder = make_run(parts=())
+    np.savez(folder / "latents.npz", **planted(synthetic))
+    table, _, caption = numbers([folder], tmp_path / "out", "probes")
+    r2 = table.set_index(["source", "variable"])["r2"]
+    assert r2["feature", "state 0"] > 0.99 and r2["feature", "state 1"] > 0.99 and r2["latent", "state 0"] > 0.99
+    assert r2["latent", "state 1"] < 0.1 and r2["feature", "action 0"] < 0.1 and r2["latent", "reward"] > 0.99
+    assert "Recorded on episodes that each agent played itself." in caption
+    np.savez(folder / "latents.npz", **planted(synthetic, episodes=2))
+    with pytest.raises(AnalysisError, match="fewer than 3 recorded episodes"):
+        numbers([folder], tmp_path / "out", "probes")
+
+
+def test_patches_are_probed_by_their_mean(make_run, synthetic, tmp_path):
+    folder, arrays = make_run(parts=()), planted(synthetic)
+    up, down = arrays["feature"] + 1, arrays["feature"] - 1
+    np.savez(folder / "latents.npz", **arrays | {"feature": np.stack([up, down], axis=2)})
+    table, _, _ = numbers([folder], tmp_path / "out", "probes")
+    assert table.set_index(["source", "variable"])["r2"]["feature", "state 1"] > 0.99
+
+
+def test_drift_is_found_at_the_stage_where_it_begins(make_run, synthetic, tmp_path):
+    folder, clean = make_run(parts=()), planted(synthetic)
+    np.savez(folder / f"latents_on_{BANK}.npz", **clean)
+    rng = np.random.default_rng(5)
+    noise = rng.normal(size=clean["feature"].shape) * clean["feature"].std()
+    value = rng.permuted(clean["value"].ravel()).reshape(clean["value"].shape)
+    np.savez(folder / f"latents_on_{BANK}_dark.npz", **clean | {"feature": clean["feature"] + noise, "value": value})
+    table, _, _ = numbers([folder], tmp_path / "out", "drift")
+    relative = table.set_index("stage")["relative"]
+    assert 0.2 < relative["feature"] < 1.5 and relative["latent"] == relative["predicted reward"] == 0
+    assert relative["value"] == pytest.approx(1, abs=0.2)  # shuffled: as far as unrelated states
+    assert set(table["shift"]) == {"dark"} and table["pairs"].max() == 8 * 59
+    np.savez(folder / f"latents_on_{BANK}.npz", **clean | {"value": np.zeros_like(clean["value"])})
+    table, notes, _ = numbers([folder], tmp_path / "out", "drift")
+    assert "value" not in set(table["stage"]) and notes == ["dmc/walker-walk: embedded: the value is constant"]
+    other = make_run("other", seed=2)
+    with pytest.raises(
+        AnalysisError, match=r"no record of a bank under a shift\nMake its inputs with: mbrl-pvr record"
+    ):
+        numbers([other], tmp_path / "out", "drift")
+
+
+def manifest(folder, **more):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    return folder
+
+
+def truncated(make_run, depth, top, **more):
+    settings = {"encoder__truncate": None if depth == 12 else depth, "steps": 20_000, **more}
+    folder = make_run(f"vit{depth}{more}", "vc1_vitb", top=top, loss=0.5, parts=("ood",), **settings)
+    return manifest(folder, encoder={"truncate": depth})
+
+
+def test_returns_against_truncation(make_run, tmp_path):
+    runs = [truncated(make_run, depth, 100 * depth) for depth in (3, 6, 12)]
+    other = manifest(make_run("other", "clip_vitl14"), encoder={"truncate": 24})
+    table, notes, _ = numbers([*runs, other], tmp_path / "out", "truncation")
+    assert set(table["series"]) == {"vc1_vitb"}  # nothing to compare the other with
+    inside, outside = (table[table["where"] == where].set_index("setting")["mean"] for where in ("inside", "outside"))
+    assert inside.is_monotonic_increasing and list(inside.index) == [3, 6, 12]
+    assert (outside < 0.75 * inside).all() and "dmc/walker-walk: vc1_vitb, 3: one seed, so no interval" in notes
+    with pytest.raises(AnalysisError, match=r"it compares runs that differ in encoder\.truncate alone"):
+        numbers([runs[0], other], tmp_path / "out", "truncation")
+
+
+def test_linear_against_mlp(make_run, tmp_path):
+    runs = [
+        make_run(f"{layer}{seed}", seed=seed, top=top, parts=parts, agent__front_end=layer)
+        for layer, top, parts in (("linear", 800, ("ood",)), ("mlp", 400, ()))
+        for seed in (1, 2)
+    ]
+    table, _, _ = numbers(runs, tmp_path / "out", "front_end")
+    means = table.set_index(["setting", "where"])["mean"]
+    assert means["linear", "inside"] > 1.5 * means["mlp", "inside"] and ("mlp", "outside") not in means.index
+    assert (table["seeds"] == 2).all() and set(table["series"]) == {"embedded"}
+
+
+def test_the_frontier_of_costs():
+    price, value = np.array([3.0, 1.0, 2.0, 4.0, 2.0]), np.array([5.0, 1.0, 4.0, 5.0, 2.0])
+    assert cost.frontier(price, value).tolist() == [1, 2, 0]
+
+
+def test_returns_against_hours_bytes_and_flops(make_run, synthetic, tmp_path):
+    runs = []
+    for n, encoder in enumerate(("embedded", "clip_vitl14", "scratch")):
+        facts = {
+            "replay_bytes_per_step": 1000 * (n + 1),
+            "encoder_flops_per_frame": None if n == 2 else 10**8 * (n + 1),
+        }
+        folder = manifest(make_run(encoder, encoder, parts=(), steps=20_000), cost=facts)
+        rows = [{"step": step, "frame": step, "time/elapsed": 3600.0 * (n + 1) * step / 100} for step in (50, 100)]
+        synthetic["write_jsonl"](folder / "metrics.jsonl", rows)
+        runs.append(folder)
+    table, notes, _ = numbers(runs, tmp_path / "out", "cost")
+    rows = table.set_index("series")
+    assert rows["hours"].to_dict() == {"embedded": 1, "clip_vitl14": 2, "scratch": 3}
+    assert rows.loc["clip_vitl14", "bytes"] == 2000 * 20_000 and rows.loc["clip_vitl14", "flops"] == 2e8
+    assert np.isnan(rows.loc["scratch", "flops"])
+    assert notes == [
+        "scratch: not among the FLOPs of the encoder per frame: no frozen encoder, or the run does not say"
+    ]
+    synthetic["write_jsonl"](runs[0] / "metrics.jsonl", [{"step": 1, "frame": 1}])
+    with pytest.raises(AnalysisError, match="its log says nothing of time"):
+        numbers(runs[:1], tmp_path / "out", "cost")
+
+
+def evaluations(folder, synthetic, curve):
+    """One evaluation episode at each step of {step: return}."""
+    (run,) = analysis.load_runs([folder])
+    rows = [{"kind": "eval", **synthetic["row"](run.config, step, value, 0)} for step, value in curve.items()]
+    synthetic["write_jsonl"](folder / "episodes.jsonl", rows)
+    return folder
+
+
+def test_area_is_the_mean_return_up_to_the_steps_in_common(make_run, synthetic, tmp_path):
+    fast = evaluations(make_run("fast", parts=()), synthetic, {0: 0, 100: 100, 200: 100, 300: 900})
+    slow = evaluations(make_run("slow", "clip_vitl14", parts=()), synthetic, {0: 0, 200: 100})
+    once = evaluations(make_run("once", "vc1_vitb", parts=()), synthetic, {100: 5})
+    table, notes, _ = numbers([fast, slow], tmp_path / "out", "area")
+    rows = table.set_index("series")
+    assert rows["mean"].to_dict() == {"embedded": 75, "clip_vitl14": 50} and set(table["to"]) == {200}
+    assert notes == [f"dmc/walker-walk: {name} has one seed, so no interval" for name in ("clip_vitl14", "embedded")]
+    with pytest.raises(AnalysisError, match="fewer than two evaluations are logged"):
+        numbers([once], tmp_path / "out", "area")
+
+
+PROPERTIES = {
+    "clip_vitl14": {"vit": True, "language": True},
+    "vc1_vitb": {"vit": True, "language": False},
+    "embedded": {"vit": False, "language": False},
+}
+
+
+def test_properties_of_encoders_are_handed_in(make_run, tmp_path):
+    runs = []
+    for encoder in (*PROPERTIES, "scratch"):
+        for seed in (1, 2):
+            vit = PROPERTIES.get(encoder, {}).get("vit", False)
+            folder = make_run(f"{encoder}{seed}", encoder, seed, loss=0.1 if vit else 0.6, parts=("ood",))
+            rows = pd.read_parquet(folder / "ood.parquet")
+            rows.assign(normalised=rows["return"] / 1000).to_parquet(folder / "ood.parquet")
+            runs.append(folder)
+    table, notes, _ = numbers(runs, tmp_path / "out", "properties", Options(properties=PROPERTIES))
+    rows = table.set_index("property")
+    assert list(rows["encoders"]) == [2, 1] and rows.loc["vit", "better_outside"] == 1
+    assert notes == ["left out, since nothing is known of their properties: scratch"]
+    with pytest.raises(AnalysisError, match="none of these encoders is known to have a property"):
+        numbers(runs, tmp_path / "out", "properties")
+    assert "properties" not in analysis.analyze(runs, tmp_path / "all", ["ood"])["figures"]
