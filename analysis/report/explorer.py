@@ -65,9 +65,8 @@ def _cloud(run: Run, record: Record, name: str, room: int, most: int, seed: int)
         index, frames = index[kept], [encoded[n] for n in kept]
     else:
         index = index[_fitting([POINT_BYTES] * len(index), room, seed)]
-        notes.append(
-            f"no frames were recorded; record it again: {(RECORD + ' --bank BANK' * bool(run.bank)).format(run=run.path)}"
-        )
+        again = RECORD.format(run=run.path) + " --bank BANK" * bool(run.bank)
+        notes.append(f"no frames were recorded; record it again: {again}")
     if chosen.dropped:
         notes.append(f"{chosen.dropped} of {chosen.total} latents are not finite and are left out")
     if len(index) < total:

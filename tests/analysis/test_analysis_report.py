@@ -314,8 +314,8 @@ def test_frames_are_read_one_episode_at_a_time_and_checked(small: Any, tmp_path:
     with np.load(run / "latents.npz") as stored:
         arrays = dict(stored)
     place = (np.array([0, 0, 2, 2]), np.array([3, 1, 24, 0]))
-    np.testing.assert_array_equal(read_frames(run, *place), arrays["frame"][place])
-    assert read_states(run, "deterministic").shape == (3, 25, 8)
+    np.testing.assert_array_equal(read_frames(run / "latents.npz", *place), arrays["frame"][place])
+    assert read_states(run / "latents.npz", "deterministic").shape == (3, 25, 8)
     np.savez(run / "latents.npz", **{**arrays, "frame": arrays["frame"][:, :-1]})
     with pytest.raises(
         AnalysisError, match=r"frame of latents\.npz should be \(3, 25, h, w, 3\) uint8, but is \(3, 24"
