@@ -28,6 +28,7 @@ from pvr_zoo.weights import cache_root
 from world_models.types import Obs
 
 MAX_PARALLEL = 4  # environments of one round; part of the protocol, since the episodes' seeds depend on it
+OOD_SEED = 0  # of the episodes of `ood`: every run meets the same states and looks
 DEBUG_STEPS = 20  # agent steps of an episode under --debug, as in training
 
 
@@ -95,12 +96,13 @@ def play(
     skip: int = 0,
     pixels: bool = False,
     state: bool = False,
+    seed: int | None = None,
 ) -> Iterator[tuple[int, Episode]]:
     """Number and content of `episodes` episodes without exploration noise; the first `skip` are left out.
 
-    With `state` they have the task's state vector, which the agent need not see. Episodes are a function of the run's
-    seed, `stream` and the number of episodes asked for (up to MAX_PARALLEL); two splits of one stream start alike and
-    differ in looks alone. A round whose worker dies is played again; WorkerDied where it does so twice.
+    With `state` they have the task's state vector, which the agent need not see. Episodes are a function of `seed` (by
+    default the run's), `stream` and the number of episodes asked for (up to MAX_PARALLEL); two splits of one stream
+    start alike and differ in looks alone. A round whose worker dies is played again; WorkerDied where it does so twice.
     """
     n = min(episodes, MAX_PARALLEL)
     begin, end = skip // n, ceil(episodes / n)  # rounds
@@ -110,7 +112,7 @@ def play(
         what = "this run learned no policy (agent.policy=false), so it plays no episodes"
         how = f"Record what it predicts of a bank: mbrl-pvr record {trained.run.path} --bank BANK"
         raise ConfigError(what, str(trained.run.path), how)
-    seed, per_round = trained.config.seed, n * episode_steps(trained)
+    own, per_round = trained.config.seed, n * episode_steps(trained)
     choice = split.apply(env_config(trained.config, pixels=pixels))
     choice = replace(choice, proprio=choice.proprio or (state and has_state(choice.name)))
     stack, device = trained.agent.sequence.stack, trained.device
@@ -118,7 +120,7 @@ def play(
     with Display(what=f"{stream.partition('-')[0]}, {split.name} looks:") as display:
 
         def policy(k: int) -> Policy:
-            chosen = agent_policy(trained.agent, n, derive(seed, f"plan-{stream}", k))
+            chosen = agent_policy(trained.agent, n, derive(own, f"plan-{stream}", k))
 
             def watched(obs: Obs, tick: int) -> np.ndarray:
                 display.progress((k - first) * per_round + tick * n, (end - first) * per_round)
@@ -127,7 +129,7 @@ def play(
             return watched
 
         def from_round(k: int) -> Iterator[tuple[int, list[Episode]]]:
-            with envs.make(choice, num=n, seed=seed, stream=stream, split=split.name) as env:
+            with envs.make(choice, num=n, seed=own if seed is None else seed, stream=stream, split=split.name) as env:
                 played = rounds(policy, trained.features, env, stack=stack, device=device, start=k)
                 yield from islice(enumerate(played, start=k), end - k)
 
@@ -172,12 +174,12 @@ def evaluate_agent(
     With `video` episode 0 is filmed into the run's videos/; where it is among the skipped, only if its film is missing.
     """
     stream = f"{kind}-{IN_DISTRIBUTION.shift}"  # of every split, so that episode k starts the same under other looks
-    film = _film(trained, kind, split)
+    film, seed = _film(trained, kind, split), OOD_SEED if kind == "ood" else None
     if video and skip and not (trained.run.path / film).exists():
-        (_, first), *_ = play(trained, split, stream, min(episodes, MAX_PARALLEL), pixels=True)
+        (_, first), *_ = play(trained, split, stream, min(episodes, MAX_PARALLEL), pixels=True, seed=seed)
         _write_film(trained, film, first)
     filmed = video and not skip
-    for number, episode in play(trained, split, stream, episodes, skip=skip, pixels=filmed):
+    for number, episode in play(trained, split, stream, episodes, skip=skip, pixels=filmed, seed=seed):
         if filmed and number == 0:
             _write_film(trained, film, episode)
         yield row(trained.config, kind, split, trained.step, number, episode)
@@ -211,12 +213,12 @@ def ood(
 ) -> pd.DataFrame:
     """Play `episodes` under the training looks, and as many under each of the `held_out_splits`; one row each.
 
-    Episode k starts from the same state under every look. Rows are appended to ood.jsonl as episodes end, ood.parquet
-    is rebuilt from it; episodes that have a row are not played again. `normalised` is the return as a share of the way
-    from the random policy's to the task's declared maximum, null where none is declared (`mbrl_pvr.envs.random_score`).
-    These files keep what was played at other checkpoints and under other shifts too, which is not returned. With
-    `video` the first episode of each is filmed, and all of them once more side by side. Raises ConfigError where the
-    run was trained without shifts and none is named.
+    Episode k starts from the same state under every look, and of every run. Rows are appended to ood.jsonl as episodes
+    end, ood.parquet is rebuilt from it; episodes that have a row are not played again. `normalised` is the return as a
+    share of the way from the random policy's to the task's declared maximum, null where none is declared
+    (`mbrl_pvr.envs.random_score`). These files keep what was played at other checkpoints and under other shifts too,
+    which is not returned. With `video` the first episode of each is filmed, and all of them once more side by side.
+    Raises ConfigError where the run was trained without shifts and none is named.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
@@ -269,7 +271,7 @@ def held_out_splits(
     By default the shift and the severity of training; severity 1 for a shift that training did not have. With
     `each_factor` also each factor of a shift held out alone, while the others are drawn as in training.
     """
-    found: list[Split] = []
+    found: list[Split] = []  # without repetitions, since episodes of a split that is named twice count once
     for shift in shifts or (config.env.shifts,):
         if shift == "none":
             named = " or ".join((*presets(config.env.name), "factors joined by +"))
@@ -282,7 +284,7 @@ def held_out_splits(
             factors = strengths(shift, config.env.name, shifted.factors)
             alone = factors if each_factor and len(factors) > 1 else ()
             found += [whole, *(replace(whole, name=f"held_out:{factor}") for factor in alone)]
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def mean_return(rows: list[dict[str, Any]]) -> float:

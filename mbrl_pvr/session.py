@@ -32,6 +32,7 @@ from mbrl_pvr.build import (
 from mbrl_pvr.collect import Collector
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
+from mbrl_pvr.envs.video import check_files, listing
 from mbrl_pvr.errors import IntegrityError
 from mbrl_pvr.features import Features
 from mbrl_pvr.logger import Logger
@@ -170,6 +171,7 @@ class _Parts:
             "precision": asdict(pick_precision(self.config, self.features, self.facts, self.device)),
             "env": asdict(self.facts),
             "cost": running_cost(self.features, self.facts, self.config.agent.carried),
+            "videos": None if self.config.env.video is None else listing(self.config.env.video),
             "data": None if self.bank is None else {"bank": self.bank.id, "episodes": len(self.bank)},
             "seed": self.config.seed,
             "action_repeat": self.config.env.action_repeat,
@@ -208,12 +210,15 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
         refuse_unfit(wanted, parts.facts)
         if wanted.eval.video and parts.bank is None:
             parts.env.call("check_pictures")
+        if wanted.env.video is not None:
+            check_files(wanted.env.video)
         run.set_manifest(parts.manifest())
     else:
         parts.keep(run.manifest)
     setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
     facts, features, device = parts.facts, parts.features, parts.device
     _refuse_other_encoder(run, features)
+    _refuse_other_videos(run, wanted)
     agent = build_agent(
         wanted, features, facts, device, compiled=run.manifest["compiled"], precision=_precision(run.manifest).name
     )
@@ -323,6 +328,7 @@ def load_trained(directory: Path | str) -> Iterator[Trained]:
         setup_process(chosen.threads)
         features = build_features(chosen, facts, device, precision=_encoder_precision(run.manifest))
         _refuse_other_encoder(run, features)
+        _refuse_other_videos(run, chosen)
         agent = build_agent(chosen, features, facts, device, compiled=False, precision=_precision(run.manifest).name)
         agent.load_state_dict(saved.tensors("agent"))
         yield Trained(run, chosen, agent, features, device, saved.step)
@@ -360,6 +366,19 @@ def _refuse_other_encoder(run: RunFolder, features: Features) -> None:
             str(run.path),
             "Put the old weights back, or start a new run",
         )
+
+
+def _refuse_other_videos(run: RunFolder, chosen: RunConfig) -> None:
+    """IntegrityError where files were put into the folder of videos or taken out, which would number them anew."""
+    then = run.manifest.get("videos")
+    if chosen.env.video is None or then is None:
+        return
+    now = listing(chosen.env.video)
+    if differs := sorted({*then.items()} ^ {*now.items()}):
+        names = ", ".join(sorted({name for name, _ in differs})[:5])
+        what = f"the folder of videos is not the one that this run began with: {names}"
+        how = "Put it back as it was: which files are held out follows from all their names"
+        raise IntegrityError(what, chosen.env.video, how)
 
 
 def _command() -> list[str]:

@@ -45,7 +45,7 @@ FACTORS = {
     "agent": Factor("colour of the agent", stored=100),
     "floor": Factor("colours of the floor's checker, of table and ground", stored=100),
     "background": Factor("colour of the sky, and of the wall behind manipulators", stored=100),
-    "objects": Factor("colours of the objects, one of six", stored=6),
+    "objects": Factor("colours of the objects: one of six, or two of them mixed", stored=10),
     "tint": Factor(
         "objects: hue turned, darker or lighter; of colourless ones hue if they move, if they stand, and saturation",
         numbers=(_amount(-20, 20), _amount(-0.35, 0.35), _ANGLE, _ANGLE, _amount(0.3, 0.8)),

@@ -21,6 +21,7 @@ from mbrl_pvr.envs.textures import texture
 
 _PARTS = ("wall_tex", "floor_tex", "ceil_tex")
 _APART = 35  # textures of wall, floor and ceiling differ by this many, and so all are held out, or none
+_MIXTURES = (("red", "yellow"), ("red", "blue"), ("green", "yellow"), ("green", "blue"))  # colours 6 to 9
 _STATIC = ("textures", "light_direction", "light_color")
 _OFFSET = 1.0  # Miniworld adds it to its array and gives OpenGL no fourth number: a light from (1, 3.5, 1), far away
 _AHEAD = 1.5  # metres: what the camera still looks at when it is raised
@@ -147,21 +148,31 @@ def _camera(agent: Any, look: Look) -> list[tuple[Any, str, Any]]:
 
 
 def _recoloured(entity: Any, look: Look) -> list[tuple[Any, str, Any]]:
-    """Another of the six colours, which follows from the object's own; objects of one colour stay of one colour."""
+    """Another colour of the look's part, which follows from the object's own; objects of one colour stay of one colour,
+    and none keeps its own.
+    """
     from miniworld.entity import COLOR_NAMES, COLORS, Ball, Box, Key
 
     index, strength = look.choice("objects")
     part = next(p for p in map(_colours, ("train", "held_out")) if index in p)
     if isinstance(entity, Box):
         own = COLOR_NAMES.index(entity.color)
-        new = COLORS[COLOR_NAMES[part[(part.index(index) + own) % len(part)]]]
+        new = np.mean([COLORS[name] for name in _another(own, part, index)], axis=0)
         return [(entity, "color_vec", (1 - strength) * entity.color_vec + strength * new)]
     if isinstance(entity, Ball | Key):
         kind = type(entity).__name__.lower()
         own = next(i for i, name in enumerate(COLOR_NAMES) if entity.mesh is _mesh(kind, name))
-        new_name = COLOR_NAMES[part[(part.index(index) + own) % len(part)]]
-        return [(entity, "mesh", _mixed(kind, COLOR_NAMES[own], new_name, strength))]
+        return [(entity, "mesh", _mixed(kind, COLOR_NAMES[own], _another(own, part, index), strength))]
     return []
+
+
+def _another(own: int, part: tuple[int, ...], index: int) -> tuple[str, str]:
+    """The names of the two colours (or twice of one) that are mixed for an object of colour `own`."""
+    from miniworld.entity import COLOR_NAMES
+
+    others = [colour for colour in part if colour != own]
+    chosen = others[(part.index(index) + own) % len(others)]
+    return _MIXTURES[chosen - len(COLOR_NAMES)] if chosen >= len(COLOR_NAMES) else (COLOR_NAMES[chosen],) * 2
 
 
 @cache
@@ -177,15 +188,16 @@ def _mesh(kind: str, colour: str) -> Any:
 
 
 @cache
-def _mixed(kind: str, own: str, new: str, strength: float) -> Any:
-    """A mesh between two colours; the simulator's own at either end."""
+def _mixed(kind: str, own: str, new: tuple[str, str], strength: float) -> Any:
+    """A mesh on the way from a colour to the mean of two; the simulator's own at severity 0."""
     from miniworld.objmesh import ObjMesh
     from miniworld.utils import get_file_path
 
-    if strength in (0.0, 1.0) or own == new:
-        return _mesh(kind, new if strength == 1 else own)
+    if strength == 0:
+        return _mesh(kind, own)
     mesh = ObjMesh(get_file_path("meshes", f"{kind}_{own}", "obj"))
-    for mine, first, second in zip(mesh.vlists, _mesh(kind, own).vlists, _mesh(kind, new).vlists, strict=True):
-        a, b = np.array(first.colors[:]), np.array(second.colors[:])
-        mine.colors[:] = ((1 - strength) * a + strength * b).tolist()
+    meshes = [_mesh(kind, name).vlists for name in (own, *new)]
+    for mine, *vertices in zip(mesh.vlists, *meshes, strict=True):
+        a, b, c = (np.array(one.colors[:]) for one in vertices)
+        mine.colors[:] = ((1 - strength) * a + strength * (b + c) / 2).tolist()
     return mesh

@@ -151,7 +151,7 @@ class VectorEnv:
     def call(self, name: str, *args: Any, **kwargs: Any) -> list[Any]:
         """A method or attribute of every environment object, by name."""
         self._ask("call", name, args, kwargs)
-        return self._gather(START_TIMEOUT, f"calling {name}")
+        return self._gather(START_TIMEOUT, f"calling {name}, with {backend.label(self.config)}")
 
     def loaded_modules(self) -> list[list[str]]:
         """Names of the modules that each worker has imported."""

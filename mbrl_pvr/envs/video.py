@@ -31,6 +31,17 @@ def frames(folder: str | None, index: int) -> NDArray:
     return clip(index) if folder is None else _read(_files(folder)[index])
 
 
+def listing(folder: str) -> dict[str, int]:
+    """Names of the files that are numbered, and their bytes: what a run's split into training and held-out rests on."""
+    return {file.name: file.stat().st_size for file in _files(folder)}
+
+
+def check_files(folder: str) -> None:
+    """Read the first picture of every file; EnvError names one that cannot be read."""
+    for file in _files(folder):
+        _decoded(file, 1)
+
+
 def _files(folder: str) -> list[Path]:
     place = Path(folder).expanduser()
     if not place.is_dir():
@@ -45,9 +56,14 @@ def _files(folder: str) -> list[Path]:
 
 @lru_cache(maxsize=4)
 def _read(path: Path) -> NDArray:
+    return _decoded(path, 1 if path.suffix.lower() in PICTURES else MAX_STEPS)
+
+
+def _decoded(path: Path, steps: int) -> NDArray:
+    """The first pictures of a file, (T, side, side, 3) uint8, T at most `steps`."""
     from imageio_ffmpeg import get_ffmpeg_exe
 
-    limit = ["-frames:v", "1" if path.suffix.lower() in PICTURES else str(MAX_STEPS)]
+    limit = ["-frames:v", str(steps)]
     chosen = ["-i", f"file:{path}", *limit, "-vf", f"scale={_SIDE}:{_SIDE}"]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     command = [get_ffmpeg_exe(), "-v", "error", *chosen, *raw]

@@ -64,6 +64,21 @@ def test_every_held_out_look_has_a_film_of_its_own(run: Path) -> None:
     ]
 
 
+def test_runs_of_other_seeds_meet_the_same_episodes_out_of_distribution(run: Path) -> None:
+    def starts(seed: int, kind: str) -> np.ndarray:
+        with evaluation.load_trained(run) as trained:
+            other = replace(trained, config=replace(trained.config, seed=seed))
+            chosen = evaluation.OOD_SEED if kind == "ood" else None
+            split = evaluation.Split("held_out", "color_hard", 1.0)
+            played = evaluation.play(other, split, kind, 2, pixels=True, seed=chosen)
+            return np.stack([episode.frames[0] for _, episode in played])
+
+    np.testing.assert_array_equal(starts(1, "ood"), starts(2, "ood"))
+    assert (starts(1, "eval") != starts(2, "eval")).any()
+    twice = evaluation.ood(run, episodes=1, shifts=["noise", "noise"], severities=[0.5, 0.5], video=False)
+    assert len(twice) == 2, "what is named twice counts once"
+
+
 def test_a_film_that_is_missing_is_made_later_and_is_the_same(run: Path) -> None:
     evaluation.ood(run, episodes=2, shifts=["color_easy"], video=False)
     assert not (run / "videos").exists()

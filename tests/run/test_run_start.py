@@ -8,10 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from mbrl_pvr import replay, session, trainer
-from mbrl_pvr.config import load_config
-from mbrl_pvr.errors import ConfigError, Error, StorageError, Unavailable
+from mbrl_pvr import api, replay, session, trainer
+from mbrl_pvr.config import load_config, shrink
+from mbrl_pvr.errors import ConfigError, EnvError, Error, IntegrityError, StorageError, Unavailable
 
 
 def test_a_run_sends_its_curves_where_the_key_says(
@@ -117,3 +118,22 @@ def test_a_run_continues_with_another_renderer(make_config: Any, tmp_path: Path)
     trainer.train(config, tmp_path / "run")
     other = replace(config, env=replace(config.env, backend="osmesa"))
     assert trainer.train(other, tmp_path / "run").steps == config.steps
+
+
+def test_a_folder_of_videos_is_read_before_training_and_must_stay_as_it_is(tmp_path: Path, encoder_file: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (16, 16), (40 * number, 90, 0)).save(folder / f"{number}.png")
+    (folder / "4.png").write_bytes(b"no picture")
+    looks = ["env=dmc/finger-spin", "env.render=fast", "env.shifts=video", f"env.video={folder}"]
+    common = ["threads=1", "sinks=[]", "eval.video=false", f"encoder={encoder_file}"]
+    config = shrink(load_config([*looks, *common]))
+    config = replace(config, steps=90, random_steps=80)
+    with pytest.raises(EnvError, match=r"cannot be read as a video or picture: .*4\.png"):
+        trainer.train(config, tmp_path / "run")
+    Image.new("RGB", (16, 16)).save(folder / "4.png")
+    trainer.train(config, tmp_path / "run")
+    (folder / "0.png").unlink()
+    with pytest.raises(IntegrityError, match=r"the folder of videos is not the one[\s\S]*0\.png"):
+        api.ood(tmp_path / "run", episodes=1)
