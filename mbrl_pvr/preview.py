@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mbrl_pvr.envs import EnvConfig, VectorEnv, make
 from mbrl_pvr.envs.actions import random_actions
 from mbrl_pvr.envs.names import resolve
-from mbrl_pvr.envs.offers import check_offers, check_pairs, physical, presets, shifted
+from mbrl_pvr.envs.offers import check_offers, physical, presets, shifted
 from mbrl_pvr.envs.shifts import Look, draw_look
 from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.storage import make_folders, replace_atomic
@@ -29,7 +29,9 @@ _NAMES = 150  # pixels of the column of names
 
 @dataclass(frozen=True)
 class Preview:
-    """One state under `shifts` × `severities`, and a film of an episode under all of them at severity 1."""
+    """One state under `shifts` × `severities`, and a film of an episode under all of them at severity 1; under shifts
+    that change the physics, an episode that begins alike and acts alike.
+    """
 
     shifts: tuple[str, ...]
     severities: tuple[float, ...]
@@ -47,33 +49,55 @@ def preview(config: EnvConfig, shifts: Sequence[str] = (), *, split: str = "trai
     chosen = tuple(shifts) or _all(config)
     for shift in chosen:
         check_offers(replace(config, shifts=shift))
-        check_pairs(shift, config.name)
     stored = {"video": count_clips(config.video)}
-    looks = [
-        draw_look(SeedSequence((seed, i)), shift, split, env=config.name, bands=config.bands, stored=stored)
+    looks = {
+        shift: draw_look(SeedSequence((seed, i)), shift, split, env=config.name, bands=config.bands, stored=stored)
         for i, shift in enumerate(chosen)
-    ]
-    sweep = [replace(look, severity=s) for look in looks for s in SEVERITIES]
+        if not physical(shift, config.name)
+    }
     rng = np.random.default_rng(seed)
     with make(config, num=1, seed=seed, stream=_STREAM) as env:
         held = [random_actions(env.action_spec, 1, rng) for _ in range(0, FILM_STEPS, _HOLD)]
-        film = np.stack([_episode(env, look, held) for look in (Look(), *looks)], axis=1)
-        env.reset(episode=0)
-        for step in range(_WARM_UP):
-            env.step(held[step // _HOLD])
-        frames, fps = env.call("frames_of", sweep)[0], env.fps
-    grid = frames.reshape(len(looks), len(SEVERITIES), *frames.shape[1:])
-    return Preview(chosen, SEVERITIES, grid, film, fps)
+        own = _episode(env, held, Look())
+        drawn = {shift: _drawn(env, held, look) for shift, look in looks.items()}
+        fps = env.fps
+    built = {s: _built(replace(config, shifts=s), split, seed, held) for s in chosen if s not in looks}
+    grids, films = zip(*((drawn | built)[shift] for shift in chosen), strict=True)
+    return Preview(chosen, SEVERITIES, np.stack(grids), np.stack([own, *films], axis=1), fps)
 
 
-def _episode(env: VectorEnv, look: Look, held: Sequence[NDArray]) -> NDArray:
-    """Episode 0 under one look, (T, H, W, 3): the same for every look, drawn one after another, since a change of look
-    sends whole textures to the renderer.
+def _drawn(env: VectorEnv, held: Sequence[NDArray], look: Look) -> tuple[NDArray, NDArray]:
+    """One state at every severity of a look (S, H, W, 3), and a film under it (T, H, W, 3)."""
+    film = _episode(env, held, look)
+    _warm_up(env, held)
+    return env.call("frames_of", [replace(look, severity=s) for s in SEVERITIES])[0], film
+
+
+def _built(config: EnvConfig, split: str, seed: int, held: Sequence[NDArray]) -> tuple[NDArray, NDArray]:
+    """The same of a shift that changes the physics, with an environment for each severity."""
+    frames = []
+    for severity in SEVERITIES:
+        with make(replace(config, severity=severity), num=1, seed=seed, stream=_STREAM, split=split) as env:
+            _warm_up(env, held)
+            frames.append(env.render()[0])
+            film = _episode(env, held)
+    return np.stack(frames), film
+
+
+def _warm_up(env: VectorEnv, held: Sequence[NDArray]) -> None:
+    env.reset(episode=0)
+    for step in range(_WARM_UP):
+        env.step(held[step // _HOLD])
+
+
+def _episode(env: VectorEnv, held: Sequence[NDArray], look: Look | None = None) -> NDArray:
+    """Episode 0 under one look, by default its own, (T, H, W, 3): drawn look after look, since a change of look sends
+    whole textures to the renderer.
     """
     env.reset(episode=0)
     drawn = []
     for step in range(FILM_STEPS):
-        drawn.append(env.call("frames_of", [look])[0][0])
+        drawn.append(env.render()[0] if look is None else env.call("frames_of", [look])[0][0])
         env.step(held[step // _HOLD])
     return np.stack(drawn)
 
@@ -122,6 +146,6 @@ def _film(shown: Preview) -> list[NDArray]:
 
 
 def _all(config: EnvConfig) -> tuple[str, ...]:
-    """Presets and factors of an environment that leave its physics alone; without shadows where none are drawn."""
-    able = (s for s in (*presets(config.name), *shifted(config.name)) if not physical(s, config.name))
+    """Presets and factors of an environment; without shadows where none are drawn."""
+    able = (*presets(config.name), *shifted(config.name))
     return tuple(shift for shift in able if not (shift == "shadows" and config.render == "fast"))

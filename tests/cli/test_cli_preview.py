@@ -28,6 +28,15 @@ def test_sheet_and_film_are_written(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all((shown.frames[row, 1:] != shown.frames[row, :1]).any() for row in range(2))
 
 
+@pytest.mark.skipif(bool(backend.missing("egl")), reason="no EGL here")
+def test_a_shift_that_changes_the_physics_is_built_anew_at_each_severity() -> None:
+    shown = preview_env("dmc/cheetah-run", ["physical_size", "noise"], size=32, render="fast")
+    assert shown.shifts == ("physical_size", "noise")
+    np.testing.assert_array_equal(shown.frames[0, 0], shown.frames[1, 0])  # severity 0
+    changed = [(shown.frames[0, 0] != frame).mean() for frame in shown.frames[0]]
+    assert changed[0] == 0 and changed[-1] > 0.01 and (shown.film[:, 1] != shown.film[:, 0]).any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
