@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mbrl_pvr.bank import Bank
 from mbrl_pvr.config import from_dict, identity, load_config, run_name, to_dict
 from mbrl_pvr.errors import ConfigError, Error
 from mbrl_pvr.schema import convert, leaf_keys, section
@@ -216,7 +217,9 @@ def _check_stages(stages: Stages, config: RunConfig) -> None:
             what = "agent.policy=false: without a policy there are no episodes for stages.ood"
             raise ConfigError(what, "stages.ood", "Give this part stages of its own, without ood")
         held_out_splits(config, stages.ood.shifts, stages.ood.severities, each_factor=stages.ood.each_factor)
-    if stages.record is not None and stages.record.bank is None and not config.agent.policy:
+    if stages.record is not None and stages.record.bank is not None:
+        Bank.open(stages.record.bank)
+    elif stages.record is not None and not config.agent.policy:
         what = "agent.policy=false: without a policy there are no fresh episodes to record"
         raise ConfigError(what, "stages.record", "Give a trajectory bank: stages.record.bank")
 
@@ -237,5 +240,6 @@ def _text(value: Any) -> str:
         return repr(value)
     if _BARE.fullmatch(value) and value.lower() not in _NOT_TEXT:
         return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # Hydra reads a backslash as itself, but for those that stand before a quote
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), value)
     return f"'{escaped}'"

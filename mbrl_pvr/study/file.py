@@ -5,7 +5,7 @@ A file of `configs/studies/`, by its name, or a path. Every key of a configurati
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,13 +85,13 @@ class Resources:
 class Part:
     """A named part of a study; what it leaves out is the study's, and its `set` comes on top of the study's."""
 
-    config: str | None = None  # a preset of runs, or a YAML file
+    config: str | None = None  # a preset of runs, or a YAML file; null: none, also where the study has one
     set: dict[str, Any] = field(default_factory=dict)  # keys of every run; they may mean nothing in some
     grid: dict[str, Any] = field(default_factory=dict)  # key: values; or an axis of named settings
     runs: tuple[dict[str, Any], ...] = ()  # single runs beside the grid
     exclude: tuple[dict[str, Any], ...] = ()  # points of the grid that match all keys of an entry are left out
     stages: dict[str, Any] | None = None
-    resources: Resources | None = None
+    resources: dict[str, Any] = field(default_factory=dict)  # what differs from the study's
 
 
 @dataclass(frozen=True)
@@ -186,17 +186,18 @@ def _sub_study(head: _Head, name: str, content: Any, where: str) -> SubStudy:
     if name != safe_name(name):
         raise ConfigError(f"a part's name consists of letters, digits and ._-, not {name!r}", where)
     part = build(Part, check_tree(Part, content, where), where)
+    place = f"{where}, resources"
     axes = {key: _axis(key, values, where) for key, values in part.grid.items()}
     return SubStudy(
         name=name,
-        config=part.config or head.config,
+        config=part.config if "config" in content else head.config,
         set={**_flat(head.set, where), **_flat(part.set, where)},
         axes=axes,
         labels=frozenset(key for key, values in part.grid.items() if isinstance(values, dict)),
         runs=[_flat(point, where) for point in part.runs],
         exclude=[_flat(entry, where) for entry in part.exclude],
         stages=_stages(head.stages if part.stages is None else part.stages, where),
-        resources=part.resources or head.resources,
+        resources=build(Resources, check_tree(Resources, {**asdict(head.resources), **part.resources}, place), place),
         where=where,
     )
 

@@ -102,7 +102,8 @@ def _mean(by_kind: dict[int, list[float]], kind: int) -> float | None:
 
 def _run_status(path: Path, study: Study, run: Run, progress: dict[str, Any], pace: _Pace) -> RunStatus:
     steps, state, done = study.kind(run).config["steps"], _state(progress), progress["finished"]
-    step, rate, left = steps, None, 0.0
+    step, rate = steps, None
+    left: float | None = 0.0
     if state != "finished":
         now = read_status(run_folder(path, run))
         step, training = min(now["step"], steps), "train" not in done
