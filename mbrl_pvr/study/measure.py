@@ -30,7 +30,7 @@ EPISODE = 50  # agent steps of an episode while it is measured
 ROWS = 8  # of metrics while it learns; the first half of them is warming up
 RANDOM = 20  # ticks with random actions before that
 UPDATES, TICKS = 32, 80  # over these rows, at least
-SAMPLE = 0.2  # seconds between two looks at memory
+SAMPLE = 0.5  # seconds between two looks at memory
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _watch(process: "subprocess.Popen[bytes]", gpus: Sequence[str]) -> tuple[int
     learner = worker = most = 0
     before = _gpu_memory(gpus) if gpus else 0
     while process.poll() is None:
-        for pid in _group(process.pid):
+        for pid in _family(process.pid):
             taken = _memory(pid)
             learner, worker = (max(learner, taken), worker) if pid == process.pid else (learner, max(worker, taken))
         if gpus:
@@ -130,14 +130,17 @@ def _watch(process: "subprocess.Popen[bytes]", gpus: Sequence[str]) -> tuple[int
     return learner, worker, most if gpus else None
 
 
-def _group(leader: int) -> list[int]:
-    """Processes of the session that a process leads."""
-    found = []
+def _family(ancestor: int) -> list[int]:
+    """A process and all that it or its children started."""
+    parents: dict[int, int] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             with suppress(OSError):  # it may have ended
-                if os.getpgid(int(name)) == leader:
-                    found.append(int(name))
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                parents[int(name)] = int(fields[1])
+    found = [ancestor]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
     return found
 
 

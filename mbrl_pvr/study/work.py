@@ -10,12 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mbrl_pvr.errors import ConfigError, RunLocked
+from mbrl_pvr.errors import ConfigError, RunLocked, StorageError
 from mbrl_pvr.runfolder import read_status
 from mbrl_pvr.study.cells import Run, Study
 from mbrl_pvr.study.folder import read_progress, read_study, run_folder, stages_left, write_progress
@@ -40,11 +41,11 @@ def work(path: Path, run_id: str, parent: int = 0) -> None:
             ["train", *left] if left else []
         ):  # a finished training looks at its last checkpoint
             _do(path, study, run, stage)
-    except KeyboardInterrupt:
-        write_progress(path, run, state="interrupted")
-        raise
-    except Exception as error:
-        write_progress(path, run, state="failed", error=f"{type(error).__name__}: {error}"[:2000])
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        said = "" if stopped else f"{type(error).__name__}: {error}"[:2000]
+        with suppress(StorageError):  # the error that led here is the one to report
+            write_progress(path, run, state="interrupted" if stopped else "failed", error=said)
         raise
     write_progress(path, run, state="finished", stage="", error="")
 

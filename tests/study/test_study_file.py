@@ -199,6 +199,13 @@ def test_values_pass_through_the_grammar_of_overrides(value: Any) -> None:
         assert parsed.value() == one and not parsed.is_sweep_override()
 
 
+def test_the_file_that_the_documentation_shows(write: Any, root: Path) -> None:
+    shown = (root / "docs" / "studies.md").read_text().partition("```yaml\n")[2].partition("```")[0]
+    study = load_study(write(shown))
+    parts = [study.kind(run).part for run in study.runs]
+    assert (study.name, parts.count("main"), parts.count("plain")) == ("mine", 3 * 2 * 3 * 2 - 6 + 1, 1)
+
+
 def test_the_studies_of_the_package() -> None:
     assert studies() == ["layer_atlas", "schneider2024", "small_cpu", "smoke"]
     assert len(load_study("smoke").runs) == 4

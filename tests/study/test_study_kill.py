@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,17 +71,27 @@ def kill_worker(folder: Path, run: Run) -> bool:
     return True
 
 
-def undisturbed(study: Study, path: Path) -> dict[str, dict[str, str]]:
-    """Fingerprints of the runs, each done alone in this process."""
+Content = Callable[[Path], dict[str, Any]]
+
+
+def results(study: Study, place: Callable[[Run], Path], content: Content) -> dict[str, Any]:
+    """All that runs came to. A worker that is asked to stop saves, so that replay may be cut into other files."""
+    return {run.name: (content(place(run)), fingerprint(place(run)).get("latents.npz")) for run in study.runs}
+
+
+def undisturbed(study: Study, path: Path, content: Content) -> dict[str, Any]:
+    """The same of runs that are each done alone, in this process."""
     for run in study.runs:
         folder = path / run.name
         api.train(config=study.config(run), dir=folder)
         if (stage := study.kind(run).stages.record) is not None:
             api.record(folder, episodes=stage.episodes, starts=stage.starts, horizon=stage.horizon, debug=True)
-    return {run.name: fingerprint(path / run.name) for run in study.runs}
+    return results(study, lambda run: path / run.name, content)
 
 
-def test_killed_workers_and_drivers_lose_nothing_and_repeat_nothing(tiny: Path, tmp_path: Path) -> None:
+def test_killed_workers_and_drivers_lose_nothing_and_repeat_nothing(
+    tiny: Path, tmp_path: Path, content: Content
+) -> None:
     folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
     first, second = study.runs
     driver = Driver(tiny, folder, "--part", "main")
@@ -90,9 +101,8 @@ def test_killed_workers_and_drivers_lose_nothing_and_repeat_nothing(tiny: Path, 
     driver.kill()
     driver.start()
     assert f"{folder}: 2 of 2 runs finished" in driver.end()
-    assert {run.name: fingerprint(run_folder(folder, run)) for run in study.runs} == undisturbed(
-        study, tmp_path / "alone"
-    )
+    done_here = results(study, lambda run: run_folder(folder, run), content)
+    assert done_here == undisturbed(study, tmp_path / "alone", content)
     assert log_file(folder, first).read_text().count("study work") >= 2
     before = log_file(folder, first).read_bytes()
     driver.start()
@@ -117,15 +127,13 @@ def test_a_signal_stops_a_study_which_then_goes_on(tiny: Path, tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kills", [20])
-def test_many_kills(tiny: Path, tmp_path: Path, kills: int) -> None:
+def test_many_kills(tiny: Path, tmp_path: Path, content: Content, kills: int) -> None:
     """At uniform moments; every fourth is of the driver. What is killed is drawn anew, from a seed that is printed."""
     seed = int(os.environ.get("MBRL_PVR_KILL_SEED", time.time_ns() % 10**6))
     print("MBRL_PVR_KILL_SEED", seed)
     draw, folder, study = random.Random(seed), tmp_path / "dir", load_study(tiny, debug=True)
-    driver, done = Driver(tiny, folder), 0
     tiny.write_text(tiny.read_text().replace("retries: 1", f"retries: {kills}"))
-    driver.kill()
-    driver.start()
+    driver, done = Driver(tiny, folder), 0
     while done < kills:
         time.sleep(draw.uniform(0.5, 12.0))
         if driver.process.poll() is not None:
@@ -141,8 +149,7 @@ def test_many_kills(tiny: Path, tmp_path: Path, kills: int) -> None:
     driver.process.communicate(timeout=3600)
     driver.start()
     assert "4 of 4 runs finished" in driver.end()
-    assert {run.name: fingerprint(run_folder(folder, run)) for run in study.runs} == undisturbed(
-        study, tmp_path / "alone"
-    )
+    done_here = results(study, lambda run: run_folder(folder, run), content)
+    assert done_here == undisturbed(study, tmp_path / "alone", content)
     states = [json.loads(path.read_text())["state"] for path in (folder / PROGRESS).iterdir()]
     assert states == ["finished"] * 4 and done > 0
