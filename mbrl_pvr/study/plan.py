@@ -21,8 +21,10 @@ from mbrl_pvr.study.local import GIB, visible_gpus
 from mbrl_pvr.study.measure import Measured, measure
 
 # keys that change what a run learns, or how long it is, but not what a step of it costs
-NOT_COST = ("seed", "steps", "random_steps", "catch_up", "checkpoint_every", "keep_checkpoints", "log_every", "sinks")
-NOT_COST += ("eval.every", "eval.episodes", "eval.video", "agent.lr", "agent.enc_lr_scale", "agent.reward_coef")
+NOT_COST = (
+    *("seed", "steps", "random_steps", "catch_up", "checkpoint_every", "keep_checkpoints", "log_every", "sinks"),
+    *("eval.every", "eval.episodes", "eval.video", "agent.lr", "agent.enc_lr_scale", "agent.reward_coef"),
+)
 RECORDING = 2.0  # a recorded step takes so much longer than one that is only played: a guess
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mbrl_pvr.config import identity, load_config
+from mbrl_pvr.downloads import names_in
 from mbrl_pvr.errors import ConfigError, Error
 from mbrl_pvr.study import cells
 from mbrl_pvr.study.cells import Study, as_override, load_study
@@ -212,6 +213,11 @@ def test_the_studies_of_the_package() -> None:
     small = load_study("small_cpu")
     assert len(small.runs) == 2 * 5 * 3 and {run.seed for run in small.runs[:10]} == {1}
     assert all(small.config(run).steps == 10_000 for run in small.runs)
+    assert names_in("small_cpu") == ["scratch", "state", "embedded", "resnet18_in1k", "random_resnet18"]
+    named = names_in("schneider2024")
+    assert {"imagebind_vith14", "r2d2", "encoders/autoencoder-walker-walk.safetensors"} < set(named) and len(
+        named
+    ) == 23
 
 
 def test_the_paper_has_756_runs_of_dreamerv3() -> None:
