@@ -466,7 +466,7 @@ def download_encoders(
     licence: str | None = None,
     progress: "Progress | None" = None,
 ) -> "list[Fetched]":
-    """Fetch the weights of encoders, named, or in a study or a YAML file, into this machine's cache or into the folder `to`.
+    """Fetch the weights of encoders, named or in a study or YAML file, into this machine's cache or the folder `to`.
 
     Such a folder, copied to a machine without a network, is used there by setting MBRL_PVR_CACHE to it.
     """
