@@ -147,7 +147,8 @@ def test_many_kills(tiny: Path, tmp_path: Path, content: Content, kills: int) ->
             driver.start()
             done += 1
         else:
-            done += kill_worker(folder, draw.choice(study.runs))
+            running = [run for run in study.runs if read_progress(folder, run)["state"] == "running"]
+            done += bool(running) and kill_worker(folder, draw.choice(running))
     driver.process.communicate(timeout=3600)
     driver.start()
     assert "7 of 7 runs finished" in driver.end()
