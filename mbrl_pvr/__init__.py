@@ -1,8 +1,9 @@
 """mbrl_pvr: what do pretrained visual representations do for model-based reinforcement learning?
 
 Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
-`ood`, `record`, `analyze`, `report`, `make_bank`, `pretrain`, `embed`, `download_encoders`, `preview_env`, and
-`list_banks`, `list_encoders`, `list_envs`, `random_score`, `examine`; they live in `mbrl_pvr.api`.
+`ood`, `record`, `analyze`, `report`, `make_bank`, `pretrain`, `embed`, `download_encoders`, `preview_env`,
+`study_plan`, `study_run`, `study_status`, and `list_banks`, `list_encoders`, `list_envs`, `random_score`, `examine`; they live in
+`mbrl_pvr.api`.
 """
 
 from typing import Any
@@ -26,6 +27,9 @@ __all__ = [
     "record",
     "report",
     "resume",
+    "study_plan",
+    "study_run",
+    "study_status",
     "train",
 ]
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mbrl_pvr.envs.random_score import RandomScore
     from mbrl_pvr.preview import Preview
     from mbrl_pvr.settings import RunConfig
+    from mbrl_pvr.study.plan import Plan
+    from mbrl_pvr.study.start import Outcome
+    from mbrl_pvr.study.status import StudyStatus
     from mbrl_pvr.trainer import Result
     from pvr_zoo.weights import Progress
 
@@ -29,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 RUNS = Path("runs")  # where runs go that are given no folder
 BANKS = Path("banks")  # and trajectory banks
+STUDIES = Path("studies")  # and studies
 DEBUG_EPISODES = 2
 PRETRAIN_KEYS = (  # which frames it renders, and which numbers it draws
     *("env", "seed", "env.render", "env.shifts", "env.severity", "env.factors", "env.bands", "env.video"),
@@ -433,6 +437,63 @@ def list_banks(dir: str | Path | None = None) -> "list[Bank]":
     return [Bank.open(path.parent) for path in sorted(folder.glob(f"*/{FILE}"))]
 
 
+def study_plan(
+    file: str | Path,
+    dir: str | Path | None = None,
+    *,
+    parts: Sequence[str] = (),
+    workers: int | None = None,
+    measure: bool = True,
+    debug: bool = False,
+    yes: bool = False,
+) -> "Plan":
+    """What a study takes on this machine, `measure`d by a few steps of each kind of run; `problems` say what cannot be.
+
+    `file` is a study's name ("smoke") or a YAML file, `dir` where it will lie. With `parts` only these; `yes` allows
+    more than 10,000 runs.
+    """
+    from mbrl_pvr.study.cells import load_study
+
+    study = load_study(file, parts, debug=debug, yes=yes)
+    from mbrl_pvr.display import Display
+    from mbrl_pvr.study.local import Local
+    from mbrl_pvr.study.plan import plan
+
+    path = STUDIES / study.name if dir is None else Path(dir).expanduser()
+    with Display(what="kinds of runs:") as display:
+        return plan(study, Local(workers), path, measured=measure, progress=display.progress)
+
+
+def study_run(
+    file: str | Path,
+    dir: str | Path | None = None,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    parts: Sequence[str] = (),
+    extend: bool = False,
+    debug: bool = False,
+    yes: bool = False,
+) -> "Outcome":
+    """Do all runs of a study in the folder `dir`; the same call goes on, whatever ended the one before.
+
+    A run that fails is tried again as often as the file says, then stands in `failures` while the others go on.
+    `extend` adds the new runs of a changed file. To be called from the main thread: it takes Ctrl-C and SIGTERM.
+    """
+    from mbrl_pvr.study.start import start
+
+    path = None if dir is None else Path(dir).expanduser()
+    how = {"engine": engine, "workers": workers, "extend": extend, "debug": debug, "yes": yes}
+    return start(file, path, parts=parts, **how)  # type: ignore[arg-type]
+
+
+def study_status(dir: str | Path) -> "StudyStatus":
+    """How far the study in a folder is, also while it runs."""
+    from mbrl_pvr.study.status import status
+
+    return status(Path(dir).expanduser())
+
+
 def list_encoders(pattern: str = "*") -> list[str]:
     """Names of the encoders that match a shell pattern; `pvr_zoo.spec(name)` says what is known about one."""
     import pvr_zoo
@@ -448,7 +509,7 @@ def download_encoders(
     licence: str | None = None,
     progress: "Progress | None" = None,
 ) -> "list[Fetched]":
-    """Fetch the weights of encoders, named or in a study's YAML, into this machine's cache or into the folder `to`.
+    """Fetch the weights of encoders, named or in a study or YAML file, into this machine's cache or the folder `to`.
 
     Such a folder, copied to a machine without a network, is used there by setting MBRL_PVR_CACHE to it.
     """

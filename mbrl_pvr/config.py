@@ -72,23 +72,29 @@ class _Overrides:
     hydra: list[str] = field(default_factory=list)
 
 
-def load_config(overrides: Sequence[str] = (), file: str | Path | None = None, *, debug: bool = False) -> RunConfig:
+def load_config(
+    overrides: Sequence[str] = (), file: str | Path | None = None, *, debug: bool = False, shared: Sequence[str] = ()
+) -> RunConfig:
     """The configuration that a preset's name or a YAML file and Hydra overrides describe; shrunk for `debug`.
 
-    `file` may be a preset of `configs/` ("demo") or any path, a run's own config.yaml included. Raises ConfigError,
-    UnsafeFile, Unavailable.
+    `file` may be a preset of `configs/` ("demo") or any path, a run's own config.yaml included. `shared` are overrides
+    that many runs are given: between file and `overrides`, and they may mean nothing in this run, as what stands in a
+    file may. Raises ConfigError, UnsafeFile, Unavailable.
     """
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides come as a list, not as one text: [{overrides!r}]")
     layer, where = _read_layer(file) if file is not None else ({}, "")
     families = layer.pop(FAMILIES, {})
+    overrides, own = [*shared, *overrides], {_origin(text) for text in overrides}
     cls = _run_class(overrides, layer)
     changes = _parse_overrides(overrides, cls)
     other_agent = "agent" in changes.values
     agent, checked = _take_agent(layer, where, changes, cls)
     typed = _check_overrides(changes, cls)
     named = {"env.name": EnvConfig().name, **dict(flatten(checked)), **typed}["env.name"]
-    own = _of_family(family(named), families, where)
-    own = {key: value for key, value in own.items() if key != "agent" or not other_agent}
-    checked = nest({**dict(flatten(checked)), **dict(flatten(check_tree(cls, own, f"{where}, {FAMILIES}")))})
+    differs = _of_family(family(named), families, where)
+    differs = {key: value for key, value in differs.items() if key != "agent" or not other_agent}
+    checked = nest({**dict(flatten(checked)), **dict(flatten(check_tree(cls, differs, f"{where}, {FAMILIES}")))})
     tree = _compose(agent, family(named), checked, changes.hydra)
     _make_absolute(tree)
     asked = {**dict(flatten(checked)), **typed}
@@ -98,7 +104,7 @@ def load_config(overrides: Sequence[str] = (), file: str | Path | None = None, *
         tree["env"]["size"] = max(tree["env"]["size"], _seen_size(tree))
     config = from_dict(tree, debug=debug)
     for key, setting in inert(config).items():
-        if key in typed:
+        if key in typed and changes.source[key] in own:
             raise ConfigError(f"{key} means nothing with {setting}", changes.source[key], "Leave it out")
     return config
 
@@ -294,11 +300,9 @@ def _parse_overrides(texts: Sequence[str], cls: type) -> _Overrides:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    if isinstance(texts, str):
-        raise ConfigError(f"overrides come as a list, not as one text: [{texts!r}]")
     parser, found = OverridesParser.create(), _Overrides()
     for text in texts:
-        where = f"override {text!r}"
+        where = _origin(text)
         key, value = _split(text, where, cls)
         try:
             parsed = parser.parse_override(f"{key}={value}")
@@ -317,6 +321,10 @@ def _parse_overrides(texts: Sequence[str], cls: type) -> _Overrides:
             found.values[dotted] = one
             found.source[dotted] = where
     return found
+
+
+def _origin(text: str) -> str:
+    return f"override {text!r}"
 
 
 def _split(text: str, where: str, cls: type) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mbrl_pvr.display import PLAIN_EVERY
 from mbrl_pvr.errors import ConfigError, IntegrityError, Unavailable
+from mbrl_pvr.presets import available, read
 from mbrl_pvr.yamlfile import read_yaml
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ class Fetched:
 
 
 def names_in(study: Path | str) -> list[str | Path]:
-    """Encoders that a YAML file names under `encoder` or `encoder.name`, at any depth, one or many.
+    """Encoders that a study of the package, or a YAML file, names under `encoder` or `encoder.name`, at any depth.
 
     A path stands for a file of the user's own. Raises ConfigError where no encoder is named.
     """
-    found = list(dict.fromkeys(_names(read_yaml(study), str(study))))
+    tree = read(str(study), "studies") if str(study) in available("studies") else read_yaml(study)
+    found = list(dict.fromkeys(_names(tree, str(study))))
     if not found:
         raise ConfigError("this file names no encoder", str(study), "Name one, or a list, under `encoder`")
     return found

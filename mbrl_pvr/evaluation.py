@@ -1,7 +1,7 @@
 """Evaluation episodes of an agent, in the training distribution and outside it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from math import ceil
@@ -16,12 +16,12 @@ from mbrl_pvr.build import env_config
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.envs import random_score
-from mbrl_pvr.envs.factors import check_shifts, strengths
-from mbrl_pvr.envs.offers import check_offers, has_state, presets
+from mbrl_pvr.envs.offers import has_state
 from mbrl_pvr.errors import ConfigError, WorkerDied
 from mbrl_pvr.rollout import Episode, Policy, agent_policy, rounds
 from mbrl_pvr.seeding import derive
 from mbrl_pvr.session import Trained, load_trained
+from mbrl_pvr.splits import IN_DISTRIBUTION, Split, held_out_splits
 from mbrl_pvr.storage import make_folders
 from mbrl_pvr.video import write_grid, write_video
 from pvr_zoo.weights import cache_root
@@ -30,41 +30,6 @@ from world_models.types import Obs
 MAX_PARALLEL = 4  # environments of one round; part of the protocol, since the episodes' seeds depend on it
 OOD_SEED = 0  # of the episodes of `ood`: every run meets the same states and looks
 DEBUG_STEPS = 20  # agent steps of an episode under --debug, as in training
-
-
-@dataclass(frozen=True)
-class Split:
-    """The looks that episodes are drawn from: those of training ("train") or those held out from it."""
-
-    name: str = "train"  # train, held_out, or held_out:FACTOR, where the other factors stay as in training
-    shift: str = "none"  # what differs from the training distribution
-    severity: float = 0.0
-
-    @property
-    def label(self) -> str:
-        """Name for files, another one for every other split."""
-        name = self.name.replace(":", "_")
-        return name if self.shift == "none" else f"{name}_{self.shift}_{self.severity:g}"
-
-    @property
-    def title(self) -> str:
-        """Short words for a picture: training, color_easy 0.3, floor: color_easy 0.3."""
-        alone = self.name.partition(":")[2]
-        return "training" if self.shift == "none" else f"{alone}{': ' * bool(alone)}{self.shift} {self.severity:g}"
-
-    def apply(self, config: envs.EnvConfig) -> envs.EnvConfig:
-        """The environment under this split's shift; in distribution it stays as it was trained on.
-
-        A run that was trained under some factors of a shift is tested on the same, where the shift has them all.
-        """
-        if self.shift == "none":
-            return config
-        kept = set(config.factors or ()) <= set(strengths(self.shift, config.name))
-        factors = config.factors if kept else None
-        return replace(config, shifts=self.shift, severity=self.severity, factors=factors)
-
-
-IN_DISTRIBUTION = Split()
 
 
 def episode_steps(trained: Trained) -> int:
@@ -261,30 +226,6 @@ def _rows_of(rows: Sequence[dict[str, Any]], split: Split, step: int) -> list[di
     """The rows of one split that a checkpoint has played."""
     key = {"split": split.name, "shift": split.shift, "severity": split.severity, "step": step}
     return [r for r in rows if all(r[k] == v for k, v in key.items())]
-
-
-def held_out_splits(
-    config: RunConfig, shifts: Sequence[str] = (), severities: Sequence[float] = (), *, each_factor: bool = False
-) -> tuple[Split, ...]:
-    """The looks to test a run on: every shift at every severity, all factors held out at once.
-
-    By default the shift and the severity of training; severity 1 for a shift that training did not have. With
-    `each_factor` also each factor of a shift held out alone, while the others are drawn as in training.
-    """
-    found: list[Split] = []  # without repetitions, since episodes of a split that is named twice count once
-    for shift in shifts or (config.env.shifts,):
-        if shift == "none":
-            named = " or ".join((*presets(config.env.name), "factors joined by +"))
-            raise ConfigError("shift='none' is no shift to test on", "ood", f"Name one: --shift {named}")
-        check_shifts(shift)
-        for severity in severities or (config.env.severity if shift == config.env.shifts else 1.0,):
-            whole = Split("held_out", shift, severity)
-            shifted = whole.apply(config.env)
-            check_offers(shifted)
-            factors = strengths(shift, config.env.name, shifted.factors)
-            alone = factors if each_factor and len(factors) > 1 else ()
-            found += [whole, *(replace(whole, name=f"held_out:{factor}") for factor in alone)]
-    return tuple(dict.fromkeys(found))
 
 
 def mean_return(rows: list[dict[str, Any]]) -> float:

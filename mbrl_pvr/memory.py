@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""How much memory there is, and how much of it this process may still take."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,13 @@ _CGROUPS = (
         "total_inactive_file",
     ),
 )  # version 2, version 1
+
+
+def total_memory() -> int:
+    """Bytes of this machine, or of its container where that has a limit."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [Path(limit).read_text().strip() for limit, *_ in _CGROUPS if Path(limit).exists()]
+    return min([whole, *(int(limit) for limit in limits if limit != "max")])
 
 
 def available_memory() -> int:

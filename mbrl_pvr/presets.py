@@ -11,7 +11,7 @@ _SHORT = {"study": "study/schneider2024"}
 
 @cache
 def available(group: str = "") -> tuple[str, ...]:
-    """Files of a group ("agent", "env", "study") without their ending; without a group, those beside the groups."""
+    """Files of a group ("agent", "env", "study" for runs, "studies"); without a group, those beside the groups."""
     folder = files("mbrl_pvr._configs").joinpath(group)
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
@@ -29,5 +29,9 @@ def presets() -> list[str]:
 def read(name: str, group: str = "") -> dict[str, Any]:
     """The content of one file; empty where it has none."""
     name = name if group else _SHORT.get(name, name)
-    file = files("mbrl_pvr._configs").joinpath(group, f"{name}.yaml")
-    return parse_yaml(file.read_text(encoding="utf-8"), f"configs/{group}/{name}.yaml") or {}
+    return parse_yaml(text(name, group), f"configs/{group}/{name}.yaml") or {}
+
+
+def text(name: str, group: str) -> str:
+    """One file as it stands."""
+    return files("mbrl_pvr._configs").joinpath(group, f"{name}.yaml").read_text(encoding="utf-8")

@@ -13,10 +13,11 @@ from mbrl_pvr import film
 from mbrl_pvr.bank import PLAIN, Bank, differences
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import ConfigError
-from mbrl_pvr.evaluation import IN_DISTRIBUTION, episode_steps, output, play, shortened
+from mbrl_pvr.evaluation import episode_steps, output, play, shortened
 from mbrl_pvr.offline import view_of
 from mbrl_pvr.rollout import Episode
 from mbrl_pvr.session import Trained, load_trained
+from mbrl_pvr.splits import IN_DISTRIBUTION
 from mbrl_pvr.storage import TEMPORARY, make_folders
 from mbrl_pvr.video import write_video
 from world_models.frames import TOGETHER, averaged

@@ -16,7 +16,15 @@ from mbrl_pvr.errors import ConfigError, UnsafeFile
 from mbrl_pvr.names import did_you_mean
 
 T = TypeVar("T")
-_NAMES = {int: "an integer", float: "a finite number", bool: "true or false", str: "text", NoneType: "null"}
+_FEW = 12  # keys that an error lists
+_NAMES = {
+    Any: "anything",
+    int: "an integer",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+}
 
 
 @cache
@@ -99,7 +107,8 @@ def unknown_key(key: str, known: tuple[str, ...], where: str) -> ConfigError:
     sections = [k for k in known if k.startswith(f"{key}.")]
     if sections:
         return ConfigError(f"{key!r} is a section, not a value", where, f"Its keys: {', '.join(sections)}")
-    everything = "Show all keys: mbrl-pvr train --print-config"
+    few = len(known) <= _FEW
+    everything = f"Keys: {', '.join(known)}" if few else "Show all keys: mbrl-pvr train --print-config"
     return ConfigError(f"unknown key {key!r}", where, did_you_mean(key, known, everything))
 
 
@@ -128,6 +137,11 @@ def convert(value: Any, hint: Any, key: str, where: str = "") -> Any:
 
 def _convert(value: Any, hint: Any) -> Any:
     origin = get_origin(hint)
+    if hint is Any:
+        return value
+    if origin is dict:
+        named = isinstance(value, dict) and all(isinstance(key, str) for key in value)
+        return {key: _convert(inner, get_args(hint)[1]) for key, inner in value.items()} if named else _fail()
     if origin is Literal:
         if any(value == choice and type(value) is type(choice) for choice in get_args(hint)):
             return value
@@ -185,6 +199,8 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(hint)))
     if origin in (Union, UnionType):
         return " or ".join(describe(h) for h in get_args(hint))
+    if origin is dict:
+        return "named values"
     if origin is tuple:
         return f"a list of {describe(get_args(hint)[0]).removeprefix('an ').removeprefix('a ')}s"
     return _NAMES.get(hint, str(hint))

@@ -14,13 +14,14 @@ from mbrl_pvr import checkpoint
 from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import IntegrityError, StorageError
-from mbrl_pvr.evaluation import IN_DISTRIBUTION, evaluate_agent, mean_return, row
+from mbrl_pvr.evaluation import evaluate_agent, mean_return, row
 from mbrl_pvr.finite import refuse_bad_batch
 from mbrl_pvr.fits import not_episodic
 from mbrl_pvr.runfolder import is_new, read_status
 from mbrl_pvr.schedule import Every
 from mbrl_pvr.seeding import rng
 from mbrl_pvr.session import Session, open_folder, open_session, read_config
+from mbrl_pvr.splits import IN_DISTRIBUTION
 
 _STOPPING = b"stopping: the run is saved after this step, or the evaluation under way; Ctrl-C again ends it at once\n"
 

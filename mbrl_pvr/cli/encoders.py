@@ -237,7 +237,7 @@ def _check_profile(batches: tuple[int, ...], dtypes: tuple[str, ...], compiled: 
 def download(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAMES]...", help="Encoders.")] = None,
     study: Annotated[
-        Path | None, typer.Option("--for", metavar="STUDY.yaml", help="A YAML file; all that it names as encoder.")
+        Path | None, typer.Option("--for", metavar="STUDY", help="A study or YAML file; all that it names as encoder.")
     ] = None,
     to: Annotated[
         Path | None,

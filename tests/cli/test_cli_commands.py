@@ -42,7 +42,10 @@ MADE = {
 
 @pytest.mark.parametrize(
     "args",
-    [["--help"], ["--version"], ["train", "--help"], ["doctor", "--help"], ["encoders", "list"], ["envs", "list"]],
+    [
+        *(["--help"], ["--version"], ["train", "--help"], ["doctor", "--help"], ["encoders", "list"], ["envs", "list"]),
+        *(["study", "--help"], ["study", "run", "--help"]),
+    ],
     ids=" ".join,
 )
 def test_help_and_lists_import_nothing_heavy(args: list[str]) -> None:

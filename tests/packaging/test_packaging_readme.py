@@ -14,7 +14,7 @@ from mbrl_pvr.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-GROUPS = ("bank", "encoders", "envs", "pretrain")  # commands that have commands of their own
+GROUPS = ("bank", "encoders", "envs", "pretrain", "study")  # commands that have commands of their own
 UNAVAILABLE = 8  # weights that are not on this machine
 
 
@@ -35,9 +35,10 @@ def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _shrunk(line: str) -> list[str]:
-    """The command with `--debug`; the quick commands and `resume`, which takes the run's own, have no such option."""
+    """The command with `--debug`; quick commands and `resume`, which takes the run's own, have no such option."""
     words = shlex.split(line)[1:]
-    return words if words[0] in ("resume", "analyze", "report") else [*words, "--debug"]
+    whole = words[0] in ("resume", "analyze", "report") or words[:2] == ["study", "status"]
+    return words if whole else [*words, "--debug"]
 
 
 def test_commands_are_found() -> None:

@@ -1,9 +1,7 @@
 """A small real run: TD-MPC2 on a frozen convolutional encoder in the counting environment, seconds long."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -46,35 +44,3 @@ def make_config(encoder_file: Path) -> Make:
         return shrink(load_config([*common, *overrides]))
 
     return make
-
-
-def untimed(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without what may differ between equal runs."""
-    return {k: v for k, v in row.items() if not k.startswith("time/")}
-
-
-@pytest.fixture(scope="session")
-def content() -> Callable[[Path], dict[str, Any]]:
-    """What two runs share that differ only in when they saved: logs, weights, replay rows, counters."""
-    return _content
-
-
-def _content(path: Path) -> dict[str, Any]:
-    from mbrl_pvr import checkpoint
-    from mbrl_pvr.tensorfile import load
-
-    saved = checkpoint.latest(path)
-    assert saved is not None and saved.replay is not None
-    pieces = [load(path / entry["file"]) for entry in saved.replay["segments"]]
-    replay = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-    tensors = {**saved.tensors("agent"), **saved.tensors("carry")}
-    return {
-        "step": saved.step,
-        "meta": saved.meta,
-        "agent": {name: value.numpy().tobytes() for name, value in tensors.items()},
-        "replay": {name: value.numpy().tobytes() for name, value in replay.items()},
-        **{
-            name: [untimed(json.loads(line)) for line in (path / name).read_text().splitlines()]
-            for name in ("metrics.jsonl", "episodes.jsonl")
-        },
-    }

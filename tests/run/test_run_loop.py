@@ -18,10 +18,10 @@ import pvr_zoo
 from mbrl_pvr import checkpoint, trainer
 from mbrl_pvr.config import load_config
 from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError
-from mbrl_pvr.evaluation import Split, held_out_splits
 from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import RunFolder, read_status
 from mbrl_pvr.session import Session, open_session
+from mbrl_pvr.splits import Split, held_out_splits
 from pvr_zoo.catalogue import count_flops
 
 

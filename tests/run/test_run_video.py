@@ -15,8 +15,9 @@ from imageio_ffmpeg import count_frames_and_secs, get_ffmpeg_exe
 from mbrl_pvr import film, recording, trainer
 from mbrl_pvr.config import load_config, shrink
 from mbrl_pvr.errors import StorageError
-from mbrl_pvr.evaluation import IN_DISTRIBUTION, play
+from mbrl_pvr.evaluation import play
 from mbrl_pvr.session import load_trained
+from mbrl_pvr.splits import IN_DISTRIBUTION
 from mbrl_pvr.storage import replace_atomic
 from mbrl_pvr.video import write_video
 

@@ -1,0 +1,167 @@
+"""Starting the runs of a study and repeating those that fail; an engine is where they run, and does only that.
+
+An engine is given jobs: a list of arguments and what they take of a machine. All that a job does is in files of the
+study's folder, so that an engine returns nothing but exit statuses.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from mbrl_pvr.study.cells import Run, Study
+from mbrl_pvr.study.file import Resources
+from mbrl_pvr.study.folder import log_file, read_progress, stages_left, write_progress
+
+POLL = 0.1  # seconds between two looks at the jobs
+TAIL = 5  # lines of a log that are reported of a failure
+_STOPPING = "stopping: running jobs save and end; Ctrl-C again ends them at once"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that goes on with one run."""
+
+    run: Run
+    arguments: list[str]
+    log: Path  # what it prints is appended there
+    resources: Resources
+
+
+class Engine(Protocol):
+    """Where jobs run."""
+
+    def capacity(self, resources: Resources) -> int:
+        """How many jobs of this kind run at once; ConfigError where not one fits."""
+        ...
+
+    def has_room(self, job: Job) -> bool:
+        """Whether a job could start now."""
+        ...
+
+    def start(self, job: Job) -> None:
+        """Start a job."""
+        ...
+
+    def ended(self) -> list[tuple[Job, int]]:
+        """Jobs that have ended since the last call, with their exit status; negative: the signal."""
+        ...
+
+    def stop(self, *, at_once: bool) -> None:
+        """Ask all jobs to save and end, or end them at once; `ended` tells when they have."""
+        ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that failed at its last try."""
+
+    run: Run
+    status: int
+    tries: int
+    tail: list[str]  # last lines of its log
+
+    @property
+    def text(self) -> str:
+        """One line on what happened, then the log's last ones."""
+        how = f"signal {signal.Signals(-self.status).name}" if self.status < 0 else f"exit status {self.status}"
+        times = "once" if self.tries == 1 else f"{self.tries} times"
+        return "\n".join([f"{self.run.name} failed {times}, last with {how}", *(f"  {line}" for line in self.tail)])
+
+
+class Stopped(KeyboardInterrupt):
+    """The user or the scheduler asked to stop; running jobs have saved and ended."""
+
+
+def jobs_of(path: Path, study: Study) -> list[Job]:
+    """A job for every run that has a stage left."""
+    path = path.absolute()
+    program = [sys.executable, "-m", "mbrl_pvr.cli.main", "study", "work", str(path)]
+    left = [run for run in study.runs if stages_left(path, study, run)]
+    kinds = study.kinds
+    return [Job(r, [*program, r.id], log_file(path, r), kinds[r.kind].resources) for r in left]
+
+
+def drive(
+    path: Path, jobs: Sequence[Job], engine: Engine, *, retries: int, say: Callable[[str], None] = lambda line: None
+) -> list[Failure]:
+    """Have all jobs done, each tried `retries` times more where it fails; returns what failed in the end.
+
+    A first Ctrl-C or SIGTERM lets running jobs save and end, a second one kills them; raises Stopped after either.
+    """
+    waiting, running, tries = deque(jobs), 0, Counter[str]()
+    failures: list[Failure] = []
+    with _signals() as asked:
+        stopping = 0
+        while running or (waiting and not stopping):
+            while waiting and not stopping and not asked and engine.has_room(waiting[0]):
+                tries[waiting[0].run.id] += 1
+                engine.start(waiting.popleft())
+                running += 1
+            if len(asked) > stopping:
+                stopping = len(asked)
+                say(_STOPPING if stopping == 1 else "ending them at once")
+                engine.stop(at_once=stopping > 1)
+            for job, status in engine.ended():
+                running -= 1
+                if stopping:
+                    _leave(path, job, status)
+                elif status == 0:
+                    say(f"finished: {job.run.name}")
+                elif tries[job.run.id] <= retries:
+                    say(f"{job.run.name} ended with status {status} and is tried again")
+                    waiting.append(job)
+                else:
+                    failures.append(_fail(path, job, status, tries[job.run.id]))
+                    say(failures[-1].text)
+            time.sleep(POLL)
+    if stopping:
+        raise Stopped("stopped; the same command goes on")
+    return failures
+
+
+def _leave(path: Path, job: Job, status: int) -> None:
+    """What is told of a job that was stopped; one that could still say so has done it."""
+    if status and read_progress(path, job.run)["state"] == "running":
+        write_progress(path, job.run, state="interrupted")
+
+
+def _fail(path: Path, job: Job, status: int, tries: int) -> Failure:
+    failure = Failure(job.run, status, tries, last_lines(job.log))
+    error = read_progress(path, job.run).get("error") or failure.text.partition("\n")[0]
+    write_progress(path, job.run, state="failed", error=error, status=status, tries=tries)
+    return failure
+
+
+def last_lines(log: Path, count: int = TAIL) -> list[str]:
+    """The last lines of a log that say something; none where there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return [line.rstrip()[:300] for line in text.splitlines() if line.strip()][-count:]
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Signals to stop that have come so far."""
+    asked: list[int] = []
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        asked.append(signum)
+
+    old = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)

@@ -1,0 +1,70 @@
+"""`study run`: from a study file to finished runs, or to a list of those that failed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mbrl_pvr.api import STUDIES
+from mbrl_pvr.display import Display
+from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.names import did_you_mean
+from mbrl_pvr.study.cells import Study, load_study
+from mbrl_pvr.study.engine import Engine, Failure, drive, jobs_of
+from mbrl_pvr.study.folder import open_study
+from mbrl_pvr.study.local import Local
+
+ENGINES: dict[str, Callable[[int | None], Engine]] = {"local": Local}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study came to."""
+
+    path: Path
+    runs: int
+    finished: int
+    failures: list[Failure] = field(default_factory=list)
+
+
+def check_engine(name: str) -> None:
+    """ConfigError for an engine that there is not."""
+    if name not in ENGINES:
+        hint = did_you_mean(name, ENGINES, f"Engines: {', '.join(ENGINES)}")
+        raise ConfigError(f"unknown engine {name!r}", "--engine", hint)
+
+
+def start(
+    source: str | Path,
+    path: Path | None = None,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    parts: Sequence[str] = (),
+    extend: bool = False,
+    debug: bool = False,
+    yes: bool = False,
+) -> Outcome:
+    """Do what is left of a study in the folder `path`, by default studies/<name>.
+
+    Raises what `load_study` and `open_study` do, ConfigError where a run does not fit into the machine, and Stopped.
+    """
+    check_engine(engine)
+    study = load_study(source, parts, debug=debug, yes=yes)
+    chosen = ENGINES[engine](workers)
+    require_fit(study, chosen)
+    path = STUDIES / study.name if path is None else path
+    with open_study(path, study, extend=extend) as whole, Display() as display:
+        jobs = jobs_of(path, whole)
+        before = len(whole.runs) - len(jobs)
+        display.say(f"study {whole.name} in {path}: {len(whole.runs)} runs, {before} finished, {len(jobs)} to do")
+        failures = drive(path, jobs, chosen, retries=whole.retries, say=display.say)
+    return Outcome(path, len(whole.runs), len(whole.runs) - len(failures), failures)
+
+
+def require_fit(study: Study, engine: Engine) -> None:
+    """ConfigError, naming the part, where a run asks for more than there is."""
+    for kind in study.kinds:
+        try:
+            engine.capacity(kind.resources)
+        except ConfigError as error:
+            raise ConfigError(error.what, f"part {kind.part}, resources", error.hint) from error

@@ -1,0 +1,288 @@
+"""Starting jobs and repeating them, with programs of a few lines in place of runs; and the stages of one run."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mbrl_pvr import api, errors
+from mbrl_pvr.cli.main import main
+from mbrl_pvr.study import engine as engines
+from mbrl_pvr.study import local, work
+from mbrl_pvr.study.cells import Study
+from mbrl_pvr.study.engine import Job, Stopped, drive, jobs_of, last_lines
+from mbrl_pvr.study.file import Resources
+from mbrl_pvr.study.folder import log_file, read_progress, run_folder, write_progress
+from mbrl_pvr.study.local import Local
+
+SMALL = Resources(cores=1, memory=0.01)
+
+
+@pytest.fixture
+def make_jobs(study: Study, folder: Path, tmp_path: Path) -> Callable[..., list[Job]]:
+    """Jobs that run a few lines of Python each, started in a folder for their files."""
+
+    def make(*codes: str, resources: Resources = SMALL) -> list[Job]:
+        head = f"import os, signal, sys, time; from pathlib import Path; place = Path({str(tmp_path)!r}); "
+        return [
+            Job(run, [sys.executable, "-S", "-c", head + code], log_file(folder, run), resources)
+            for run, code in zip(study.runs, codes, strict=False)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Handlers of signals as they were."""
+    old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for s, handler in old.items():
+        signal.signal(s, handler)
+
+
+def test_failing_jobs_are_tried_again_then_reported_and_the_rest_goes_on(
+    folder: Path, make_jobs: Callable[..., list[Job]], tmp_path: Path
+) -> None:
+    count = "n = len(list(place.glob('try*'))); (place / f'try{n}').touch(); "
+    jobs = make_jobs(
+        count + "sys.exit(5 if n < 2 else 0)", "print('why'); os.kill(os.getpid(), 9)", "(place / 'third').touch()"
+    )
+    said: list[str] = []
+    (failure,) = drive(folder, jobs, Local(2), retries=2, say=said.append)
+    assert (failure.run, failure.status, failure.tries) == (jobs[1].run, -9, 3)
+    assert "failed 3 times, last with signal SIGKILL" in failure.text and failure.tail[-1] == "why"
+    assert sum(line == "why" for line in jobs[1].log.read_text().splitlines()) == 3
+    assert len(list(tmp_path.glob("try*"))) == 3 and (tmp_path / "third").exists()
+    assert read_progress(folder, jobs[1].run)["state"] == "failed"
+    assert sum(line.startswith("finished") for line in said) == 2
+
+
+def test_no_retries_mean_one_try(folder: Path, make_jobs: Callable[..., list[Job]]) -> None:
+    (failure,) = drive(folder, make_jobs("sys.exit(3)"), Local(1), retries=0)
+    assert "failed once, last with exit status 3" in failure.text and failure.tries == 1
+
+
+def test_never_more_at_once_than_there_is_room_for(folder: Path, make_jobs: Callable[..., list[Job]]) -> None:
+    count = (
+        "n = place / f'{os.getpid()}.on'; n.touch(); time.sleep(0.3); print(len(list(place.glob('*.on')))); n.unlink()"
+    )
+    jobs = make_jobs(count, count, count, count)
+    assert drive(folder, jobs, Local(2), retries=0) == []
+    assert {int(last_lines(job.log)[-1]) for job in jobs} <= {1, 2}
+
+
+def test_jobs_see_their_threads_and_no_gpu_that_is_not_theirs(
+    folder: Path, make_jobs: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    show = "print(os.environ['OMP_NUM_THREADS'], repr(os.environ['CUDA_VISIBLE_DEVICES'])); time.sleep(0.5)"
+    shared = make_jobs(show, show, show, resources=Resources(cores=7, memory=0.01, gpu=0.5))
+    assert drive(folder, shared, Local(3), retries=0) == []
+    assert sorted(last_lines(job.log)[-1] for job in shared) == ["7 '3'", "7 '3'", "7 '5'"]
+    (alone,) = make_jobs(show)
+    assert drive(folder, [alone], Local(1), retries=0) == []
+    assert last_lines(alone.log)[-1] == "1 ''"
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus", "workers", "fit"),
+    [
+        (Resources(cores=2, memory=1), "", None, 2),
+        (Resources(cores=1, memory=3), "", None, 3),
+        (Resources(cores=3, memory=1), "", None, 1),
+        (Resources(cores=9, memory=99), "", 5, 5),
+        (Resources(cores=1, memory=1, gpu=0.5), "0", None, 2),
+        (Resources(cores=1, memory=1, gpu=1 / 3), "0", None, 3),
+        (Resources(cores=1, memory=1, gpu=2), "0,1", None, 1),
+        (Resources(cores=1, memory=1, gpu=0.3), "0,1", 4, 4),
+    ],
+)
+def test_capacity(
+    resources: Resources, gpus: str, workers: int | None, fit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(local, "total_memory", lambda: 10 * local.GIB)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)))
+    assert Local(workers).capacity(resources) == fit
+
+
+@pytest.mark.parametrize(
+    ("resources", "match"),
+    [
+        (Resources(cores=6), r"resources\.cores=6, this machine has 5"),
+        (Resources(memory=11), r"resources\.memory=11, this machine has 10\.0 GiB"),
+        (Resources(gpu=0.5), r"resources\.gpu=0\.5, this machine has 0"),
+    ],
+)
+def test_what_cannot_fit_is_refused_with_both_numbers(
+    resources: Resources, match: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(local, "total_memory", lambda: 10 * local.GIB)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)))
+    with pytest.raises(errors.ConfigError, match=match):
+        Local().capacity(resources)
+
+
+def after(seconds: float, *signals: int) -> None:
+    """Send signals to this process, with as much time between them."""
+
+    def send() -> None:
+        for number in signals:
+            time.sleep(seconds)
+            os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+def test_a_first_signal_lets_jobs_save_and_starts_no_more(
+    folder: Path, make_jobs: Callable[..., list[Job]], tmp_path: Path, handlers: None
+) -> None:
+    saves = (
+        "signal.signal(15, lambda *_: ((place / 'saved').touch(), sys.exit(130))); "
+        "(place / 'on').touch(); time.sleep(60)"
+    )
+    jobs = make_jobs(saves, "(place / 'second').touch()")
+    for job in jobs:
+        write_progress(folder, job.run, state="running")
+    wait_for(tmp_path / "on", then=lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped, match="the same command goes on"):
+        drive(folder, jobs, Local(1), retries=3)
+    assert (tmp_path / "saved").exists() and not (tmp_path / "second").exists()
+    assert read_progress(folder, jobs[0].run)["state"] == "interrupted"
+
+
+def test_a_second_signal_ends_jobs_that_do_not_listen(
+    folder: Path, make_jobs: Callable[..., list[Job]], tmp_path: Path, handlers: None
+) -> None:
+    child = "import subprocess; child = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(60)']); "
+    jobs = make_jobs(
+        child + "signal.signal(15, signal.SIG_IGN); (place / 'on').write_text(str(child.pid)); time.sleep(60)"
+    )
+    wait_for(tmp_path / "on", then=lambda: after(0.5, signal.SIGTERM, signal.SIGINT))
+    with pytest.raises(Stopped):
+        drive(folder, jobs, Local(1), retries=3)
+    pid = int((tmp_path / "on").read_text())
+    for _ in range(100):  # its own child goes with it
+        if not alive(pid):
+            break
+        time.sleep(0.1)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(path: Path, then: Callable[[], None]) -> None:
+    """Call `then` once a file is there, from another thread."""
+
+    def wait() -> None:
+        while not path.exists():
+            time.sleep(0.05)
+        then()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_jobs_are_argument_lists_for_what_is_left(study: Study, folder: Path) -> None:
+    run = study.runs[0]
+    write_progress(folder, run, finished={"record": {"time/seconds": 1}})
+    run_folder(folder, run).mkdir()
+    (run_folder(folder, run) / "latents.npz").touch()
+    (run_folder(folder, run) / "status.json").write_text(json.dumps({"state": "finished", "step": 120}))
+    jobs = jobs_of(folder, study)
+    assert [job.run for job in jobs] == study.runs[1:]
+    assert jobs[0].arguments[1:] == ["-m", "mbrl_pvr.cli.main", "study", "work", str(folder), study.runs[1].id]
+
+
+# ---- one run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def acts(monkeypatch: pytest.MonkeyPatch, pretend: Callable[..., None], handlers: None) -> list[tuple[Any, ...]]:
+    """Stand-ins for training and recording, which tell how they were called."""
+    seen: list[tuple[Any, ...]] = []
+
+    def train(*, config: Any, dir: Path) -> None:
+        seen.append(("train", config.seed, config.threads))
+        pretend(dir, config.steps, "finished")
+
+    def record(run: Path, **asked: Any) -> None:
+        seen.append(("record", asked["episodes"], asked["horizon"], asked["debug"]))
+        (run / "latents.npz").touch()
+
+    monkeypatch.setattr(api, "train", train)
+    monkeypatch.setattr(api, "record", record)
+    return seen
+
+
+def test_a_run_goes_through_its_stages_once(study: Study, folder: Path, acts: list[tuple[Any, ...]]) -> None:
+    run = study.runs[1]
+    work.work(folder, run.id)
+    assert acts == [("train", 2, 1), ("record", 1, 3, True)]
+    noted = read_progress(folder, run)
+    assert (noted["state"], list(noted["finished"])) == ("finished", ["train", "record"])
+    work.work(folder, run.id)
+    assert len(acts) == 2
+    (run_folder(folder, run) / "latents.npz").unlink()
+    assert main(["study", "work", str(folder), run.id[:12]]) == 0
+    assert [act[0] for act in acts[2:]] == ["train", "record"]  # training looks whether its checkpoint is whole
+
+
+def test_a_run_waits_for_whoever_holds_its_folder(
+    study: Study, folder: Path, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, held = api.train, [1, 1]
+
+    def locked(**how: Any) -> Any:
+        if held:
+            held.pop()
+            raise errors.RunLocked("in use by process 1 on host")
+        return train(**how)
+
+    monkeypatch.setattr(api, "train", locked)
+    monkeypatch.setattr(work, "WAIT", 0.01)
+    work.work(folder, study.runs[2].id)
+    assert acts == [("train", 3, 1)] and not held
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "status"),
+    [(errors.EnvError("the simulator\nis gone"), "failed", 7), (KeyboardInterrupt("stopped"), "interrupted", 130)],
+)
+def test_how_a_run_ends_is_noted(
+    study: Study,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    state: str,
+    status: int,
+    handlers: None,
+) -> None:
+    def fail(**how: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "train", fail)
+    assert main(["study", "work", str(folder), study.runs[0].id]) == status
+    noted = read_progress(folder, study.runs[0])
+    assert (noted["state"], noted["stage"]) == (state, "train")
+    assert ("the simulator" in noted["error"]) == (state == "failed")
+
+
+def test_ids_that_are_not_there(study: Study, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "work", str(folder), "nothing"]) == 2
+    assert "no runs of this study have the id 'nothing'" in capsys.readouterr().err
+    assert engines.last_lines(folder / "none.log") == []

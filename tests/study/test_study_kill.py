@@ -1,0 +1,159 @@
+"""Studies whose workers and driver are killed at random moments end complete, and equal to those left alone."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mbrl_pvr import api
+from mbrl_pvr.fingerprint import fingerprint
+from mbrl_pvr.runfolder import read_status
+from mbrl_pvr.study.cells import Run, Study, load_study
+from mbrl_pvr.study.folder import PROGRESS, log_file, read_progress, run_folder
+
+PATIENCE = 300.0  # seconds for anything to happen
+
+
+class Driver:
+    """`study run` in a process of its own, started anew as often as it is asked for."""
+
+    def __init__(self, file: Path, folder: Path, *more: str) -> None:
+        program = [sys.executable, "-m", "mbrl_pvr.cli.main", "study", "run", str(file), "--dir", str(folder)]
+        self._command = [*program, "--debug", "--workers", "2", *more]
+        self.process = self.start()
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it, in a session of its own, so that killing it kills nothing else."""
+        self.process = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        return self.process
+
+    def end(self) -> str:
+        """Wait for it; what it printed."""
+        out, _ = self.process.communicate(timeout=PATIENCE)
+        assert self.process.returncode == 0, out.decode()
+        return out.decode()
+
+    def kill(self) -> None:
+        """kill -9 of it alone."""
+        self.process.kill()
+        self.process.communicate(timeout=PATIENCE)
+
+
+def until(happens: Callable[[], bool], driver: Driver | None = None) -> None:
+    """Wait until something happens, or the driver has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < deadline, "nothing happened"
+        if driver is not None and driver.process.poll() is not None:
+            return
+        time.sleep(0.02)
+
+
+def kill_worker(folder: Path, run: Run) -> bool:
+    """kill -9 of the process that works on a run, and of nothing else."""
+    noted = read_progress(folder, run)
+    if noted["state"] != "running":
+        return False
+    try:
+        os.kill(noted["time/pid"], signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+Content = Callable[[Path], dict[str, Any]]
+
+
+def results(study: Study, place: Callable[[Run], Path], content: Content) -> dict[str, Any]:
+    """All that runs came to. A worker that is asked to stop saves, so that replay may be cut into other files."""
+    return {run.name: (content(place(run)), fingerprint(place(run)).get("latents.npz")) for run in study.runs}
+
+
+def undisturbed(study: Study, path: Path, content: Content) -> dict[str, Any]:
+    """The same of runs that are each done alone, in this process."""
+    for run in study.runs:
+        folder = path / run.name
+        api.train(config=study.config(run), dir=folder)
+        if (stage := study.kind(run).stages.record) is not None:
+            api.record(folder, episodes=stage.episodes, starts=stage.starts, horizon=stage.horizon, debug=True)
+    return results(study, lambda run: path / run.name, content)
+
+
+def test_killed_workers_and_drivers_lose_nothing_and_repeat_nothing(
+    tiny: Path, tmp_path: Path, content: Content
+) -> None:
+    folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
+    first, second = study.runs
+    driver = Driver(tiny, folder, "--part", "main")
+    until(lambda: read_status(run_folder(folder, first))["step"] >= 50, driver)
+    assert kill_worker(folder, first)
+    until(lambda: (read_status(run_folder(folder, second))["checkpoint"] or 0) >= 50, driver)
+    driver.kill()
+    driver.start()
+    assert f"{folder}: 2 of 2 runs finished" in driver.end()
+    done_here = results(study, lambda run: run_folder(folder, run), content)
+    assert done_here == undisturbed(study, tmp_path / "alone", content)
+    assert log_file(folder, first).read_text().count("study work") >= 2
+    before = log_file(folder, first).read_bytes()
+    driver.start()
+    assert "2 finished, 0 to do" in driver.end()
+    assert log_file(folder, first).read_bytes() == before  # nothing is started for a run that is done
+
+
+def test_a_signal_stops_a_study_which_then_goes_on(tiny: Path, tmp_path: Path) -> None:
+    folder, study = tmp_path / "dir", load_study(tiny, ["more"], debug=True)
+    driver = Driver(tiny, folder, "--part", "more")
+    run = study.runs[0]
+    until(lambda: read_status(run_folder(folder, run))["step"] >= 1, driver)
+    driver.process.send_signal(signal.SIGTERM)
+    out, _ = driver.process.communicate(timeout=PATIENCE)
+    assert driver.process.returncode == 130 and b"the same command goes on" in out
+    noted, status = read_progress(folder, run), read_status(run_folder(folder, run))
+    assert noted["state"] == "interrupted" == status["state"] and status["checkpoint"] == status["step"]
+    driver.start()
+    assert f"{folder}: 2 of 2 runs finished" in driver.end()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kills", [20])
+def test_many_kills(tiny: Path, tmp_path: Path, content: Content, kills: int) -> None:
+    """At uniform moments; every fourth is of the driver. What is killed is drawn anew, from a seed that is printed."""
+    seed = int(os.environ.get("MBRL_PVR_KILL_SEED", time.time_ns() % 10**6))
+    print("MBRL_PVR_KILL_SEED", seed)
+    draw, folder = random.Random(seed), tmp_path / "dir"
+    more = tiny.read_text().replace("retries: 1", f"retries: {kills}").replace("seed: [1, 2]", "seed: [1, 2, 5, 6, 7]")
+    tiny.write_text(more)
+    study = load_study(tiny, debug=True)
+    driver, done = Driver(tiny, folder), 0
+    while done < kills:
+        time.sleep(draw.uniform(0.5, 8.0))
+        if driver.process.poll() is not None:
+            if "0 to do" in driver.process.communicate()[0].decode():
+                break
+            driver.start()
+        elif done % 4 == 3:
+            driver.kill()
+            driver.start()
+            done += 1
+        else:
+            running = [run for run in study.runs if read_progress(folder, run)["state"] == "running"]
+            done += bool(running) and kill_worker(folder, draw.choice(running))
+    driver.process.communicate(timeout=3600)
+    driver.start()
+    assert "7 of 7 runs finished" in driver.end()
+    print("kills:", done)
+    done_here = results(study, lambda run: run_folder(folder, run), content)
+    assert done_here == undisturbed(study, tmp_path / "alone", content)
+    states = [json.loads(path.read_text())["state"] for path in (folder / PROGRESS).iterdir()]
+    assert states == ["finished"] * 7 and done > kills // 4
