@@ -37,9 +37,8 @@ def work(path: Path, run_id: str, parent: int = 0) -> None:
     left = stages_left(path, study, run)
     write_progress(path, run, state="running", error="")
     try:
-        for stage in dict.fromkeys(
-            ["train", *left] if left else []
-        ):  # a finished training looks at its last checkpoint
+        first = ["train"] if left else []  # a training that has finished looks at its last checkpoint
+        for stage in dict.fromkeys([*first, *left]):
             _do(path, study, run, stage)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
