@@ -49,7 +49,7 @@ AGENT = {
     "symlog": (True, PAPER + "on, but off for pretrained features in ManiSkill2"),
     "target": ("auto", PAPER + "the decoder reconstructs what is given"),
     "target_size": (64, OURS + "of frames that are reconstructed beside features"),
-    "policy": (True, OURS + "of models that learn from a bank alone it may be false"),
+    "policy": (True, PAPER + "the agent learns to act"),
     "batch_size": (16, CODE + "batch_size"),
     "batch_length": (64, CODE + "batch_length"),
     "imagination": (15, CODE + "imag_horizon"),
