@@ -93,7 +93,7 @@ def _same(run: Run, key: str, value: Any, first: tuple[Run, Any]) -> None:
         )
 
 
-def inert(config: Mapping[str, Any]) -> set[str]:
+def inert(config: Mapping[str, Any]) -> frozenset[str]:
     """Settings that nothing reads under the others (of agents: TD-MPC2's), so that they tell no two runs apart."""
     encoder = look_up(config, "encoder.name")
     state, pixels, features = encoder == "state", encoder == "scratch", encoder not in ("scratch", "state")
@@ -126,7 +126,7 @@ def inert(config: Mapping[str, Any]) -> set[str]:
         ("agent.target_size",): dreamer and not (features and drawn),
         ("agent.termination_coef",): look_up(config, "agent.episodic") is False,
     }
-    return {key for keys, here in unread.items() if here for key in keys}
+    return frozenset(key for keys, here in unread.items() if here for key in keys)
 
 
 def series_names(runs: Sequence[Run], without: Sequence[str] = ()) -> dict[str, str]:

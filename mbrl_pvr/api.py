@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mbrl_pvr.preview import Preview
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.study.plan import Plan
-    from mbrl_pvr.study.start import Outcome
+    from mbrl_pvr.study.start import Ended
     from mbrl_pvr.study.status import StudyStatus
     from mbrl_pvr.trainer import Result
     from pvr_zoo.weights import Progress
@@ -474,7 +474,7 @@ def study_run(
     extend: bool = False,
     debug: bool = False,
     yes: bool = False,
-) -> "Outcome":
+) -> "Ended":
     """Do all runs of a study in the folder `dir`; the same call goes on, whatever ended the one before.
 
     A run that fails is tried again as often as the file says, then stands in `failures` while the others go on.

@@ -17,7 +17,7 @@ ENGINES: dict[str, Callable[[int | None], Engine]] = {"local": Local}
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Ended:
     """What a study came to."""
 
     path: Path
@@ -43,7 +43,7 @@ def start(
     extend: bool = False,
     debug: bool = False,
     yes: bool = False,
-) -> Outcome:
+) -> Ended:
     """Do what is left of a study in the folder `path`, by default studies/<name>.
 
     Raises what `load_study` and `open_study` do, ConfigError where a run does not fit into the machine, and Stopped.
@@ -58,7 +58,7 @@ def start(
         before = len(whole.runs) - len(jobs)
         display.say(f"study {whole.name} in {path}: {len(whole.runs)} runs, {before} finished, {len(jobs)} to do")
         failures = drive(path, jobs, chosen, retries=whole.retries, say=display.say)
-    return Outcome(path, len(whole.runs), len(whole.runs) - len(failures), failures)
+    return Ended(path, len(whole.runs), len(whole.runs) - len(failures), failures)
 
 
 def require_fit(study: Study, engine: Engine) -> None:
