@@ -244,7 +244,8 @@ def _drifts(run: Run) -> pd.DataFrame:
 
 
 def _stages(record: Record, place: np.ndarray) -> dict[str, np.ndarray]:
-    """What the model makes of the steps with those flat indices (n,): each (n, …)."""
+    """What the model makes of the steps with flat indices (n,): each (n, …). Without a policy there is no value."""
     read = records.read_latents(record.path)
     arrays = {**_sources(record), "value": read.value, "predicted reward": read.reward_pred}
-    return {name: array.reshape(-1, *array.shape[2:])[place] for name, array in arrays.items()}
+    flat = {name: array.reshape(-1, *array.shape[2:])[place] for name, array in arrays.items()}
+    return {name: array for name, array in flat.items() if np.isfinite(array).any()}

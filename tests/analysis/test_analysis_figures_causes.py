@@ -70,6 +70,11 @@ def test_drift_is_found_at_the_stage_where_it_begins(make_run, synthetic, tmp_pa
     np.savez(folder / f"latents_on_{BANK}.npz", **clean | {"value": np.zeros_like(clean["value"])})
     table, notes, _ = numbers([folder], tmp_path / "out", "drift")
     assert "value" not in set(table["stage"]) and notes == ["dmc/walker-walk: embedded: the value is constant"]
+    without = {"value": np.full_like(clean["value"], np.nan)}  # of a run without a policy
+    for name in (f"latents_on_{BANK}.npz", f"latents_on_{BANK}_dark.npz"):
+        np.savez(folder / name, **clean | without)
+    table, notes, _ = numbers([folder], tmp_path / "out", "drift")
+    assert set(table["stage"]) == {"feature", "latent", "predicted reward"} and notes == []
     other = make_run("other", seed=2)
     with pytest.raises(
         AnalysisError, match=r"no record of a bank under a shift\nMake its inputs with: mbrl-pvr record"
