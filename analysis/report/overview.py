@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import files, stats
-from analysis.records import has_frames
+from analysis.records import Record, has_frames
 from analysis.runs import Run
 
 NOTHING = "–"
@@ -68,9 +68,13 @@ def _out(ood: pd.DataFrame | None, step: int | None) -> str:
 
 
 def _recorded(run: Run) -> str:
-    if run.record is None:
-        return "no"
-    length = files.read_npz(run.record.path, ["length"])["length"]
-    step = "" if run.latents_step is None else f" at step {run.latents_step:,}"
-    frames = "" if has_frames(run.record.path) else ", without frames"
+    """On policy, and on each bank."""
+    seen = [one for bank in ("", *run.banks) if (one := run.on(bank).record) is not None]
+    return "; ".join(_record(one) + (f", on bank {one.bank}" if one.bank else "") for one in seen) or "no"
+
+
+def _record(record: Record) -> str:
+    length = files.read_npz(record.path, ["length"])["length"]
+    step = "" if record.step is None else f" at step {record.step:,}"
+    frames = "" if has_frames(record.path) else ", without frames"
     return f"{len(length)} episodes, {int(np.sum(length)):,} steps{step}{frames}"

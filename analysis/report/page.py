@@ -150,15 +150,15 @@ def _run_names(runs: Sequence[Run]) -> dict[tuple[str, str], str]:
 
 
 def _section(name: str, drawn: Any, palette: plots.Palette) -> Section:
-    numbers = drawn.numbers
+    numbers, (kind, _, bank) = drawn.numbers, name.partition(pipeline.ON)
     return Section(
         name,
-        TITLES.get(name, name.replace("_", " ").capitalize()),
+        TITLES.get(kind, kind.replace("_", " ").capitalize()) + (f", on bank {bank}" if bank else ""),
         drawn.caption,
         drawn.notes,
         _picture(drawn.figure),
         round(PIXELS * drawn.figure.get_figwidth()),
-        plots.interactive(name, numbers, palette),
+        plots.interactive(kind, numbers, palette),
         list(map(str, numbers.columns)),
         [[_cell(value) for value in row] for row in numbers.head(TABLE_ROWS).itertuples(index=False)],
         len(numbers),
