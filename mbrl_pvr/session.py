@@ -43,7 +43,8 @@ from mbrl_pvr.runfolder import RunFolder, is_new, read_run
 from mbrl_pvr.schema import flatten
 from mbrl_pvr.settings import WITHOUT_ENCODER
 from mbrl_pvr.sinks import make_sinks, require_sinks
-from mbrl_pvr.storage import plain, require_space
+from mbrl_pvr.storage import require_space
+from mbrl_pvr.unchanged import refuse_other_encoder, refuse_other_videos
 from world_models.agent import Agent
 
 _log = logging.getLogger(__name__)
@@ -217,8 +218,8 @@ def _assemble(run: RunFolder, parts: _Parts, stack: ExitStack) -> Session:
         parts.keep(run.manifest)
     setup_process(run.manifest["threads"])  # a continued run keeps the threads it began with, or sums would differ
     facts, features, device = parts.facts, parts.features, parts.device
-    _refuse_other_encoder(run, features)
-    _refuse_other_videos(run, wanted)
+    refuse_other_encoder(run, features)
+    refuse_other_videos(run, wanted)
     agent = build_agent(
         wanted, features, facts, device, compiled=run.manifest["compiled"], precision=_precision(run.manifest).name
     )
@@ -327,8 +328,8 @@ def load_trained(directory: Path | str) -> Iterator[Trained]:
         device = pick_device(chosen)
         setup_process(chosen.threads)
         features = build_features(chosen, facts, device, precision=_encoder_precision(run.manifest))
-        _refuse_other_encoder(run, features)
-        _refuse_other_videos(run, chosen)
+        refuse_other_encoder(run, features)
+        refuse_other_videos(run, chosen)
         agent = build_agent(chosen, features, facts, device, compiled=False, precision=_precision(run.manifest).name)
         agent.load_state_dict(saved.tensors("agent"))
         yield Trained(run, chosen, agent, features, device, saved.step)
@@ -351,34 +352,6 @@ def read_config(directory: Path | str) -> RunConfig:
 
 def _diff(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return config.diff(config.from_dict(old), config.from_dict(new))
-
-
-def _refuse_other_encoder(run: RunFolder, features: Features) -> None:
-    """IntegrityError where the encoder's weights are not those that the run began with."""
-    now = None if features.encoder is None else plain(features.encoder.identity)
-    if run.manifest["encoder"] != now:
-        then = run.manifest["encoder"]
-        both = sorted({*(then or {}), *(now or {})})
-        differs = [f"{k}: {(then or {}).get(k)} -> {(now or {}).get(k)}" for k in both]
-        other = [line for line, k in zip(differs, both, strict=True) if (then or {}).get(k) != (now or {}).get(k)]
-        raise IntegrityError(
-            f"the encoder is not the one that this run began with: {', '.join(other)}",
-            str(run.path),
-            "Put the old weights back, or start a new run",
-        )
-
-
-def _refuse_other_videos(run: RunFolder, chosen: RunConfig) -> None:
-    """IntegrityError where files were put into the folder of videos or taken out, which would number them anew."""
-    then = run.manifest.get("videos")
-    if chosen.env.video is None or then is None:
-        return
-    now = listing(chosen.env.video)
-    if differs := sorted({*then.items()} ^ {*now.items()}):
-        names = ", ".join(sorted({name for name, _ in differs})[:5])
-        what = f"the folder of videos is not the one that this run began with: {names}"
-        how = "Put it back as it was: which files are held out follows from all their names"
-        raise IntegrityError(what, chosen.env.video, how)
 
 
 def _command() -> list[str]:

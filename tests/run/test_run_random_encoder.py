@@ -7,8 +7,8 @@ import pytest
 
 import pvr_zoo
 from mbrl_pvr.errors import IntegrityError
-from mbrl_pvr.session import _refuse_other_encoder
 from mbrl_pvr.storage import plain
+from mbrl_pvr.unchanged import refuse_other_encoder
 from pvr_zoo.families import random
 
 
@@ -17,7 +17,7 @@ def test_another_recipe_is_another_encoder(monkeypatch: pytest.MonkeyPatch) -> N
         return SimpleNamespace(encoder=pvr_zoo.create("random_vits16", truncate=1, input_size=32))
 
     run: Any = SimpleNamespace(manifest={"encoder": plain(features().encoder.identity)}, path="run")
-    _refuse_other_encoder(run, features())
+    refuse_other_encoder(run, features())
     monkeypatch.setattr(random, "RECIPE", 2)
     with pytest.raises(IntegrityError, match="not the one that this run began with"):
-        _refuse_other_encoder(run, features())
+        refuse_other_encoder(run, features())
