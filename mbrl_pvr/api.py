@@ -534,13 +534,22 @@ def random_score(
     *,
     action_repeat: int = 2,
     episodes: int = 2500,
+    shifts: str = "none",
+    severity: float = 1.0,
+    bands: str = "interleaved",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> "RandomScore":
-    """Measure what uniformly random actions earn in a task: the zero of normalised returns. Nothing is stored."""
+    """Measure what uniformly random actions earn in a task: the zero of normalised returns. Nothing is stored.
+
+    Of the shifts (as `env.shifts`) only those that change the physics matter.
+    """
     _at_least(1, episodes=episodes)
     from mbrl_pvr.envs.random_score import measure
 
-    return measure(configure([f"env={env}", f"env.action_repeat={action_repeat}"]).env, episodes, progress=progress)
+    shift = {"shifts": shifts, "severity": severity, "bands": bands} if shifts != "none" else {}
+    words = {"action_repeat": action_repeat, **shift}
+    config = configure([f"env={env}", *(f"env.{key}={value}" for key, value in words.items())])
+    return measure(config.env, episodes, progress=progress)
 
 
 def examine(timeout: float = 60.0) -> "list[Finding]":

@@ -40,6 +40,9 @@ def envs_random_score(
     env: Annotated[str, typer.Argument(help="Its name, as in env=…")],
     action_repeat: Annotated[int, typer.Option(help="Simulator steps per action.")] = 2,
     episodes: Annotated[int, typer.Option(help="How many to play; nothing is drawn.")] = 2500,
+    shift: Annotated[str, typer.Option(help="As env.shifts; only what changes the physics matters.")] = "none",
+    severity: Annotated[float, typer.Option(help="As env.severity.")] = 1.0,
+    bands: Annotated[str, typer.Option(help="As env.bands.")] = "interleaved",
     as_json: Json = False,
 ) -> None:
     """Measure what uniformly random actions earn: the zero of normalised returns."""
@@ -47,7 +50,15 @@ def envs_random_score(
     from mbrl_pvr.display import Display
 
     with Display(what="episodes:") as display:
-        score = api.random_score(env, action_repeat=action_repeat, episodes=episodes, progress=display.progress)
+        score = api.random_score(
+            env,
+            action_repeat=action_repeat,
+            episodes=episodes,
+            shifts=shift,
+            severity=severity,
+            bands=bands,
+            progress=display.progress,
+        )
     if as_json:
         say_json(score)
     else:

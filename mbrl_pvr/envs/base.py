@@ -22,7 +22,7 @@ from mbrl_pvr.envs.factors import PHYSICAL
 from mbrl_pvr.envs.image import distort
 from mbrl_pvr.envs.offers import shifted
 from mbrl_pvr.envs.shifts import Look, draw_look
-from mbrl_pvr.envs.video import count_clips
+from mbrl_pvr.envs.video import behind, count_clips, frames
 from mbrl_pvr.errors import EnvError
 from mbrl_pvr.seeding import rng
 
@@ -140,6 +140,11 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
             return np.stack(pictures)
         finally:
             self.look = own
+
+    def _behind(self, frame: NDArray, sky: NDArray) -> NDArray:
+        """A frame with the look's video, at this step, mixed into its sky (H, W) bool."""
+        clip = frames(self.config.video, self.look.draws["video"].index)
+        return behind(frame, sky, clip[self._steps % len(clip)], self.look.strength("video"))
 
     def observe(self) -> dict[str, NDArray]:
         """The parts of the observation that the configuration asks for, checked."""

@@ -18,11 +18,10 @@ from mbrl_pvr.envs import backend
 from mbrl_pvr.envs.actions import ActionSpec
 from mbrl_pvr.envs.base import FrameEnv, Outcome
 from mbrl_pvr.envs.config import EnvConfig
-from mbrl_pvr.envs.dmc_look import Paint, behind, shift_scene, sky_mask
+from mbrl_pvr.envs.dmc_look import Paint, shift_scene, sky_mask
 from mbrl_pvr.envs.dmc_size import Sizes, recorded
 from mbrl_pvr.envs.names import resolve
 from mbrl_pvr.envs.shifts import Look
-from mbrl_pvr.envs.video import frames as clip_frames
 from mbrl_pvr.errors import ConfigError, EnvError
 
 EPISODE_STEPS = 1000  # simulator steps; every task of the suite that has a time limit lasts this long
@@ -91,9 +90,7 @@ class DMCEnv(FrameEnv):
         drawn = camera.render(render_flag_overrides=flags).copy()
         if not self.look.has("video"):
             return drawn
-        clip = clip_frames(self.config.video, self.look.draws["video"].index)
-        sky = sky_mask(self.physics.model, self._depth(camera))
-        return behind(drawn, sky, clip[self._steps % len(clip)], self.look.strength("video"))
+        return self._behind(drawn, sky_mask(self.physics.model, self._depth(camera)))
 
     def proprio(self) -> NDArray:
         """The task's observations, in the suite's order."""

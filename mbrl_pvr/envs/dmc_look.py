@@ -5,14 +5,16 @@ else into the drawn scene (`mujoco.MjvScene`), which MuJoCo fills anew for every
     for texture in paint.apply(look):                  # says which textures must be sent to OpenGL
         mujoco.mjr_uploadTexture(model, context, texture)
     shift_scene(model, data, scene, look, step)        # after mjv_updateScene, before mjr_render
-    frame = behind(frame, sky, look, clip[step])       # where a video shows in place of the sky
+    sky = sky_mask(model, depth)                       # where a video shows in its place
 """
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mbrl_pvr.envs.distractors import flying
 from mbrl_pvr.envs.factors import PALETTE
 from mbrl_pvr.envs.shifts import Look, palettes, rotation
 from mbrl_pvr.envs.textures import texture
@@ -22,8 +24,6 @@ _BACKGROUND_TEXTURES = ("skybox", "background")  # `background` is the wall behi
 _GRADIENT_TOP = np.array([0.4, 0.6, 0.8])  # of the suite's skybox; it fades to black
 _MARK = 255  # the skybox's stars
 _SKY_FROM = 0.55  # of the far plane: the sky is drawn beyond 0.577 (a cube in the far sphere), everything else nearer
-_BODIES = 6  # distractors
-_DISTRACTOR_SEED = 20261124
 
 
 class Paint:
@@ -90,15 +90,6 @@ def sky_mask(model: Any, depth: NDArray) -> NDArray:
     return depth >= (1 - ratio / _SKY_FROM) / (1 - ratio)
 
 
-def behind(frame: NDArray, sky: NDArray, picture: NDArray, strength: float) -> NDArray:
-    """A frame (H, W, 3) with `picture`, of any size, mixed into its sky (H, W)."""
-    rows, columns = (np.arange(n) * m // n for n, m in zip(frame.shape[:2], picture.shape[:2], strict=True))
-    seen = picture[rows[:, None], columns][sky]  # (pixels of sky, 3)
-    out = frame.copy()
-    out[sky] = np.round((1 - strength) * frame[sky] + strength * seen).astype(np.uint8)
-    return out
-
-
 def _scale(model: Any, scene: Any, gain: float) -> None:
     import mujoco
 
@@ -141,26 +132,20 @@ def _turn_camera(data: Any, scene: Any, sideways: float, up: float, roll: float)
 
 
 def _add_distractors(data: Any, scene: Any, index: int, strength: float, step: int) -> None:
-    """Balls, boxes and ellipsoids on closed paths across the view, somewhat nearer than the bodies."""
+    """Somewhat nearer than the task's bodies, as many as the scene has room for."""
     import mujoco
 
     centre, forward, upright, distance = _view(data, scene)
     right = np.cross(forward, upright)
-    rng = np.random.default_rng((_DISTRACTOR_SEED, index))
     half = distance * (scene.camera[0].frustum_top - scene.camera[0].frustum_bottom) / 2 / scene.camera[0].frustum_near
-    kinds = (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_ELLIPSOID)
-    for _ in range(min(_BODIES, scene.maxgeom - scene.ngeom)):
-        kind, colour = kinds[rng.integers(3)], rng.uniform(0.05, 1, 3)
-        size = half * rng.uniform(0.08, 0.14, 3)
-        speed, phase = rng.choice([-3, -2, -1, 1, 2, 3], 2), rng.uniform(0, 2 * np.pi, 3)
-        across, high = 0.85 * np.sin(2 * np.pi * step / 200 * speed + phase[:2])
-        near = rng.uniform(0.7, 0.9)
-        pos = centre + near * (distance * forward + half * (across * right + high * upright))
-        turn = rotation(upright, phase[2] + 2 * np.pi * step / 50) @ np.stack([right, upright, -forward], axis=1)
-        size = strength * (np.full(3, size[0]) if kind == kinds[0] else size)
+    kinds = {"sphere": mujoco.mjtGeom.mjGEOM_SPHERE, "box": mujoco.mjtGeom.mjGEOM_BOX}
+    for body in islice(flying(index, step), scene.maxgeom - scene.ngeom):
+        pos = centre + body.near * (distance * forward + half * (body.across * right + body.high * upright))
+        turn = rotation(upright, body.turn) @ np.stack([right, upright, -forward], axis=1)
+        size = strength * half * body.half_sizes
         scene.ngeom += 1
-        rgba = np.append(colour, 1).astype(np.float32)
-        mujoco.mjv_initGeom(scene.geoms[scene.ngeom - 1], kind, size, pos, turn.ravel(), rgba)
+        geom, kind = scene.geoms[scene.ngeom - 1], kinds.get(body.shape, mujoco.mjtGeom.mjGEOM_ELLIPSOID)
+        mujoco.mjv_initGeom(geom, kind, size, pos, turn.ravel(), np.append(body.colour, 1).astype(np.float32))
 
 
 def _view(data: Any, scene: Any) -> tuple[NDArray, NDArray, NDArray, float]:

@@ -43,14 +43,16 @@ _ANGLE = Range(0.0, 360.0, None)  # which way, in degrees; how far says another 
 PALETTE = ("agent", "floor", "background")  # the three share one palette
 FACTORS = {
     "agent": Factor("colour of the agent", stored=100),
-    "floor": Factor("colours of the floor's checker, of table and ground", stored=100),
+    "floor": Factor(
+        "colours of the floor, of table and ground: of their darker and of their lighter parts", stored=100
+    ),
     "background": Factor("colour of the sky, and of the wall behind manipulators", stored=100),
     "objects": Factor("colours of the objects: one of six, or two of them mixed", stored=10),
     "tint": Factor(
         "objects: hue turned, darker or lighter; of colourless ones hue if they move, if they stand, and saturation",
         numbers=(_amount(-20, 20), _amount(-0.35, 0.35), _ANGLE, _ANGLE, _amount(0.3, 0.8)),
     ),
-    "size": Factor("size of every moving part, as drawn", numbers=(_gain(0.7, 1.3),)),
+    "size": Factor("size of every moving part or object, as drawn", numbers=(_gain(0.7, 1.3),)),
     "physical_size": Factor(
         "sizes that physics has, of bodies, cubes, charger; width over height of charger and receptacle",
         numbers=(_gain(0.7, 1.3), _gain(0.8, 1.25)),
@@ -96,12 +98,16 @@ def _distracting(amount: float) -> Preset:
         {
             "dmc": {"agent": amount, "floor": amount, "video": 1.0, **camera},
             "maniskill": {"agent": amount, "textures": amount, **camera},
-            "miniworld": {"textures": amount, "background": amount, **camera},
+            "miniworld": {"textures": amount, "video": 1.0, **camera},
         }
     )
 
 
-_ARM_AND_TABLE = {"agent": 1.0, "floor": 1.0}
+_COLORED = {
+    "dmc": _COLORS,
+    "maniskill": {"agent": 1.0, "floor": 1.0},  # no sky is in sight
+    "miniworld": {"floor": 1.0, "background": 1.0},  # the agent does not see itself
+}
 PRESETS = {
     "study": Preset(
         {
@@ -113,8 +119,8 @@ PRESETS = {
         },
         "color_easy",
     ),
-    "color_easy": Preset({"dmc": _COLORS, "maniskill": _ARM_AND_TABLE}, "color_easy"),
-    "color_hard": Preset({"dmc": _COLORS, "maniskill": _ARM_AND_TABLE}, "color_hard"),
+    "color_easy": Preset(_COLORED, "color_easy"),
+    "color_hard": Preset(_COLORED, "color_hard"),
     "distracting_easy": _distracting(1 / 3),
     "distracting_medium": _distracting(2 / 3),
     "distracting_hard": _distracting(1.0),

@@ -85,7 +85,7 @@ class ManiSkillEnv(FrameEnv):
     def frame(self, size: int | None = None) -> NDArray:
         """What the camera at the wrist sees, markers of goals included."""
         camera = self._camera(size or self.config.size)
-        with self._shift.shown(self.look, camera.camera._render_cameras[0]):
+        with self._shift.shown(self.look, camera.camera._render_cameras[0], self._steps):
             self._sim.scene.update_render(update_sensors=True, update_human_render_cameras=False)
             camera.capture()  # only begins to draw
             seen = camera.get_obs(rgb=True, depth=False, position=False, segmentation=False)["rgb"]  # (1, H, W, 3)

@@ -2,7 +2,7 @@
 
     shift = ManiSkillLook()
     shift.reset(sim)                                   # the simulator has built a scene
-    with shift.shown(look, camera):
+    with shift.shown(look, camera, step):
         camera.take_picture()
         frame = camera.get_picture("Color")            # inside, since this is what waits for the picture
 
@@ -18,15 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mbrl_pvr.envs.distractors import Body, flying
 from mbrl_pvr.envs.shifts import Look, changed, palettes
-from mbrl_pvr.envs.textures import texture
+from mbrl_pvr.envs.textures import recoloured, tiled
 
 _FLOORS = ("table-workspace", "ground")  # SAPIEN's names of the table and of what it stands on
 _MARKERS = ("goal", "target")  # how names of what only marks a goal begin
+_NEAR = 0.15  # metres from the camera: as far as distractors fly at most; the gripper's fingers are at 0.1
 _GAMMA = 2.2  # of the simulator's pictures
 _COLOURLESS = 0.1  # saturation
 _METAL = 0.5  # pegs and slots, whose colour is what they mirror
-_TILES = 2  # of a texture along a side of the simulator's own: 35 cm of the table each
 _SIDE = 1024  # texels along a side of a changed texture at most
 
 Changes = list[tuple[Any, str, Any]]
@@ -45,10 +46,12 @@ class ManiSkillLook:
     def __init__(self) -> None:
         self._own: dict[str, NDArray] = {}  # (H, W, 4) uint8: the simulator's textures of table and ground
         self._covers: dict[str, tuple[Any, Any]] = {}  # name -> what is shown, and the texture that shows it
+        self._flying: tuple[tuple[int, float], list[Any]] = (0, 0.0), []  # which distractors are built, and the bodies
 
     def reset(self, sim: Any) -> None:
         """Look up what the simulator has just built (`mani_skill`'s `BaseEnv` with one scene)."""
         actors = sim.scene.actors
+        self._flying = (0, 0.0), []  # the last ones are gone with their scene
         self._scene = sim.scene.sub_scenes[0]
         self._lights = [c for entity in self._scene.entities for c in entity.components if _is_light(c)]
         self._arm = [_Paint(m, _colour(m)) for link in sim.agent.robot.links for m in _materials(link)]
@@ -60,8 +63,8 @@ class ManiSkillLook:
         )
 
     @contextmanager
-    def shown(self, look: Look, camera: Any) -> Iterator[None]:
-        """Pictures that `camera` (`sapien`'s component) takes and hands out inside show this look."""
+    def shown(self, look: Look, camera: Any, step: int) -> Iterator[None]:
+        """Pictures that `camera` (`sapien`'s component) takes and hands out inside show this look at an agent step."""
         changes: Changes = []
         if look.has("agent"):
             family, index, strength = look.palette("agent")
@@ -78,10 +81,31 @@ class ManiSkillLook:
                     changes.append((material, "base_color", [*rgb, own[3]]))
         changes += self._covered(look)
         changes += self._lit(look)
+        if look.has("distractors"):  # before the camera moves: they are part of the scene
+            changes += self._fly(camera, *look.choice("distractors"), step)
         if look.has("camera_pose"):
             changes.append((camera, "local_pose", _turned(camera.local_pose, *look.numbers("camera_pose"))))
         with changed(changes), _zoomed(camera, *look.numbers("camera_fov")):
             yield
+
+    def _fly(self, camera: Any, index: int, strength: float, step: int) -> Changes:
+        """The distractors at their places of this step, to be seen for one frame; to physics they are nothing."""
+        from sapien import Pose
+
+        side = np.tan(camera.fovy / 2)
+        if self._flying[0] != (index, strength):
+            for entity, _ in self._flying[1]:
+                self._scene.remove_entity(entity)
+            built = [_body(body, strength * _NEAR * side) for body in flying(index, 0)]
+            for entity, _ in built:
+                self._scene.add_entity(entity)
+            self._flying = (index, strength), built
+        changes: Changes = []
+        for (entity, drawn), body in zip(self._flying[1], flying(index, step), strict=True):
+            place = _NEAR * body.near * np.array([1.0, -side * body.across, side * body.high])
+            entity.set_pose(camera.global_pose * Pose(place, _quaternion(np.array([0.0, 0.0, 1.0]), body.turn)))
+            changes.append((drawn, "visibility", 1.0))
+        return changes
 
     def _covered(self, look: Look) -> Changes:
         """Table and ground in other colours, or under a texture."""
@@ -102,7 +126,10 @@ class ManiSkillLook:
             step = -(-own.width // _SIDE)
             self._own[name] = own.download()[::step, ::step]
         pixels = self._own[name].copy()
-        pixels[..., :3] = _tiled(_recoloured(pixels[..., :3], *palette), *tiles)
+        family, index, strength = palette
+        if strength > 0:
+            pixels[..., :3] = recoloured(pixels[..., :3], palettes(family)[index].floor, strength)
+        pixels[..., :3] = tiled(pixels[..., :3], *tiles)
         return RenderTexture2D(pixels, own.format, own.mipmap_levels, own.filter_mode, own.address_mode, own.is_srgb)
 
     def _lit(self, look: Look) -> Changes:
@@ -135,6 +162,19 @@ def tinted(rgb: NDArray, turn: float, lighter: float, hue: float, amount: float)
     return (1 - abs(lighter)) * new + max(lighter, 0.0)
 
 
+def _body(body: Body, half: float) -> tuple[Any, Any]:
+    """A distractor and what draws it, hidden; a box where it is no sphere. `half` is half the view's height."""
+    from sapien import Entity
+    from sapien.render import RenderBodyComponent, RenderMaterial, RenderShapeBox, RenderShapeSphere
+
+    material, sizes = RenderMaterial(base_color=[*body.colour**_GAMMA, 1.0]), half * body.half_sizes
+    drawn, entity = RenderBodyComponent(), Entity()
+    drawn.attach(RenderShapeSphere(sizes[0], material) if body.shape == "sphere" else RenderShapeBox(sizes, material))
+    drawn.visibility = 0.0
+    entity.add_component(drawn)
+    return entity, drawn
+
+
 def _materials(body: Any) -> Iterator[Any]:
     """What an actor or a link is drawn with, without metals and, of objects, photographs."""
     from sapien.render import RenderBodyComponent
@@ -155,27 +195,6 @@ def _is_light(component: Any) -> bool:
     from sapien.render import RenderDirectionalLightComponent
 
     return isinstance(component, RenderDirectionalLightComponent)
-
-
-def _recoloured(own: NDArray, family: str, index: int, strength: float) -> NDArray:
-    """Its darkest tenth becomes floor[0], its lightest floor[1], what lies between them follows: (H, W, 3) uint8."""
-    if family == "none":
-        return own
-    level = own.astype(np.float32).mean(-1)  # (H, W)
-    dark, light = np.quantile(level[::8, ::8], (0.1, 0.9))
-    part = np.clip((level - dark) / (light - dark), 0, 1)[..., None]
-    first, second = (255 * colour.astype(np.float32) for colour in palettes(family)[index].floor)
-    aim = first + part * (second - first)
-    return np.round((1 - strength) * own + strength * aim).clip(0, 255).astype(np.uint8)
-
-
-def _tiled(own: NDArray, index: int, strength: float) -> NDArray:
-    """A picture (H, W, 3) uint8 with tiles of texture `index` mixed in."""
-    if strength == 0:
-        return own
-    tile = texture(index)
-    rows, columns = (np.arange(n) * _TILES * len(tile) // n % len(tile) for n in own.shape[:2])
-    return np.round((1 - strength) * own + strength * tile[rows[:, None], columns].astype(np.float32)).astype(np.uint8)
 
 
 def _turned(own: Any, sideways: float, up: float, roll: float) -> Any:

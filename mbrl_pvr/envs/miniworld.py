@@ -25,6 +25,8 @@ from mbrl_pvr.envs.names import ENDLESS
 from mbrl_pvr.errors import EnvError, Unavailable
 
 _LIMIT = 1000  # simulator steps, for the task that has no limit
+_PLANES = (0.04, 100.0)  # metres: the nearest and farthest that it draws
+_SKY_FROM = 98.0  # metres; no room is so long
 _SAMPLES = 8  # of a pixel; the simulator's own number, or as many as the driver has
 _WITHOUT_SUCCESS = (*ENDLESS, "CollectHealth")  # whose end says nothing, or that the agent died
 
@@ -75,8 +77,12 @@ class MiniworldEnv(FrameEnv):
         size = size or self.config.size
         if size not in self._buffers:
             self._buffers[size] = self._buffer(size)
-        with self._shift.shown(self.look):
-            return self._draw(self._buffers[size])
+        with self._shift.shown(self.look, self._steps):
+            drawn = self._draw(self._buffers[size])
+        if not self.look.has("video"):
+            return drawn
+        depth = self._buffers[size].get_depth_map(*_PLANES)[..., 0]  # (H, W) metres
+        return self._behind(drawn, depth > _SKY_FROM)
 
     def proprio(self) -> NDArray:
         """Nothing: the simulator has no state vector."""

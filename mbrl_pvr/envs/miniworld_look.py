@@ -1,6 +1,6 @@
-"""How a look is drawn in Miniworld: colours of objects, textures, lights, sky and camera, for as long as a frame takes.
+"""How a look is drawn in Miniworld: objects, floor, textures, lights, sky and camera, for as long as a frame takes.
 
-    with MiniworldLook(sim).shown(look):
+    with MiniworldLook(sim).shown(look, step):
         frame = sim.render_obs(buffer)
 
 The simulator's own attributes are as they were afterwards, so that physics never sees a shift. What it compiles into a
@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mbrl_pvr.envs.distractors import Body, flying
 from mbrl_pvr.envs.factors import FACTORS
-from mbrl_pvr.envs.shifts import Look, changed, palettes, rotation, split_indices
-from mbrl_pvr.envs.textures import texture
+from mbrl_pvr.envs.shifts import Draw, Look, changed, palettes, rotation, split_indices
+from mbrl_pvr.envs.textures import recoloured, tiled
 
 _PARTS = ("wall_tex", "floor_tex", "ceil_tex")
 _APART = 35  # textures of wall, floor and ceiling differ by this many, and so all are held out, or none
 _MIXTURES = (("red", "yellow"), ("red", "blue"), ("green", "yellow"), ("green", "blue"))  # colours 6 to 9
-_STATIC = ("textures", "light_direction", "light_color")
+_STATIC = ("floor", "textures", "light_direction", "light_color")
 _OFFSET = 1.0  # Miniworld adds it to its array and gives OpenGL no fourth number: a light from (1, 3.5, 1), far away
 _AHEAD = 1.5  # metres: what the camera still looks at when it is raised
+_NEAR = 0.3  # metres from the camera: as far as distractors fly at most; no wall is nearer
 
 
 class MiniworldLook:
@@ -33,15 +35,15 @@ class MiniworldLook:
     def __init__(self, sim: Any) -> None:
         self._sim = sim
         self._painted: dict[tuple[int, str], _Painted] = {}
-        self._compiled: tuple | None = None
+        self._compiled: tuple[tuple[float, Draw], ...] = ()
 
     def reset(self) -> None:
         """The simulator has made new rooms, and compiled them as they are."""
-        self._compiled = None
+        self._compiled = ()
 
     @contextmanager
-    def shown(self, look: Look) -> Iterator[None]:
-        """Frames drawn inside show this look."""
+    def shown(self, look: Look, step: int) -> Iterator[None]:
+        """Frames drawn inside show this look at an agent step."""
         changes: list[tuple[Any, str, Any]] = []
         if look.has("background"):
             family, index, strength = look.palette("background")
@@ -51,12 +53,18 @@ class MiniworldLook:
         changes += _camera(self._sim.agent, look)
         if look.has("objects"):
             changes += [change for entity in self._sim.entities for change in _recoloured(entity, look)]
-        wanted = tuple((look.choice(f), look.numbers(f)) if look.has(f) else None for f in _STATIC)
-        if (wanted if any(wanted) else None) != self._compiled:
+        if look.has("size"):
+            changes += [change for entity in self._sim.entities for change in _scaled(entity, *look.numbers("size"))]
+        if look.has("distractors"):  # about the camera before it is moved: they are part of the scene
+            index, strength = look.choice("distractors")
+            bodies = [_box(self._sim.agent, body, strength) for body in flying(index, step)]
+            changes.append((self._sim, "entities", [*self._sim.entities, *bodies]))
+        wanted = tuple((look.strength(f), look.draws[f]) for f in _STATIC if look.has(f))
+        if wanted != self._compiled:
             with changed([*self._lights(look), *self._textures(look)]):
                 self._sim.shadow_window.switch_to()
                 self._sim._render_static()
-            self._compiled = wanted if any(wanted) else None
+            self._compiled = wanted
         with changed(changes):
             yield
 
@@ -72,25 +80,25 @@ class MiniworldLook:
         return changes
 
     def _textures(self, look: Look) -> list[tuple[Any, str, Any]]:
-        if not look.has("textures"):
-            return []
-        index, strength = look.choice("textures")
+        colours, (index, strength) = look.palette("floor"), look.choice("textures")
         changes = []
         for room in self._sim.rooms:
             for number, part in enumerate(_PARTS):
-                own = getattr(room, part)
-                painted = self._painted.setdefault((id(own), part), _Painted(own))
-                painted.paint((index + _APART * number) % FACTORS["textures"].stored, strength)
-                changes.append((room, part, painted))
+                own, tile = getattr(room, part), ((index + _APART * number) % FACTORS["textures"].stored, strength)
+                palette = colours if part == "floor_tex" and look.has("floor") else None
+                if palette or look.has("textures"):
+                    painted = self._painted.setdefault((id(own), part), _Painted(own))
+                    painted.paint(palette, tile)
+                    changes.append((room, part, painted))
         return changes
 
 
 class _Painted:
-    """A texture of the simulator with one of ours mixed in."""
+    """A texture of the simulator in other colours, with one of ours mixed in."""
 
     def __init__(self, own: Any) -> None:
         self._own, self._id = own, None
-        self._now: tuple[int, float] | None = None
+        self._now: tuple | None = None
         self.width, self.height = own.width, own.height
 
     def bind(self) -> None:
@@ -98,27 +106,31 @@ class _Painted:
 
         gl.glBindTexture(gl.GL_TEXTURE_2D, self._id)
 
-    def paint(self, index: int, strength: float) -> None:
-        """Mix `strength` of texture `index` in; the simulator's filters and mipmaps."""
-        if (index, strength) == self._now:
+    def paint(self, palette: tuple[str, int, float] | None, tile: tuple[int, float]) -> None:
+        """Give it the floor's colours of a palette (family, index, strength), and mix a texture (index, strength) in;
+        the simulator's filters and mipmaps.
+        """
+        if (palette, tile) == self._now:
             return
         from pyglet import gl
 
         if self._id is None:
             self._id = gl.GLuint()
             gl.glGenTextures(1, self._id)
-        own, tile = _pixels(self._own), texture(index)
-        rows, columns = (np.arange(n) * 2 * len(tile) // n % len(tile) for n in own.shape[:2])  # two tiles in each
-        mixed = np.round((1 - strength) * own + strength * tile[rows[:, None], columns]).astype(np.uint8)
+        picture = _pixels(self._own)
+        if palette:
+            family, index, strength = palette
+            picture = recoloured(picture, palettes(family)[index].floor, strength)
+        picture = tiled(picture, *tile)
         self.bind()
-        size, data = (self.width, self.height), np.ascontiguousarray(mixed[::-1]).tobytes()  # OpenGL begins below
+        size, data = (self.width, self.height), np.ascontiguousarray(picture[::-1]).tobytes()  # OpenGL begins below
         gl.glPixelStorei(gl.GL_UNPACK_ALIGNMENT, 1)
         gl.glTexImage2D(gl.GL_TEXTURE_2D, 0, gl.GL_RGB, *size, 0, gl.GL_RGB, gl.GL_UNSIGNED_BYTE, data)
         gl.glGenerateMipmap(gl.GL_TEXTURE_2D)
         gl.glTexParameteri(gl.GL_TEXTURE_2D, gl.GL_TEXTURE_MAG_FILTER, gl.GL_LINEAR)
         gl.glTexParameteri(gl.GL_TEXTURE_2D, gl.GL_TEXTURE_MIN_FILTER, gl.GL_LINEAR_MIPMAP_LINEAR)
         gl.glBindTexture(gl.GL_TEXTURE_2D, 0)
-        self._now = (index, strength)
+        self._now = (palette, tile)
 
 
 def _pixels(own: Any) -> NDArray:
@@ -145,6 +157,30 @@ def _camera(agent: Any, look: Look) -> list[tuple[Any, str, Any]]:
         half = np.tan(np.deg2rad(agent.cam_fov_y / 2))
         changes.append((agent, "cam_fov_y", float(2 * np.rad2deg(np.arctan(gain * half)))))
     return changes
+
+
+def _scaled(entity: Any, gain: float) -> list[tuple[Any, str, Any]]:
+    """As drawn only: for physics it has a radius and a height of its own."""
+    from miniworld.entity import Box, MeshEnt
+
+    if isinstance(entity, Box):
+        return [(entity, "size", gain * entity.size)]
+    if isinstance(entity, MeshEnt) and not entity.is_static:  # what stands still is compiled with the rooms
+        return [(entity, "scale", gain * entity.scale)]
+    return []
+
+
+def _box(agent: Any, body: Body, strength: float) -> Any:
+    """A distractor, whatever its shape, as a box before the camera."""
+    from miniworld.entity import Box
+
+    forward, right = agent.cam_dir, agent.right_vec
+    upright, half = np.cross(right, forward), np.tan(np.deg2rad(agent.cam_fov_y / 2))
+    box = Box("red", size=2 * strength * half * _NEAR * body.half_sizes)
+    box.color_vec, box.dir = body.colour, body.turn
+    box.pos = agent.cam_pos + body.near * _NEAR * (forward + half * (body.across * right + body.high * upright))
+    box.pos = box.pos - np.array([0.0, box.size[1] / 2, 0.0])  # its place is the middle of its foot
+    return box
 
 
 def _recoloured(entity: Any, look: Look) -> list[tuple[Any, str, Any]]:

@@ -30,12 +30,23 @@ LACKS: dict[str, dict[str, str]] = {  # family -> key of EnvConfig that must sta
     "counting": {"reward": _OWN_REWARD, "time_limit": "it has no simulated time"},
 }
 _PLUGIN = {"reward": _OWN_REWARD}
-_LIGHT = ("light_position", "light_direction", "light_color")
+_AFAR = ("light_direction", "light_color")  # of lights that shine from everywhere alike
 _CAMERA = ("camera_pose", "camera_fov")
 SHIFTED = {  # family -> factors that it can draw, beside those of the finished frame, which all can
-    "dmc": (*PALETTE, "size", "physical_size", *_LIGHT, "shadows", *_CAMERA, "textures", "distractors", "video"),
-    "maniskill": ("agent", "floor", "tint", "light_direction", "light_color", *_CAMERA, "textures"),
-    "miniworld": ("background", "objects", "light_direction", "light_color", *_CAMERA, "textures"),
+    "dmc": (
+        *PALETTE,
+        "size",
+        "physical_size",
+        "light_position",
+        *_AFAR,
+        "shadows",
+        *_CAMERA,
+        "textures",
+        "distractors",
+        "video",
+    ),
+    "maniskill": ("agent", "floor", "tint", *_AFAR, *_CAMERA, "textures", "distractors"),
+    "miniworld": ("floor", "background", "objects", "size", *_AFAR, *_CAMERA, "textures", "distractors", "video"),
 }
 _TASKS_LACK = {  # tasks -> factors that they lack beside their family
     "dmc/dog-*": {"size", "physical_size"},  # it is a skin, whose points MuJoCo places itself

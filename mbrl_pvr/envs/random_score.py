@@ -2,7 +2,8 @@
 
 As in the study (Schneider et al. 2024, section 4): the maximum is 1000 in dm_control, 200 in ManiSkill and 5 in
 Miniworld's PickupObjects. Scores of the study's dm_control tasks are stored in `random_scores.json`, each with the
-command that measured it; others are measured when they are first asked for and kept in the cache.
+command that measured it; others are measured when they are first asked for and kept in the cache. What a shift changes
+in the picture alone changes nothing here; sizes and scenes that physics has do, and are drawn as in training.
 """
 
 import json
@@ -17,6 +18,7 @@ import numpy as np
 
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import family, resolve, simulator_versions
+from mbrl_pvr.envs.offers import physical
 from mbrl_pvr.envs.vector import make
 from mbrl_pvr.seeding import derive
 from mbrl_pvr.storage import make_folders, write_atomic
@@ -60,11 +62,13 @@ def normalised(total_reward: float, score: RandomScore, top: float) -> float:
 
 def random_score(config: EnvConfig, folder: Path, progress: Callable[[int, int], None]) -> RandomScore:
     """The stored score of a task with its own time limit, or one measured once and kept in `folder`."""
-    name = resolve(config.name)
+    blind = unseen(config)
+    name, built = blind.name, blind.shifts != "none"
     for score in stored():
-        if (score.task, score.action_repeat) == (name, config.action_repeat):
+        if (score.task, score.action_repeat) == (name, config.action_repeat) and not built:
             return score
-    path = folder / f"{name.replace('/', '_')}_repeat{config.action_repeat}.json"
+    scenes = f"_{blind.shifts}_{blind.severity:g}_{blind.bands}" if built else ""
+    path = folder / f"{name.replace('/', '_')}_repeat{config.action_repeat}{scenes}.json"
     if path.exists():
         return RandomScore(**json.loads(path.read_text()))
     score = measure(config, EPISODES, progress=progress)
@@ -80,6 +84,14 @@ def stored() -> tuple[RandomScore, ...]:
     return tuple(RandomScore(**row) for row in rows)
 
 
+def unseen(config: EnvConfig) -> EnvConfig:
+    """The same task without pictures: of its shifts, those that change the physics."""
+    name = resolve(config.name)
+    built = [f for f in physical(config.shifts, name) if config.factors is None or f in config.factors]
+    shifts = "+".join(built) or "none"
+    return replace(config, name=name, pixels=False, shifts=shifts, factors=None)
+
+
 def measure(
     config: EnvConfig,
     episodes: int,
@@ -88,8 +100,8 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RandomScore:
     """Play `episodes` with uniformly random actions, drawing nothing; repeatable from the seed."""
-    name = resolve(config.name)
-    blind = replace(config, name=name, pixels=False, shifts="none")
+    blind = unseen(config)
+    name = blind.name
     totals: list[float] = []
     with make(blind, num=1, seed=seed, stream="random") as env:
         for k in range(episodes):
@@ -98,5 +110,7 @@ def measure(
             progress(k + 1, episodes)
     returns = np.array(totals)
     command = f"mbrl-pvr envs random-score {name} --action-repeat {config.action_repeat} --episodes {episodes}"
+    if blind.shifts != "none":
+        command += f" --shift {blind.shifts} --severity {blind.severity:g} --bands {blind.bands}"
     mean, std = round(float(returns.mean()), 4), round(float(returns.std(ddof=min(1, episodes - 1))), 4)
     return RandomScore(name, config.action_repeat, episodes, mean, std, command, simulator_versions(name))

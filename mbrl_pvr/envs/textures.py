@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 CLIP_STEPS = 64  # agent steps until a procedural clip begins again
 CLIP_SIDE = 64  # pixels
+TILES = 2  # of a texture along a side of a picture that it covers
 _SEEDS = {"texture": 20261122, "clip": 20261123}
 
 
@@ -21,6 +22,29 @@ def texture(index: int, side: int = 128) -> NDArray:
     grain = 0.06 * (_clouds(rng, side, cells=32) - 0.5)
     colour = dark + np.clip(level + grain, 0, 1)[..., None] * (light - dark)
     return np.round(255 * colour).astype(np.uint8)
+
+
+def tiled(own: NDArray, index: int, strength: float) -> NDArray:
+    """A picture (H, W, 3) uint8 with `TILES` of texture `index` along a side mixed in."""
+    if strength == 0:
+        return own
+    tile = texture(index)
+    rows, columns = (np.arange(n) * TILES * len(tile) // n % len(tile) for n in own.shape[:2])
+    return np.round((1 - strength) * own + strength * tile[rows[:, None], columns].astype(np.float32)).astype(np.uint8)
+
+
+def recoloured(own: NDArray, colours: NDArray, strength: float) -> NDArray:
+    """A picture (H, W, 3) uint8 whose darkest tenth takes the first of `colours` (2, 3) in 0..1, whose lightest tenth
+    the second; what lies between them follows.
+    """
+    if strength == 0:
+        return own
+    level = own.astype(np.float32).mean(-1)  # (H, W)
+    dark, light = np.quantile(level[::8, ::8], (0.1, 0.9))
+    part = np.clip((level - dark) / max(light - dark, 1.0), 0, 1)[..., None]
+    first, second = (255 * colour.astype(np.float32) for colour in colours)
+    aim = first + part * (second - first)
+    return np.round((1 - strength) * own + strength * aim).clip(0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=4)

@@ -31,6 +31,15 @@ def frames(folder: str | None, index: int) -> NDArray:
     return clip(index) if folder is None else _read(_files(folder)[index])
 
 
+def behind(frame: NDArray, sky: NDArray, picture: NDArray, strength: float) -> NDArray:
+    """A frame (H, W, 3) with `picture`, of any size, mixed into its sky (H, W) bool."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(frame.shape[:2], picture.shape[:2], strict=True))
+    seen = picture[rows[:, None], columns][sky]  # (pixels of sky, 3)
+    out = frame.copy()
+    out[sky] = np.round((1 - strength) * frame[sky] + strength * seen).astype(np.uint8)
+    return out
+
+
 def listing(folder: str) -> dict[str, int]:
     """Names of the files that are numbered, and their bytes: what a run's split into training and held-out rests on."""
     return {file.name: file.stat().st_size for file in _files(folder)}

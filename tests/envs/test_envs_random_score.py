@@ -62,6 +62,31 @@ def test_what_is_not_stored_is_measured_once(tmp_path: Path, monkeypatch: pytest
         random_score.random_score(replace(COUNTING, action_repeat=1), tmp_path, lambda done, total: None)
 
 
+def test_only_sizes_that_physics_has_make_another_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PickCube's `study` shift has a tint, and cubes of other sizes; walker-walk's is of the picture alone."""
+    asked = []
+
+    def noted(config: EnvConfig, episodes: int, **_: object) -> RandomScore:
+        asked.append(random_score.unseen(config))
+        return RandomScore(config.name, config.action_repeat, episodes, 0.0, 1.0, "", {})
+
+    monkeypatch.setattr(random_score, "measure", noted)
+    cube = EnvConfig("maniskill/PickCube-v1", action_repeat=1, shifts="study", severity=0.5)
+    tinted = replace(cube, factors=("tint",))
+    for config in (cube, tinted, cube, replace(cube, severity=1.0), tinted):
+        random_score.random_score(config, tmp_path, lambda done, total: None)
+    assert [(c.shifts, c.severity) for c in asked] == [("physical_size", 0.5), ("none", 0.5), ("physical_size", 1.0)]
+    walker = EnvConfig("dmc/walker-walk", shifts="study")
+    assert random_score.random_score(walker, tmp_path, lambda done, total: None) in random_score.stored()
+
+
+def test_under_other_sizes_the_command_says_so() -> None:
+    sized = EnvConfig("dmc/cartpole-swingup", max_steps=50, shifts="physical_size+noise", severity=1.0)
+    plain, shifted = (random_score.measure(c, 4) for c in (replace(sized, shifts="none"), sized))
+    assert shifted.command.endswith("--episodes 4 --shift physical_size --severity 1 --bands interleaved")
+    assert plain.mean != shifted.mean
+
+
 def test_the_study_s_tasks_are_stored_with_the_command() -> None:
     scores = {score.task: score for score in random_score.stored()}
     assert scores.keys() == {f"dmc/{task}" for task in STUDY}
