@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from made_up_scenes import assembling_kits, pick_clutter
 
 from mbrl_pvr.envs import EnvConfig, VectorEnv, make
 from mbrl_pvr.envs.maniskill_rewards import STAND_INS
@@ -120,21 +122,23 @@ def test_each_stage_adds_to_those_before_it(one: Callable[..., float], moments: 
     assert rewards[0] > 0 and rewards[-2] < 0.9 and rewards[-1] == 1.0
 
 
-class Plug:
-    """Plays PlugCharger by what its state vector says: places and turns of the gripper, the charger and the goal."""
+class Script:
+    """Plays a task by what its state vector says: places and turns of the gripper and of what it moves."""
 
     def __init__(self, envs: VectorEnv, episode: int) -> None:
         self.envs, self.step = envs, envs.reset(episode=episode)
         self.rewards: list[float] = []
         self.succeeded: list[float] = []
 
+    def numbers(self, first: int, count: int) -> np.ndarray:
+        return self.step.proprio[0, first : first + count]
+
     def pose(self, first: int) -> tuple[np.ndarray, float]:
-        numbers = self.step.proprio[0, first : first + 7]
-        w, x, y, z = numbers[3:]
-        return numbers[:3], math.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+        w, x, y, z = self.numbers(first + 3, 4)
+        return self.numbers(first, 3), math.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
 
     def move(self, first: int, place: np.ndarray, turn: float, grip: float, steps: int) -> float:
-        """Bring the gripper (18) or the charger (25) to a place and a turn; the reward of the last step."""
+        """Bring what has its pose there to a place and a turn; the reward of the last step."""
         for _ in range(steps):
             here, turned = self.pose(first)
             error = (turn - turned + math.pi) % (2 * math.pi) - math.pi
@@ -144,16 +148,26 @@ class Plug:
             self.succeeded.append(float(self.step.success[0]))
         return self.rewards[-1]
 
+    def solved_at_last(self) -> bool:
+        """Rewarded with 1 from the moment of success, never before it, and the episode has gone on."""
+        first = self.rewards.index(1.0) if 1.0 in self.rewards else -1
+        going = not self.step.is_last[0] and len(self.rewards) > first + 1
+        return first > 0 and self.succeeded.index(1.0) == first and min(self.rewards) >= 0 and going
+
+
+def nearest(turn: float, now: float, symmetry: float) -> float:
+    """The turn that looks alike and is nearest."""
+    return turn + symmetry * round((now - turn) / symmetry)
+
 
 def test_a_scripted_plug_is_rewarded_stage_by_stage_and_goes_in(maniskill: None) -> None:
     config = EnvConfig(name="maniskill/PlugCharger-v1", size=64, action_repeat=1, pixels=False, proprio=True)
     with make(config, num=1, seed=3, stream="t", start_timeout=500) as envs:
-        plug = Plug(envs, 0)
+        plug = Script(envs, 0)
         (charger, turn), (goal, at) = plug.pose(25), plug.pose(39)
         axis, up = np.array([math.cos(at), math.sin(at), 0]), np.array([0, 0, 0.1])
         base = charger - 0.02 * np.array([math.cos(turn), math.sin(turn), 0])
-        now = plug.pose(18)[1]
-        near = min((turn, turn + math.pi, turn - math.pi), key=lambda angle: abs(angle - now))  # fingers are alike
+        near = nearest(turn, plug.pose(18)[1], math.pi)  # fingers are alike
         stages = [
             plug.move(18, base + up, near, 1, 15),
             plug.move(18, base, near, 1, 20),
@@ -164,6 +178,55 @@ def test_a_scripted_plug_is_rewarded_stage_by_stage_and_goes_in(maniskill: None)
         ]
         assert stages == sorted(stages) and stages[0] < 0.2 < 0.39 < stages[2] < 0.75 < stages[-1] < 0.9, stages
         plug.move(25, goal + 0.005 * axis, at, -1, 60)
-        assert max(plug.rewards) == 1.0 and plug.succeeded[-1] == 1.0  # and the episode has gone on
-        assert plug.rewards.index(1.0) == plug.succeeded.index(1.0)
-        assert min(plug.rewards) >= 0 and len(plug.rewards) == 196 and not plug.step.is_last[0]
+        assert plug.solved_at_last() and len(plug.rewards) == 196
+
+
+@pytest.fixture
+def made_up(maniskill: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], VectorEnv]:
+    """Opens a task without pictures on files of our own making."""
+
+    def open_task(task: str) -> VectorEnv:
+        {"AssemblingKits-v1": assembling_kits, "PickClutterYCB-v1": pick_clutter}[task](tmp_path / "data")
+        monkeypatch.setenv("MS_ASSET_DIR", str(tmp_path))
+        config = EnvConfig(name=f"maniskill/{task}", size=64, action_repeat=1, pixels=False, proprio=True)
+        return make(config, num=1, seed=3, stream="t", start_timeout=500)
+
+    return open_task
+
+
+def test_a_scripted_piece_is_rewarded_stage_by_stage_and_sinks_in(made_up: Callable[[str], VectorEnv]) -> None:
+    """A square piece and a kit with its slot, both ours: the gripper is at 18 of the state, piece at 25, goal at 35."""
+    with made_up("AssemblingKits-v1") as envs:
+        script = Script(envs, 0)
+        (piece, turn), goal, up = script.pose(25), script.numbers(35, 3), np.array([0, 0, 0.1])
+        middle = piece + np.array([0, 0, 0.005])  # of what the fingers hold; its foot is on the table
+        near = nearest(turn, script.pose(18)[1], math.pi / 2)
+        stages = [
+            script.move(18, middle + up, near, 1, 20),
+            script.move(18, middle, near, 1, 20),
+            script.move(18, middle, near, -1, 6),
+            script.move(25, piece + up, turn, -1, 20),
+            script.move(25, goal + up, nearest(0.0, turn, math.pi / 2), -1, 50),
+            script.move(25, goal + 0.25 * up, nearest(0.0, turn, math.pi / 2), -1, 25),
+        ]
+        assert stages == sorted(stages) and stages[0] < 0.2 < 0.39 < stages[2] < 0.7 < stages[-1] < 0.9, stages
+        script.move(25, goal - 0.1 * up, nearest(0.0, turn, math.pi / 2), -1, 20)
+        script.move(18, goal + 2 * up, near, 1, 20)  # let it go
+        assert script.solved_at_last()
+
+
+def test_a_scripted_pick_is_rewarded_stage_by_stage(made_up: Callable[[str], VectorEnv]) -> None:
+    """A cube on the table, ours: of the state the cube is at 18, the goal at 25, the gripper at 28."""
+    with made_up("PickClutterYCB-v1") as envs:
+        script = Script(envs, 0)
+        (cube, turn), goal, up = script.pose(18), script.numbers(25, 3), np.array([0, 0, 0.1])
+        near = nearest(turn, script.pose(28)[1], math.pi / 2)
+        stages = [
+            script.move(28, cube + up, near, 1, 20),
+            script.move(28, cube, near, 1, 20),
+            script.move(28, cube, near, -1, 6),
+            script.move(18, (cube + goal) / 2, turn, -1, 30),
+        ]
+        assert stages == sorted(stages) and stages[0] < 0.2 < 0.39 < stages[2] < stages[-1] < 0.7, stages
+        script.move(18, goal, turn, -1, 60)
+        assert script.solved_at_last()

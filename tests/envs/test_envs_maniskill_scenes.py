@@ -1,12 +1,11 @@
 """Which stored scene an episode of AssemblingKits or PickClutterYCB has: on made-up files in the layout read there."""
 
-import gzip
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_scenes import SCENES, assembling_kits, pick_clutter
 from numpy.random import SeedSequence
 
 from mbrl_pvr.envs import EnvConfig, VectorEnv, make
@@ -14,57 +13,10 @@ from mbrl_pvr.envs.maniskill_scene import Scene, scene_of
 from mbrl_pvr.envs.shifts import Look, draw_look, split_indices
 
 pytestmark = pytest.mark.xdist_group("maniskill")
-SCENES = 12  # number k has its goal, or its object, k centimetres further along y
-_CORNERS = [(x, y, z) for x in (-0.01, 0.01) for y in (-0.01, 0.01) for z in (-0.01, 0.01)]
-_FACES = [(0, 1, 3), (0, 3, 2), (4, 6, 7), (4, 7, 5), (0, 4, 5), (0, 5, 1)]
-_FACES += [(2, 3, 7), (2, 7, 6), (0, 2, 6), (0, 6, 4), (1, 5, 7), (1, 7, 3)]
-
-
-def _cube(path: Path) -> None:
-    """A cube of 2 cm, as .obj or .ply."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    points = [" ".join(map(str, corner)) for corner in _CORNERS]
-    if path.suffix == ".obj":
-        faces = [" ".join(str(i + 1) for i in face) for face in _FACES]
-        path.write_text("\n".join([*(f"v {p}" for p in points), *(f"f {f}" for f in faces)]) + "\n")
-        return
-    head = ["ply", "format ascii 1.0", f"element vertex {len(points)}", *(f"property float {a}" for a in "xyz")]
-    head += [f"element face {len(_FACES)}", "property list uchar int vertex_indices", "end_header"]
-    path.write_text("\n".join([*head, *points, *(f"3 {a} {b} {c}" for a, b, c in _FACES)]) + "\n")
-
-
-def _assembling_kits(data: Path) -> None:
-    root = data / "tasks" / "assembling_kits"
-    for piece in (0, 1):
-        for kind in ("collision", "visual"):
-            _cube(root / "models" / kind / f"{piece:02d}.obj")
-    for k in range(SCENES):
-        _cube(root / "kits" / f"{k}.obj")
-        objects = [{"object_id": i, "pos": [0.1 * i, 0.01 * k, 0.0], "rot": 0.0} for i in (0, 1)]
-        (root / "kits" / f"{k}.json").write_text(json.dumps({"objects": objects}))
-    config = {"symmetry": [0.0, 0.0], "color": [[1, 0, 0, 1], [0, 1, 0, 1]], "object_scale": [1.0, 1.0, 1.0]}
-    episodes = [{"kit": str(k), "obj_to_place": 0, "obj_in_place": [1]} for k in range(SCENES)]
-    (root / "episodes.json").write_text(json.dumps({"config": config, "episodes": episodes}))
-
-
-def _pick_clutter(data: Path) -> None:
-    models, lists = data / "assets" / "mani_skill2_ycb", data / "tasks" / "pick_clutter"
-    for name in ("collision.ply", "textured.obj"):
-        _cube(models / "models" / "box" / name)
-    bounds = {"min": [-0.01] * 3, "max": [0.01] * 3}
-    (models / "info_pick_v0.json").write_text(json.dumps({"box": {"bbox": bounds, "scales": [1.0], "density": 1000}}))
-    actors = [
-        {"model_id": "box", "pose": [0.0, 0.01 * k, 0.01, 1.0, 0.0, 0.0, 0.0], "rep_pts": []} for k in range(SCENES)
-    ]
-    lists.mkdir(parents=True)
-    with gzip.open(lists / "ycb_train_5k.json.gz", "wt") as file:
-        json.dump([{"actors": [actor]} for actor in actors], file)
-
-
 _MADE_UP: dict[str, tuple[Callable[[Path], None], Callable[[np.ndarray], float]]] = {
     # files, and the y of goal or object among the last numbers of the state
-    "AssemblingKits-v1": (_assembling_kits, lambda state: float(state[-6])),
-    "PickClutterYCB-v1": (_pick_clutter, lambda state: float(state[-16])),
+    "AssemblingKits-v1": (assembling_kits, lambda state: float(state[-6])),
+    "PickClutterYCB-v1": (pick_clutter, lambda state: float(state[-16])),
 }
 
 
