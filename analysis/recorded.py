@@ -171,7 +171,7 @@ def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray:
     if colour in known:
         return known[colour]
     state = records.read_part(record.path, "state")
-    names = [] if state is None else [f"state {number}" for number in range(state.shape[2])]
+    names = records.state_names(record.path)
     if colour not in names:
         hint = f"There are: {', '.join([*known, *names])}"
         raise AnalysisError(f"latents cannot be coloured by {colour!r}", str(record.path), hint)
@@ -195,7 +195,8 @@ def _probe_scores(run: Run) -> pd.DataFrame:
     for name in ("state", "action"):
         part = records.read_part(record.path, name)
         columns = [] if part is None else list(part[use][some].T)
-        targets |= {f"{name} {number}": column for number, column in enumerate(columns)}
+        called = records.state_names(record.path) if name == "state" else [f"action {k}" for k in range(len(columns))]
+        targets |= dict(zip(called, columns, strict=True))
     rows = []
     for source, inputs in _sources(record).items():
         found = probing.probe(inputs[use][some], targets, episode[some])

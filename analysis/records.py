@@ -163,6 +163,20 @@ def read_part(path: Path, name: str) -> np.ndarray | None:
     return files.read_npz(path, [name])[name]
 
 
+def state_names(path: Path) -> list[str]:
+    """What each number of `state` is, of a checked file; numbers where it does not say, none where it has no state."""
+    seen = files.read_npz_shapes(path)
+    if "state" not in seen:
+        return []
+    width = seen["state"][0][2]
+    shape, kind = seen.get("state_names", ((0,), np.dtype(np.str_)))
+    if shape != (width,):
+        return [f"state {number}" for number in range(width)]
+    if kind.kind != "U":
+        raise damaged(f"state_names of {path.name} should be {width} texts, but are {kind} of shape {shape}", path)
+    return files.read_npz(path, ["state_names"])["state_names"].tolist()
+
+
 def has_frames(path: Path) -> bool:
     """Whether a checked file has a picture of every recorded step; raises AnalysisError where its shape is not
     (E, T, h, w, 3) uint8.

@@ -21,7 +21,7 @@ class Options:
     random_scores: Mapping[str, float] = field(default_factory=dict)  # task to the return of random actions
     max_points: int = 2000  # latents in a picture, drawn at random
     seed: int = 0  # of subsampling and UMAP
-    colour: str = "reward"  # of latents in a picture: reward, value, time, or a state variable: "state 3"
+    colour: str = "reward"  # of latents in a picture: reward, value, time, or a state variable: "velocity 3", "state 3"
     latent: str = "state"  # of DreamerV3: "state" is [h, z], as the study's; "z" the drawn latent alone
     windows: Sequence[int] = dynamics.STUDY_WINDOWS  # open-loop steps over which errors are summed
     properties: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)  # encoder to what it has

@@ -1,7 +1,7 @@
 """From a configuration to its parts: encoder, environments, agent. Everything that is chosen by name is chosen here."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -41,11 +41,18 @@ class EnvFacts:
     discrete: bool
     proprio_dim: int
     episode_length: int  # agent steps
+    proprio_names: list[str] = field(default_factory=list)  # empty in runs and banks made before names were kept
 
     @classmethod
     def of(cls, env: envs.VectorEnv) -> "EnvFacts":
         """Read off a running environment."""
-        return cls(env.action_spec.dim, env.action_spec.discrete, env.proprio_dim, env.max_episode_steps)
+        return cls(
+            env.action_spec.dim,
+            env.action_spec.discrete,
+            env.proprio_dim,
+            env.max_episode_steps,
+            env.call("proprio_names")[0],
+        )
 
 
 def pick_device(config: RunConfig) -> torch.device:

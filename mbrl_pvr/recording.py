@@ -115,6 +115,7 @@ def _write(
             "kind": np.array("categorical" if trained.agent.classes else "deterministic"),
             "classes": np.array(trained.agent.classes),  # of each latent, whose logits are stored side by side; 0: none
             "step": np.array(trained.step),
+            "state_names": np.array(trained.run.manifest["env"].get("proprio_names", []), np.str_),
         }
         with trained.run.replace(name) as temporary:
             arrays.pack(temporary, numbers)

@@ -48,7 +48,7 @@ def draw(scores: pd.DataFrame) -> style.Drawn:
 
 
 def _natural(name: str) -> tuple[str, int]:
-    """ "state 10" behind "state 9"."""
+    """ "velocity 10" behind "velocity 9"."""
     words, _, number = name.rpartition(" ")
     return (words, int(number)) if number.isdecimal() else (name, 0)
 

@@ -173,7 +173,7 @@ def analyze(
         list[int] | None,
         typer.Option(help="Steps over which errors are summed; may be repeated [default: 33 500, the study's]."),
     ] = None,
-    colour: Annotated[str, typer.Option(help="Of latents: reward, value, time, or 'state N'.")] = "reward",
+    colour: Annotated[str, typer.Option(help="Of latents: reward, value, time, or a state variable.")] = "reward",
     latent: Annotated[str, typer.Option(help="Of DreamerV3: state ([h, z], the study's) or z.")] = "state",
     as_json: Json = False,
 ) -> None:

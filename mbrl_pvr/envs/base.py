@@ -7,7 +7,7 @@ has shifts of its own draws `self.look` in `frame`; those of the finished frame 
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -33,6 +33,11 @@ class Outcome(NamedTuple):
     reward: float
     terminated: bool
     truncated: bool
+
+
+def numbered(sizes: Mapping[str, int]) -> list[str]:
+    """A name for each of several numbers: `velocity 0`, `velocity 1`, …; those of a single one have no number."""
+    return [name if size == 1 else f"{name} {i}" for name, size in sizes.items() for i in range(size)]
 
 
 class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
@@ -76,6 +81,10 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
     @abstractmethod
     def proprio(self) -> NDArray:
         """The task's own observation, flat (D,) float32."""
+
+    def proprio_names(self) -> list[str]:
+        """What each number of `proprio` is, for figures; numbered where the simulator does not say."""
+        return [f"state {number}" for number in range(self.proprio_dim)]
 
     def success(self) -> float:
         """1.0 where the episode has succeeded so far, 0.0 where not, nan where the task does not say."""

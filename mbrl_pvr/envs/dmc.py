@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mbrl_pvr.envs import backend
 from mbrl_pvr.envs.actions import ActionSpec
-from mbrl_pvr.envs.base import FrameEnv, Outcome
+from mbrl_pvr.envs.base import FrameEnv, Outcome, numbered
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.dmc_look import Paint, shift_scene, sky_mask
 from mbrl_pvr.envs.dmc_size import Sizes, recorded
@@ -95,6 +95,10 @@ class DMCEnv(FrameEnv):
     def proprio(self) -> NDArray:
         """The task's observations, in the suite's order."""
         return _flatten(self._timestep.observation)
+
+    def proprio_names(self) -> list[str]:
+        """The suite's names: `height`, and `velocity 0` where there are several."""
+        return numbered({name: np.size(value) for name, value in self._timestep.observation.items()})
 
     def get_sim_state(self) -> NDArray:
         """This moment as numbers: MuJoCo's integration state, what the task drew into its model, sensors, and size."""

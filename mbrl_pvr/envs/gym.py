@@ -21,7 +21,7 @@ from PIL import Image
 
 from mbrl_pvr.envs import backend
 from mbrl_pvr.envs.actions import ActionSpec
-from mbrl_pvr.envs.base import FrameEnv, Outcome
+from mbrl_pvr.envs.base import FrameEnv, Outcome, numbered
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import GYM
 from mbrl_pvr.errors import ConfigError, EnvError, Unavailable
@@ -98,6 +98,10 @@ class GymEnv(FrameEnv):
         """The numbers of the observation, in the space's order."""
         flat = [spaces.flatten(leaf, _at(self._observation, place)) for place, leaf in self._numbers]
         return np.concatenate([np.zeros(0), *flat]).astype(np.float32)
+
+    def proprio_names(self) -> list[str]:
+        """The space's names where it is a dictionary, else numbers."""
+        return numbered({" ".join(map(str, place)) or "state": spaces.flatdim(leaf) for place, leaf in self._numbers})
 
     def success(self) -> float:
         """1.0 once the environment's info has said success or is_success; nan where it says neither."""

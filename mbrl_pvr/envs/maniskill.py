@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mbrl_pvr.envs import backend, vulkan
 from mbrl_pvr.envs.actions import ActionSpec
-from mbrl_pvr.envs.base import FrameEnv, Outcome
+from mbrl_pvr.envs.base import FrameEnv, Outcome, numbered
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.maniskill_look import ManiSkillLook
 from mbrl_pvr.envs.maniskill_rewards import STAND_INS
@@ -95,6 +95,11 @@ class ManiSkillEnv(FrameEnv):
         """ManiSkill's own state: joints, the gripper's pose, and what pictures must tell: objects and goals."""
         own = self._observation[0].numpy().astype(np.float32)
         return own if self._stand_in is None else np.concatenate([own, self._stand_in.state(self._sim)])
+
+    def proprio_names(self) -> list[str]:
+        """ManiSkill's names, such as `qpos 0`; those of our own numbers, where it gives none, are `state 18`, …"""
+        own = numbered(_sizes(self._sim._get_obs_state_dict(self._sim.get_info())))
+        return own + [f"state {number}" for number in range(len(own), self.proprio_dim)]
 
     def success(self) -> float:
         """1.0 once the task has been solved in this episode."""
@@ -213,6 +218,14 @@ def _make(task: str, size: int) -> Any:
     if not sim.scene.can_render():
         raise vulkan.no_driver(f"SAPIEN does not take the driver {driver.where}")
     return sim
+
+
+def _sizes(tree: dict[str, Any]) -> dict[str, int]:
+    """Names of what the state vector is made of, in its order, with how many numbers each has."""
+    sizes: dict[str, int] = {}
+    for name, value in tree.items():
+        sizes |= _sizes(value) if isinstance(value, dict) else {name: np.asarray(value).size}
+    return sizes
 
 
 def _require_assets(task: str) -> None:

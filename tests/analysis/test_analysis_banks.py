@@ -197,5 +197,12 @@ def test_pictures_are_coloured_by_what_is_asked_for(make_run, synthetic, tmp_pat
         AnalysisError, match=r"coloured by 'state 3'.*\nThere are: reward, value, time, state 0, state 1"
     ):
         drawn(colour="state 3")
+    np.savez(
+        folder / "latents.npz", **arrays, state=state, state_names=np.array(["height", "velocity 0", "velocity 1"])
+    )
+    assert drawn(colour="velocity 1")[0]["velocity 1"].to_numpy() == pytest.approx(points["state 2"].to_numpy())
+    np.savez(folder / "latents.npz", **arrays, state=state, state_names=np.arange(3))
+    with pytest.raises(AnalysisError, match=r"state_names of latents\.npz should be 3 texts"):
+        drawn(colour="velocity 1")
     with pytest.raises(AnalysisError, match="shows latent 'state' or 'z', not 'h'"):
         drawn(latent="h")

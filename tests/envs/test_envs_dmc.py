@@ -281,3 +281,11 @@ def test_every_listed_environment_steps_and_draws(start, name: str) -> None:
     step = envs.step(np.zeros((1, envs.action_spec.dim)))
     assert step.proprio.shape == (1, envs.proprio_dim)
     assert step.frame.std() > 1
+
+
+def test_numbers_of_the_state_have_the_suite_s_names() -> None:
+    env = build_env(EnvConfig("dmc/walker-walk", pixels=False, proprio=True))
+    names = env.proprio_names()
+    env.close()
+    assert len(names) == env.proprio_dim == 24 and names[0] == "orientations 0"
+    assert names[14:16] == ["height", "velocity 0"] and names[-1] == "velocity 8"

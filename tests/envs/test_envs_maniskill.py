@@ -92,6 +92,8 @@ def test_table_is_the_simulators() -> None:
 def test_pick_cube(pick: VectorEnv) -> None:
     assert (pick.action_spec.dim, pick.action_spec.discrete) == (5, False)
     assert (pick.max_episode_steps, pick.proprio_dim, pick.fps) == (200, 42, 20)
+    names = pick.call("proprio_names")[0]
+    assert len(names) == 42 == len(set(names)) and names[0] == "qpos 0" and "obj_pose 6" in names
     step = pick.reset(episode=0)
     assert step.frame.shape == (1, 64, 64, 3) and step.frame.std() > 10
     red = (step.frame[0].astype(int) @ np.array([2, -1, -1])).max()

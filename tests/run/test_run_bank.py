@@ -229,6 +229,7 @@ def test_a_record_of_a_bank_has_a_file_for_each_look(made: Path, make_run: Any, 
             np.testing.assert_array_equal(stored["reward_true"][i], trajectory.reward)
             np.testing.assert_array_equal(stored["action"][i], trajectory.action)
             np.testing.assert_array_equal(stored["state"][i], trajectory.proprio)
+    assert plain["state_names"].tolist() == ["orientation 0", "orientation 1", "velocity"]
     assert plain["starts"].tolist() == [2, 3, 4, 5, 7, 8, 9, 10]
     assert plain["open_loop_from"].shape == (3, 8, 33, plain["posterior"].shape[-1])
     for p, start in enumerate(plain["starts"]):
