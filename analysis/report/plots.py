@@ -1,4 +1,4 @@
-"""Interactive forms of figures, from the numbers that stand beside each. A new one is a row in `FORMS`.
+"""Interactive forms of figures, from the numbers that stand beside each, as `forms.FORMS` says.
 
 Plotly reads names, titles and hover texts as a kind of HTML: `plain` goes around everything that comes from a run.
 """
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.dynamics import STUDY_WINDOWS
 from analysis.figures import style
+from analysis.report.forms import FORMS, Curves, Dots, Form, Intervals
 
 MOST = 150  # points of one line; more are thinned
 ROW = 300  # height of a row of panels in pixels
@@ -23,110 +23,6 @@ SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v"
            "X": "x"}  # fmt: skip
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
 LINE, GRID = "#444444", "#e6e6e6"
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A line `y` over `x` with its band from `low` to `high`, of each series and each value of `dash`; a panel for each
-    combination of the columns `by`. `base` is a column drawn thin in the same colour, `marks` are places on the x axis.
-    """
-
-    x: str
-    y: str
-    low: str
-    high: str
-    by: tuple[str, ...]
-    titles: tuple[str, str]  # of the axes
-    what: str = ""  # ends the titles of the panels
-    log: bool = False
-    dash: str = ""
-    base: str = ""
-    marks: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Values with intervals from `low` to `high`, a row for each series, a symbol for each value of `symbol`."""
-
-    value: str
-    low: str
-    high: str
-    symbol: str
-    by: tuple[str, ...]
-    title: str
-    what: str = ""
-
-
-@dataclass(frozen=True)
-class Dots:
-    """A point `y` over `x` of each series; rows without one of the two are not points."""
-
-    x: str
-    y: str
-    by: tuple[str, ...]
-    titles: tuple[str, str]
-    what: str = ""
-
-
-Form = Curves | Intervals | Dots
-_PANEL = ("task", "agent")
-_FIRST_K = "k, agent steps without an observation"
-FORMS: Mapping[str, tuple[Form, ...]] = {
-    "returns": (Curves("step", "mean", "low", "high", _PANEL, ("agent steps", "episode return")),),
-    "ood": (Intervals("mean", "low", "high", "condition", _PANEL, "episode return"),),
-    "dose": (
-        Curves(
-            "severity",
-            "mean",
-            "low",
-            "high",
-            (*_PANEL, "shift"),
-            ("severity", "episode return"),
-            base="in_distribution",
-        ),
-    ),
-    "profile": (
-        Curves(
-            "threshold",
-            "share",
-            "low",
-            "high",
-            ("agent",),
-            ("normalised return τ", "share of runs × tasks above τ"),
-            dash="condition",
-        ),
-    ),
-    "dynamics": (
-        Curves(
-            "k",
-            "relative_first_k",
-            "relative_first_k_low",
-            "relative_first_k_high",
-            (*_PANEL, "measure"),
-            (_FIRST_K, "latent error, scale-free"),
-            what="dynamics",
-            log=True,
-            base="relative_copy_first_k",
-            marks=STUDY_WINDOWS,
-        ),
-        Curves(
-            "k",
-            "reward_error_first_k",
-            "reward_error_first_k_low",
-            "reward_error_first_k_high",
-            (*_PANEL, "measure"),
-            (_FIRST_K, "reward error |r − r̂|"),
-            what="reward",
-            log=True,
-            base="mean_reward_error_first_k",
-            marks=STUDY_WINDOWS,
-        ),
-    ),
-    "correlation": (
-        Dots("dynamics_error", "return", _PANEL, ("accumulated error of the latent", "episode return"), "dynamics"),
-        Dots("reward_error", "return", _PANEL, ("accumulated error of the reward", "episode return"), "reward"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -198,7 +94,7 @@ def _panels(form: Form, numbers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFra
 
 def _height(form: Form, rows: pd.DataFrame) -> int:
     if isinstance(form, Intervals):
-        return max(ROW, 60 + 22 * rows["series"].nunique() * rows[form.symbol].nunique())
+        return max(ROW, 60 + 22 * rows[form.row].nunique() * len(_entries(form, rows)))
     return ROW
 
 
@@ -206,12 +102,13 @@ def _traces(form: Form, rows: pd.DataFrame, palette: Palette) -> Iterator[dict[s
     if isinstance(form, Intervals):
         yield from _intervals(form, rows, palette)
         return
+    if isinstance(form, Dots):
+        for number, (name, mine) in enumerate(rows.groupby(form.name, sort=True)):
+            look = palette.look(str(name)) if form.name == "series" else _unnamed(number)
+            yield _dot(form, str(name), mine, look)
+        return
     for series, mine in rows.groupby("series", sort=True):
-        name = str(series)
-        if isinstance(form, Dots):
-            yield _dot(form, name, mine, palette.look(name))
-        else:
-            yield from _curves(form, name, mine, palette)
+        yield from _curves(form, str(series), mine, palette)
 
 
 def _curves(form: Curves, series: str, rows: pd.DataFrame, palette: Palette) -> Iterator[dict[str, Any]]:
@@ -248,27 +145,57 @@ def _curves(form: Curves, series: str, rows: pd.DataFrame, palette: Palette) -> 
 
 
 def _intervals(form: Intervals, rows: pd.DataFrame, palette: Palette) -> Iterator[dict[str, Any]]:
-    """A grey entry of the legend for each symbol, and a point with its bar for each row."""
-    kinds, names = _inside_first(rows[form.symbol]), sorted(rows["series"].unique())
+    """A grey entry of the legend for each symbol, one in its colour for each series that no row names, and a point with
+    its bar for each row of numbers.
+    """
+    entries, names = _entries(form, rows), _row_names(form, rows)
+    kinds = list(dict.fromkeys(kind for _, kind in entries))
+    for series in dict.fromkeys(series for series, _ in entries if series):
+        marker = _coloured({"symbol": "circle", "size": 9}, palette.look(series).colour)
+        yield {"mode": "markers", "x": [None], "y": [None], "name": plain(series), "legendgroup": plain(series),
+               "marker": marker}  # fmt: skip
     for place, kind in enumerate(kinds):
-        symbol = list(SYMBOLS.values())[place % len(SYMBOLS)] + ("-open" if place else "")
-        marker = {"symbol": symbol, "size": 9}
-        common = {"mode": "markers", "name": plain(kind), "legendgroup": plain(kind)}
-        yield {**common, "x": [None], "y": [None], "marker": _coloured(marker, style.GREY)}
-        shift = (place - (len(kinds) - 1) / 2) * 0.7 / len(kinds)
-        for row in rows[rows[form.symbol] == kind].to_dict("records"):
-            value, low, high = row[form.value], row[form.low], row[form.high]
-            colour, known = palette.look(row["series"]).colour, bool(np.isfinite(low) and np.isfinite(high))
-            bar = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
-            interval = f" [{low:.4g}, {high:.4g}]" if known else ""
-            yield {
-                **common,
-                **{"x": [value], "y": [names.index(row["series"]) + shift], "showlegend": False},
-                "marker": _coloured(marker, colour),
-                "error_x": {**bar, "color": colour, "thickness": 1.5, "width": 3, "visible": known},
-                "customdata": [plain(row["series"])],
-                "hovertemplate": f"%{{customdata}}: %{{x:.4g}}{interval}<extra>%{{fullData.name}}</extra>",
-            }
+        if kind:
+            marker = _coloured({"symbol": _symbol(place), "size": 9}, style.GREY)
+            yield {"mode": "markers", "x": [None], "y": [None], "name": plain(kind), "legendgroup": plain(kind),
+                   "marker": marker}  # fmt: skip
+    for row in rows.to_dict("records"):
+        kind = str(row[form.symbol]) if form.symbol else ""
+        entry = (row["series"] if form.row != "series" else "", kind)
+        value, low, high = row[form.value], row[form.low], row[form.high]
+        colour, known = palette.look(row["series"]).colour, bool(np.isfinite(low) and np.isfinite(high))
+        bar = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
+        interval = f" [{low:.4g}, {high:.4g}]" if known else ""
+        shift = (entries.index(entry) - (len(entries) - 1) / 2) * 0.7 / len(entries)
+        yield {
+            **{"mode": "markers", "name": plain(kind or row["series"]), "legendgroup": plain(kind or row["series"])},
+            **{"x": [value], "y": [names.index(row[form.row]) + shift], "showlegend": False},
+            "marker": _coloured({"symbol": _symbol(kinds.index(kind)), "size": 9}, colour),
+            "error_x": {**bar, "color": colour, "thickness": 1.5, "width": 3, "visible": known},
+            "customdata": [plain(row["series"])],
+            "hovertemplate": f"%{{customdata}}: %{{x:.4g}}{interval}<extra>%{{fullData.name}}</extra>",
+        }
+
+
+def _entries(form: Intervals, rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """What stands in every row: (series, kind), a series where rows are something else, a kind where symbols differ."""
+    kinds = _inside_first(rows[form.symbol]) if form.symbol else [""]
+    series = [""] if form.row == "series" else sorted(rows["series"].unique())
+    return [(one, kind) for one in series for kind in kinds]
+
+
+def _row_names(form: Intervals, rows: pd.DataFrame) -> list[str]:
+    """Series by name, others as the figure has them."""
+    return sorted(rows["series"].unique()) if form.row == "series" else list(dict.fromkeys(rows[form.row]))
+
+
+def _symbol(place: int) -> str:
+    return list(SYMBOLS.values())[place % len(SYMBOLS)] + ("-open" if place else "")
+
+
+def _unnamed(number: int) -> style.Look:
+    """Of what is no series: colours that no encoder is asked for."""
+    return style.Look(style.COLOURS[number % len(style.COLOURS)], list(SYMBOLS)[number % len(SYMBOLS)])
 
 
 def _coloured(marker: dict[str, Any], colour: str) -> dict[str, Any]:
@@ -276,14 +203,14 @@ def _coloured(marker: dict[str, Any], colour: str) -> dict[str, Any]:
 
 
 def _inside_first(kinds: pd.Series) -> list[str]:
-    return sorted(kinds.unique(), key=lambda kind: (kind != "in distribution", kind))
+    return sorted(map(str, kinds.unique()), key=lambda kind: (kind != "in distribution", kind))
 
 
 def _dot(form: Dots, series: str, rows: pd.DataFrame, look: style.Look) -> dict[str, Any]:
     return {
         **{"x": _short(rows[form.x]), "y": _short(rows[form.y]), "mode": "markers", "name": plain(series)},
         "legendgroup": plain(series),
-        "marker": {"color": look.colour, "symbol": SYMBOLS.get(look.marker, "circle"), "size": 10},
+        "marker": {"color": look.colour, "symbol": SYMBOLS.get(look.marker, "circle"), "size": form.size},
         "hovertemplate": "%{x:.4g}, %{y:.4g}<extra>%{fullData.name}</extra>",
     }
 
@@ -301,7 +228,7 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _axes(figure: Any, form: Form, rows: pd.DataFrame, place: dict[str, Any]) -> None:
     if isinstance(form, Intervals):
-        names = sorted(rows["series"].unique())
+        names = _row_names(form, rows)
         ticks = {"tickvals": list(range(len(names))), "ticktext": [plain(name) for name in names]}
         figure.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5], showgrid=False, **place)
         figure.update_xaxes(title_text=form.title, rangemode="tozero", **place)

@@ -2,6 +2,7 @@
 folders with planted answers.
 """
 
+import itertools
 import json
 
 import numpy as np
@@ -9,15 +10,23 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import AnalysisError
+from analysis import AnalysisError, kinds
 from analysis.figures import cost
+from analysis.report import forms, plots
 from analysis.tables import Options
 
 BANK = "0123456789ab"
 
 
 def numbers(runs, out, name, options=None):
-    report = analysis.analyze(runs, out, [name], formats=("png",), options=options or Options())
+    """Numbers, notes and caption of a figure, once its interactive form has been seen to show each of its series."""
+
+    def keep(_, drawn):
+        told = drawn.numbers["property" if name == "properties" else "series"].dropna()
+        shown = json.dumps(plots.interactive(name, drawn.numbers, plots.Palette.of({})))
+        assert all(json.dumps(plots.plain(one))[1:-1] in shown for one in told)
+
+    report = analysis.analyze(runs, out, [name], formats=("png",), options=options or Options(), keep=keep)
     (file,) = report["figures"]
     return pd.read_csv(out / f"{file}.csv"), report["notes"][file], report["captions"][file]
 
@@ -190,3 +199,32 @@ def test_properties_of_encoders_are_handed_in(make_run, tmp_path):
     with pytest.raises(AnalysisError, match="none of these encoders is known to have a property"):
         numbers(runs, tmp_path / "out", "properties")
     assert "properties" not in analysis.analyze(runs, tmp_path / "all", ["ood"])["figures"]
+
+
+@pytest.mark.parametrize("name", ["errors", "calibration", "dynamics", "correlation_of_runs"])
+def test_other_figures_are_interactive_too(make_run, tmp_path, name):
+    runs = [make_run(encoder, encoder, steps=20_000) for encoder in ("embedded", "scratch", "clip_vitl14")]
+    table, _, _ = numbers(runs, tmp_path / "out", name)
+    assert len(table)
+
+
+def test_every_figure_but_the_explored_latents_has_an_interactive_form():
+    assert set(kinds.FIGURES) - {"latents"} == set(forms.FORMS)
+
+
+def test_points_in_rows_are_those_of_the_numbers():
+    """Two series and two sources in each of two rows, none on top of another."""
+    rows = [
+        {"task": "t", "agent": "a", "series": one, "source": source, "variable": variable, "r2": r2}
+        for r2, (one, source, variable) in enumerate(itertools.product("ab", ("feature", "latent"), ("x 0", "x 1")))
+    ]
+    table = pd.DataFrame(rows).assign(low=np.nan, high=lambda rows: rows["r2"] + 1.0)
+    figure = plots.interactive("probes", table, plots.Palette.of({"a": "embedded", "b": "state"}))
+    points = [trace for trace in figure["data"] if trace["x"] != [None]]
+    assert [trace["x"] for trace in points] == [[r2] for r2 in range(8)]
+    assert len({round(trace["y"][0], 6) for trace in points}) == 8
+    assert [round(trace["y"][0]) for trace in points] == [0, 1] * 4
+    assert figure["layout"]["yaxis"]["ticktext"] == ["x 0", "x 1"]
+    legend = [trace["name"] for trace in figure["data"] if trace["x"] == [None]]
+    assert legend == ["a", "b", "feature", "latent"]
+    assert not any(trace["error_x"]["visible"] for trace in points)
