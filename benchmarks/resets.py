@@ -18,7 +18,7 @@ TASKS = {  # with shifts that are drawn in different ways
     "dmc/cheetah-run": "distracting_hard",
     "miniworld/PickupObjects": "study",
     "miniworld/OneRoom": "distracting_hard",
-    "maniskill/StackCube-v1": "none",
+    "maniskill/StackCube-v1": "tint+physical_size+distractors",
 }
 
 

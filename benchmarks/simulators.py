@@ -24,7 +24,7 @@ from mbrl_pvr.errors import Error
 ROUNDS = 6
 STEPS = 25  # of a round
 SIZES = (64, 128, 224)
-SHIFTS = {"dmc": "study", "miniworld": "study", "maniskill": "study"}
+FAMILIES = ("dmc", "miniworld", "maniskill", "gym")
 
 
 def rows(families: list[str]) -> Iterator[tuple[EnvConfig, int]]:
@@ -44,6 +44,11 @@ def rows(families: list[str]) -> Iterator[tuple[EnvConfig, int]]:
         yield task, 2
     if "maniskill" in families:
         task = EnvConfig("maniskill/StackCube-v1", action_repeat=1, shifts="study")
+        for size in SIZES:
+            yield replace(task, size=size), 1
+        yield task, 2
+    if "gym" in families:  # a hand of Adroit, whose finished frames alone are shifted
+        task = EnvConfig("gym:AdroitHandDoor-v1", shifts="noise")
         for size in SIZES:
             yield replace(task, size=size), 1
         yield task, 2
@@ -74,23 +79,23 @@ def measure(config: EnvConfig, workers: int) -> tuple[float, float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--family", nargs="+", default=list(SHIFTS), choices=list(SHIFTS))
+    parser.add_argument("--family", nargs="+", default=list(FAMILIES), choices=FAMILIES)
     parser.add_argument("--note", default="", help="what else the machine was doing")
     args = parser.parse_args()
     if args.note:
         print(args.note + "\n")
-    print("| task | pixels | drawn by | render | workers | frames/s | with `study` shifts | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| task | pixels | drawn by | render | workers | frames/s | shifts | frames/s | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for config, workers in rows(args.family):
         dmc = config.name.startswith("dmc")
-        backend = config.backend if dmc else "egl" if config.name.startswith("miniworld") else "vulkan"
+        backend = {"miniworld": "egl", "maniskill": "vulkan"}.get(config.name.partition("/")[0], config.backend)
         head = f"| {config.name} | {config.size} | {backend} | {config.render if dmc else ''} | {workers} |"
         try:
             plain, other = measure(config, workers)
         except Error as error:
-            print(f"{head} {str(error).splitlines()[0]} | | |", flush=True)
+            print(f"{head} {str(error).splitlines()[0]} | | | |", flush=True)
             continue
-        print(f"{head} {plain:.0f} | {other:.0f} | {other / plain:.2f} |", flush=True)
+        print(f"{head} {plain:.0f} | {config.shifts} | {other:.0f} | {other / plain:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
