@@ -17,7 +17,7 @@ from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import family, resolve
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.fits import check_names, encoder_spec, is_path
-from mbrl_pvr.names import did_you_mean, safe_name
+from mbrl_pvr.names import did_you_mean, quoted, safe_name
 from mbrl_pvr.presets import agents, available, presets, read
 from mbrl_pvr.schema import (
     build,
@@ -346,7 +346,7 @@ def _split(text: str, where: str, cls: type) -> tuple[str, str]:
         raise unknown_key(key, (*known, "agent", "env", "encoder"), where)
     path = is_path(value) if key.startswith("encoder.") else value != "null"
     if key in _PATH_KEYS and path and value[:1] not in "'\"":
-        value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        value = quoted(value)
     return key, value
 
 

@@ -1,4 +1,4 @@
-"""Nearest names for what was mistyped, and names that are safe as folder names."""
+"""Nearest names for what was mistyped, names that are safe as folder names, and text in quotes for Hydra."""
 
 import re
 from collections.abc import Iterable
@@ -37,3 +37,9 @@ def did_you_mean(name: str, options: Iterable[str], otherwise: str = "") -> str:
 def safe_name(text: str) -> str:
     """`text` as a folder name: [A-Za-z0-9._-]{1,100} without a leading dot or dash."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:100] or "run"
+
+
+def quoted(text: str) -> str:
+    """`text` in quotes as Hydra's grammar reads it back: a backslash is itself there, unless a quote follows it."""
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), text)
+    return f"'{escaped}'"

@@ -11,6 +11,7 @@ from typing import Any
 from mbrl_pvr.bank import Bank
 from mbrl_pvr.config import from_dict, identity, load_config, run_name, to_dict
 from mbrl_pvr.errors import ConfigError, Error
+from mbrl_pvr.names import quoted
 from mbrl_pvr.schema import convert, leaf_keys, section
 from mbrl_pvr.schema import hints as hints_of
 from mbrl_pvr.settings import RUNS, RunConfig, inert
@@ -240,6 +241,4 @@ def _text(value: Any) -> str:
         return repr(value)
     if _BARE.fullmatch(value) and value.lower() not in _NOT_TEXT:
         return value
-    # Hydra reads a backslash as itself, but for those that stand before a quote
-    escaped = re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + (r"\'" if found[2] else ""), value)
-    return f"'{escaped}'"
+    return quoted(value)

@@ -124,9 +124,12 @@ def test_frames_are_as_large_as_the_encoder_wants() -> None:
         assert caught.value.hint == hint
 
 
-def test_encoder_path_with_odd_characters_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["it's (mine), {1}=é.pth", "a\\b \\'c\\\\.pth", "end\\"])
+def test_encoder_path_with_odd_characters_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    odd = tmp_path / "it's (mine), {1}=é.pth"
+    odd = tmp_path / name
     odd.write_bytes(b"")
     config = load_config(["encoder=resnet18_in1k", f"encoder.weights=./{odd.name}"])
     assert config.encoder.weights == str(odd)
