@@ -64,8 +64,11 @@ def plan(
 def run(
     file: File,
     dir: Dir = None,
-    engine: Annotated[str, typer.Option(help="Where its runs run: local.")] = "local",
+    engine: Annotated[str, typer.Option(help="Where its runs run: local or ray.")] = "local",
     workers: Workers = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray to use [default: one of its own].")
+    ] = None,
     part: Parts = None,
     extend: Annotated[
         bool, typer.Option("--extend", help="The file was changed: add its new runs, keep all that are there.")
@@ -75,7 +78,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do all runs of a study; the same command goes on where it was stopped, killed or failed."""
-    how = {"engine": engine, "workers": workers, "extend": extend, "debug": debug, "yes": yes}
+    how = {"engine": engine, "workers": workers, "address": address, "extend": extend, "debug": debug, "yes": yes}
     outcome = api.study_run(file, dir, parts=part or (), **how)  # type: ignore[arg-type]
     if as_json:
         say_json(outcome)
