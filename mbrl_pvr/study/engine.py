@@ -167,12 +167,12 @@ def _fail(path: Path, end: Exit, tries: int) -> Failure:
 
 
 def last_lines(log: Path, count: int = TAIL) -> list[str]:
-    """The last lines of a log that say something; none where there is no log."""
+    """The last lines of a log that say something; none where it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
             text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return []
     return [line.rstrip()[:300] for line in text.splitlines() if line.strip()][-count:]
 

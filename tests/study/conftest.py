@@ -1,14 +1,18 @@
 """A small study in the counting environment, and one whose runs are stand-ins that take no time."""
 
 import json
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mbrl_pvr.study.cells import Study, load_study
-from mbrl_pvr.study.folder import open_study
+from mbrl_pvr.study.engine import Job
+from mbrl_pvr.study.file import Resources
+from mbrl_pvr.study.folder import log_file, open_study
 
 TINY = """
 name: tiny
@@ -24,6 +28,7 @@ parts:
     runs: [{agent.lr: 1e-3, seed: 3}, {agent.lr: 2e-3, seed: 4}]
     stages: {}
 """
+SMALL = Resources(cores=1, memory=0.01)  # of what runs in a moment
 
 
 @pytest.fixture
@@ -59,3 +64,26 @@ def pretend() -> Callable[..., None]:
         (folder / "status.json").write_text(json.dumps({"state": state, "step": step, "checkpoint": None, **more}))
 
     return pretend
+
+
+@pytest.fixture
+def make_jobs(study: Study, folder: Path, tmp_path: Path) -> Callable[..., list[Job]]:
+    """Jobs that run a few lines of Python each in place of a run; `place` is a folder for their files."""
+
+    def make(*codes: str, resources: Resources = SMALL) -> list[Job]:
+        head = f"import os, signal, sys, time; from pathlib import Path; place = Path({str(tmp_path)!r}); "
+        return [
+            Job(run, [sys.executable, "-S", "-c", head + code], log_file(folder, run), resources)
+            for run, code in zip(study.runs, codes, strict=False)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Handlers of signals as they were."""
+    old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for s, handler in old.items():
+        signal.signal(s, handler)

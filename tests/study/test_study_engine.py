@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,10 @@ from mbrl_pvr.study import local, work
 from mbrl_pvr.study.cells import Study
 from mbrl_pvr.study.engine import Job, Stopped, drive, jobs_of, last_lines
 from mbrl_pvr.study.file import Resources
-from mbrl_pvr.study.folder import log_file, read_progress, run_folder, write_progress
+from mbrl_pvr.study.folder import read_progress, run_folder, write_progress
 from mbrl_pvr.study.local import Local
 
 SMALL = Resources(cores=1, memory=0.01)
-
-
-@pytest.fixture
-def make_jobs(study: Study, folder: Path, tmp_path: Path) -> Callable[..., list[Job]]:
-    """Jobs that run a few lines of Python each, started in a folder for their files."""
-
-    def make(*codes: str, resources: Resources = SMALL) -> list[Job]:
-        head = f"import os, signal, sys, time; from pathlib import Path; place = Path({str(tmp_path)!r}); "
-        return [
-            Job(run, [sys.executable, "-S", "-c", head + code], log_file(folder, run), resources)
-            for run, code in zip(study.runs, codes, strict=False)
-        ]
-
-    return make
-
-
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """Handlers of signals as they were."""
-    old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for s, handler in old.items():
-        signal.signal(s, handler)
 
 
 def test_failing_jobs_are_tried_again_then_reported_and_the_rest_goes_on(
