@@ -14,7 +14,7 @@ from mbrl_pvr.study.engine import Engine, Failure, drive, jobs_of
 from mbrl_pvr.study.folder import open_study
 from mbrl_pvr.study.local import Local
 
-ENGINES = ("local", "ray")
+ENGINES = ("local", "ray", "slurm")
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,23 @@ def check_engine(name: str) -> None:
         raise ConfigError(f"unknown engine {name!r}", "--engine", hint)
 
 
-def open_engine(name: str, workers: int | None = None, address: str | None = None) -> AbstractContextManager[Engine]:
+def open_engine(
+    name: str, workers: int | None = None, address: str | None = None, slurm: Sequence[str] = ()
+) -> AbstractContextManager[Engine]:
     """An engine by its name; ConfigError for one that there is not, or for an option of another one."""
     check_engine(name)
     if address is not None and name != "ray":
         raise ConfigError(f"--address is for --engine ray, not {name}", "--address")
+    if slurm and name != "slurm":
+        raise ConfigError(f"--slurm is for --engine slurm, not {name}", "--slurm")
     if name == "ray":
         from mbrl_pvr.study.ray_engine import open_ray
 
         return open_ray(workers, address)
+    if name == "slurm":
+        from mbrl_pvr.study.slurm_engine import open_slurm
+
+        return open_slurm(workers, slurm)
     return nullcontext(Local(workers))
 
 
@@ -53,6 +61,7 @@ def start(
     engine: str = "local",
     workers: int | None = None,
     address: str | None = None,
+    slurm: Sequence[str] = (),
     parts: Sequence[str] = (),
     extend: bool = False,
     debug: bool = False,
@@ -62,7 +71,7 @@ def start(
 
     Raises what `load_study` and `open_study` do, ConfigError where a run does not fit into the machine, and Stopped.
     """
-    opened = open_engine(engine, workers, address)
+    opened = open_engine(engine, workers, address, slurm)
     study = load_study(source, parts, debug=debug, yes=yes)
     path = STUDIES / study.name if path is None else path
     with Display() as display, opened as chosen:
