@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from mbrl_pvr.study.cells import Study, load_study
+from mbrl_pvr import api
+from mbrl_pvr.fingerprint import fingerprint
+from mbrl_pvr.study.cells import Run, Study, load_study
 from mbrl_pvr.study.engine import Job
 from mbrl_pvr.study.file import Resources
 from mbrl_pvr.study.folder import log_file, open_study
@@ -87,3 +89,32 @@ def handlers() -> Iterator[None]:
     yield
     for s, handler in old.items():
         signal.signal(s, handler)
+
+
+Content = Callable[[Path], dict[str, Any]]
+Results = Callable[[Study, Callable[[Run], Path]], dict[str, Any]]
+
+
+@pytest.fixture
+def results(content: Content) -> Results:
+    """All that runs came to. A worker that is asked to stop saves, so that replay may be cut into other files."""
+
+    def results(study: Study, place: Callable[[Run], Path]) -> dict[str, Any]:
+        return {run.name: (content(place(run)), fingerprint(place(run)).get("latents.npz")) for run in study.runs}
+
+    return results
+
+
+@pytest.fixture
+def undisturbed(results: Results) -> Callable[[Study, Path], dict[str, Any]]:
+    """The same of runs that are each done alone, in this process."""
+
+    def undisturbed(study: Study, path: Path) -> dict[str, Any]:
+        for run in study.runs:
+            folder = path / run.name
+            api.train(config=study.config(run), dir=folder)
+            if (stage := study.kind(run).stages.record) is not None:
+                api.record(folder, episodes=stage.episodes, starts=stage.starts, horizon=stage.horizon, debug=True)
+        return results(study, lambda run: path / run.name)
+
+    return undisturbed
