@@ -16,13 +16,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Protocol
 
-from mbrl_pvr.errors import StorageError
+from mbrl_pvr.errors import Error, StorageError
 from mbrl_pvr.study.cells import Run, Study
 from mbrl_pvr.study.file import Resources
 from mbrl_pvr.study.folder import log_file, read_progress, stages_left, write_progress
 
 POLL = 0.1  # seconds between two looks at the jobs
 TAIL = 5  # lines of a log that are reported of a failure
+MEANING = {error.exit_code: (error.__doc__ or "").split(":")[0].rstrip(".") for error in Error.__subclasses__()}
 STOPPING = ("stopping: running jobs save and end; Ctrl-C again ends them at once", "ending them at once")
 
 
@@ -85,6 +86,7 @@ class Failure:
     def text(self) -> str:
         """One line on what happened, then the log's last ones."""
         how = f"signal {signal.Signals(-self.status).name}" if self.status < 0 else f"exit status {self.status}"
+        how += f": {MEANING[self.status]}" if self.status in MEANING else ""
         times = "once" if self.tries == 1 else f"{self.tries} times"
         return "\n".join([f"{self.run.name} failed {times}, last with {how}", *(f"  {line}" for line in self.tail)])
 

@@ -1,6 +1,7 @@
 """A small study in the counting environment, and one whose runs are stand-ins that take no time."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -118,3 +119,17 @@ def undisturbed(results: Results) -> Callable[[Study, Path], dict[str, Any]]:
         return results(study, lambda run: path / run.name)
 
     return undisturbed
+
+
+@pytest.fixture
+def queue(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands of SLURM on PATH, which run what is submitted here; the folder of their jobs."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "queue").mkdir()
+    for name in ("sbatch", "srun", "scontrol", "sacct", "scancel"):
+        command = tmp_path / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -S {root}/tests/modules/fake_slurm.py {name} "$@"\n')
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM", str(tmp_path / "queue"))
+    return tmp_path / "queue"

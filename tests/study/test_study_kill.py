@@ -70,13 +70,24 @@ def kill_worker(folder: Path, run: Run) -> bool:
     return True
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_study_on_ray_comes_to_the_same(tiny: Path, tmp_path: Path, results: Any, undisturbed: Any) -> None:
+    folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
+    assert f"{folder}: 2 of 2 runs finished" in Driver(tiny, folder, "--part", "main", "--engine", "ray").end()
+    assert results(study, lambda run: run_folder(folder, run)) == undisturbed(study, tmp_path / "alone")
+    assert [log_file(folder, run).read_text().count("study work") for run in study.runs] == [1, 1]
+
+
+ENGINES = {"local": (), "ray": ("--engine", "ray"), "slurm": ("--engine", "slurm", "--slurm", "time=60")}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "slurm")]
+
+
+@pytest.mark.parametrize("engine", ["local", *SLOW])
 def test_killed_workers_and_drivers_lose_nothing_and_repeat_nothing(
-    tiny: Path, tmp_path: Path, engine: str, results: Any, undisturbed: Any
+    tiny: Path, tmp_path: Path, queue: Path, engine: str, results: Any, undisturbed: Any
 ) -> None:
     folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
     first, second = study.runs
-    driver = Driver(tiny, folder, "--part", "main", "--engine", engine)
+    driver = Driver(tiny, folder, "--part", "main", *ENGINES[engine])
     until(lambda: read_status(run_folder(folder, first))["step"] >= 50, driver)
     assert kill_worker(folder, first)
     until(lambda: (read_status(run_folder(folder, second))["checkpoint"] or 0) >= 50, driver)

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,27 +18,11 @@ from mbrl_pvr.study.folder import read_progress
 from mbrl_pvr.study.slurm_engine import OnSlurm, open_slurm, parse_options
 from mbrl_pvr.study.start import open_engine
 
-COMMANDS = ("sbatch", "srun", "scontrol", "sacct", "scancel")
-
 
 @pytest.fixture
-def queue(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """SLURM's commands on PATH; the folder of their jobs."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "queue").mkdir()
-    for name in COMMANDS:
-        command = tmp_path / "bin" / name
-        command.write_text(f'#!/bin/sh\nexec {sys.executable} -S {root}/tests/modules/fake_slurm.py {name} "$@"\n')
-        command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("FAKE_SLURM", str(tmp_path / "queue"))
-    monkeypatch.setattr(slurm_engine, "LOOK", 0.2)
-    return tmp_path / "queue"
-
-
-@pytest.fixture
-def slurm(queue: Path, folder: Path) -> Callable[[], OnSlurm]:
+def slurm(queue: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], OnSlurm]:
     """Opens the engine anew, as another process would."""
+    monkeypatch.setattr(slurm_engine, "LOOK", 0.2)
 
     def slurm() -> OnSlurm:
         with open_slurm(2, ["time=60", "partition=long", "reservation=ours"]) as engine:
