@@ -44,12 +44,11 @@ def in_namespace(script: str, **names: Any) -> str:
     ).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "says"),
-    [
-        (READ_ONLY, "the file system is read-only"),
-        pytest.param(FULL, "no space left on the device", marks=pytest.mark.slow),
-    ],
+    [(READ_ONLY, "the file system is read-only"), (FULL, "no space left on the device")],
+    ids=["read-only", "full"],
 )
 def test_a_disk_that_refuses_costs_only_the_runs_that_need_it(
     tiny: Path, tmp_path: Path, results: Any, undisturbed: Any, script: str, says: str

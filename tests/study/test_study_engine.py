@@ -46,6 +46,16 @@ def test_no_retries_mean_one_try(folder: Path, make_jobs: Callable[..., list[Job
     assert "failed once, last with exit status 3" in failure.text and failure.tries == 1
 
 
+def test_a_log_that_cannot_be_written_is_a_failure_of_its_run_alone(
+    folder: Path, make_jobs: Callable[..., list[Job]]
+) -> None:
+    bad, good = make_jobs("", "print('done')")
+    bad.log.mkdir()
+    (failure,) = drive(folder, [bad, good], Local(1), retries=1)
+    assert (failure.run, failure.tries) == (bad.run, 2) and "exit status 5: The disk refused" in failure.text
+    assert str(bad.log) in failure.tail[-1] and last_lines(good.log)[-1] == "done"
+
+
 def test_never_more_at_once_than_there_is_room_for(folder: Path, make_jobs: Callable[..., list[Job]]) -> None:
     count = (
         "n = place / f'{os.getpid()}.on'; n.touch(); time.sleep(0.3); print(len(list(place.glob('*.on')))); n.unlink()"
