@@ -21,7 +21,9 @@ from mbrl_pvr.study.start import open_engine
 
 FILE = """
 name: efficiency
-set: {{env: counting/default, agent: tdmpc2_tiny, encoder: embedded, sinks: [], eval.video: false, steps: {steps}}}
+set:
+  {{env: counting/default, agent: tdmpc2_tiny, agent.episodic: true, encoder: embedded, sinks: [], eval.video: false,
+   random_steps: 100, steps: {steps}}}
 parts: {{main: {{grid: {{seed: {seeds}}}}}}}
 resources: {{cores: 1, memory: 1}}
 """

@@ -114,9 +114,13 @@ class OnSlurm:
         if time.monotonic() - self._looked < LOOK:
             return []
         self._looked = time.monotonic()
-        done = [(job, there) for job, there in self._running if there.done()]
-        self._running = [pair for pair in self._running if pair not in done]
-        return [self._exit(job, there) for job, there in done]
+        looked, self._running, over = self._running, [], []
+        for job, there in looked:
+            if there.done():
+                over.append(self._exit(job, there))
+            else:
+                self._running.append((job, there))
+        return over
 
     def stop(self, *, at_once: bool) -> str:
         """Leave; the jobs stay where they are."""
@@ -127,19 +131,25 @@ class OnSlurm:
 
     def _submit(self) -> None:
         """What waits for it, in arrays of jobs that take the same."""
-        while self._to_submit:
-            needs = self._to_submit[0].resources
-            jobs = [job for job in self._to_submit if job.resources == needs][:ARRAY]
-            try:
-                executor = self._executor(needs)
-                with executor.batch():
-                    there = [executor.submit(Work(job.arguments, str(job.log), needs)) for job in jobs]
-            except self._submitit.core.utils.FailedJobError as error:  # sbatch's own words
-                text = " ".join(str(error).split())
-                raise ConfigError(f"sbatch refuses: {text[-400:]}", "--slurm, resources") from error
-            self._to_submit = [job for job in self._to_submit if job not in jobs]
-            self._running += zip(jobs, there, strict=True)
-            self._note()
+        kinds: dict[Resources, list[Job]] = {}
+        for job in self._to_submit:
+            kinds.setdefault(job.resources, []).append(job)
+        for needs, alike in kinds.items():
+            for first in range(0, len(alike), ARRAY):
+                jobs = alike[first : first + ARRAY]
+                self._running += zip(jobs, self._array(jobs, needs), strict=True)
+                self._note()
+        self._to_submit = []
+
+    def _array(self, jobs: Sequence[Job], needs: Resources) -> list[Any]:
+        """Submit jobs as one array, or one job as such."""
+        executor = self._executor(needs)
+        try:
+            with executor.batch():
+                return [executor.submit(Work(job.arguments, str(job.log), needs)) for job in jobs]
+        except self._submitit.core.utils.FailedJobError as error:  # sbatch's own words
+            text = " ".join(str(error).split())
+            raise ConfigError(f"sbatch refuses: {text[-400:]}", "--slurm, resources") from error
 
     def _executor(self, needs: Resources) -> Any:
         executor = self._submitit.SlurmExecutor(self._folder, max_num_timeout=TIMEOUTS)

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -243,6 +245,42 @@ def test_a_run_waits_for_whoever_holds_its_folder(
     monkeypatch.setattr(work, "WAIT", 0.01)
     work.work(folder, study.runs[2].id)
     assert acts == [("train", 3, 1)] and not held
+
+
+def test_a_parent_with_threads_dies_once(tmp_path: Path) -> None:
+    """The kernel signals the end of each of its threads; a run takes a second SIGTERM as the wish to end unsaved."""
+    child = (
+        "import os, signal, sys, time; from mbrl_pvr.study import work; from pathlib import Path; "
+        f"place = Path({str(tmp_path)!r}); work._end_on_sigterm(os.getppid()); "
+        "signal.signal(15, lambda *_: (place / f'{time.monotonic_ns()}').touch()); (place / 'on').touch(); "
+        "end = time.monotonic() + 60; [time.sleep(0.01) for _ in iter(lambda: time.monotonic() < end, False)]"
+    )
+    parent = (
+        "import os, subprocess, sys, threading, time; "
+        "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(20)]; "
+        f"print(subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.DEVNULL).pid, flush=True); "
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    try:
+        until(lambda: (tmp_path / "on").exists())
+        process.kill()
+        process.communicate()
+        until(lambda: len(list(tmp_path.iterdir())) > 1)
+        time.sleep(0.5)  # for signals that should not come
+        assert len(list(tmp_path.iterdir())) == 2
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def until(happens: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + 60
+    while not happens():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
