@@ -181,7 +181,7 @@ def _join(address: str) -> Any:
         subprocess.run(check, check=True, timeout=left, capture_output=True, text=True)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except subprocess.CalledProcessError as error:
-        raise _no_answer(address, error.stderr.strip().rpartition("\n")[2]) from error
+        raise _no_answer(address, error.stderr.strip().rpartition("\n")[2][:200]) from error
     except subprocess.TimeoutExpired as error:
         raise _no_answer(address, f"what listens there does not speak as Ray within {ANSWER:.0f} s") from error
     except (OSError, OverflowError, RuntimeError, ConnectionError) as error:
