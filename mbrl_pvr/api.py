@@ -470,6 +470,8 @@ def study_run(
     *,
     engine: str = "local",
     workers: int | None = None,
+    address: str | None = None,
+    slurm: Sequence[str] = (),
     parts: Sequence[str] = (),
     extend: bool = False,
     debug: bool = False,
@@ -478,13 +480,15 @@ def study_run(
     """Do all runs of a study in the folder `dir`; the same call goes on, whatever ended the one before.
 
     A run that fails is tried again as often as the file says, then stands in `failures` while the others go on.
+    `engine` is "local", or "ray": on the cluster at `address` (HOST:PORT), or one started for the study; or
+    "slurm", with options of sbatch (`slurm`: "time=240", "partition=gpu").
     `extend` adds the new runs of a changed file. To be called from the main thread: it takes Ctrl-C and SIGTERM.
     """
     from mbrl_pvr.study.start import start
 
     path = None if dir is None else Path(dir).expanduser()
-    how = {"engine": engine, "workers": workers, "extend": extend, "debug": debug, "yes": yes}
-    return start(file, path, parts=parts, **how)  # type: ignore[arg-type]
+    where = {"engine": engine, "workers": workers, "address": address, "slurm": slurm}
+    return start(file, path, parts=parts, extend=extend, debug=debug, yes=yes, **where)  # type: ignore[arg-type]
 
 
 def study_status(dir: str | Path) -> "StudyStatus":

@@ -6,11 +6,11 @@ To add one, write such a class and put it into `SINKS`.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
 
-from mbrl_pvr.errors import ConfigError, Unavailable
+from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.extras import import_extra
 from mbrl_pvr.names import did_you_mean
 from mbrl_pvr.runfolder import RunFolder
 
@@ -154,9 +154,4 @@ def make_sinks(names: Sequence[str], run: RunFolder) -> list[Sink]:
 
 
 def _import(module: str) -> ModuleType:
-    """The package, which the extra of its name installs."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        hint = f'pip install "mbrl-pvr[{module}]"'
-        raise Unavailable(f"{module} is not installed", f"sinks=[{module}]", hint) from error
+    return import_extra(module, f"sinks=[{module}]")

@@ -64,8 +64,15 @@ def plan(
 def run(
     file: File,
     dir: Dir = None,
-    engine: Annotated[str, typer.Option(help="Where its runs run: local.")] = "local",
+    engine: Annotated[str, typer.Option(help="Where its runs run: local, ray or slurm.")] = "local",
     workers: Workers = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the Ray to use [default: one of its own].")
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Of sbatch, such as time=240 (minutes); may be repeated."),
+    ] = None,
     part: Parts = None,
     extend: Annotated[
         bool, typer.Option("--extend", help="The file was changed: add its new runs, keep all that are there.")
@@ -75,8 +82,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Do all runs of a study; the same command goes on where it was stopped, killed or failed."""
-    how = {"engine": engine, "workers": workers, "extend": extend, "debug": debug, "yes": yes}
-    outcome = api.study_run(file, dir, parts=part or (), **how)  # type: ignore[arg-type]
+    where = {"engine": engine, "workers": workers, "address": address, "slurm": slurm or ()}
+    how = {"extend": extend, "debug": debug, "yes": yes}
+    outcome = api.study_run(file, dir, parts=part or (), **where, **how)  # type: ignore[arg-type]
     if as_json:
         say_json(outcome)
     else:

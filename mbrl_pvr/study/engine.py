@@ -10,19 +10,21 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from mbrl_pvr.errors import Error, StorageError
 from mbrl_pvr.study.cells import Run, Study
 from mbrl_pvr.study.file import Resources
 from mbrl_pvr.study.folder import log_file, read_progress, stages_left, write_progress
 
 POLL = 0.1  # seconds between two looks at the jobs
 TAIL = 5  # lines of a log that are reported of a failure
-_STOPPING = "stopping: running jobs save and end; Ctrl-C again ends them at once"
+MEANING = {error.exit_code: (error.__doc__ or "").split(":")[0].rstrip(".") for error in Error.__subclasses__()}
+STOPPING = ("stopping: running jobs save and end; Ctrl-C again ends them at once", "ending them at once")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,14 @@ class Job:
     resources: Resources
 
 
+class Exit(NamedTuple):
+    """How a job ended."""
+
+    job: Job
+    status: int  # of its process; negative: the signal
+    why: str = ""  # where the engine knows more than the job's log
+
+
 class Engine(Protocol):
     """Where jobs run."""
 
@@ -42,20 +52,24 @@ class Engine(Protocol):
         """How many jobs of this kind run at once; ConfigError where not one fits."""
         ...
 
+    def prepare(self, path: Path) -> None:
+        """Make sure that jobs find the study's folder wherever they run; StorageError names a machine without."""
+        ...
+
     def has_room(self, job: Job) -> bool:
         """Whether a job could start now."""
         ...
 
     def start(self, job: Job) -> None:
-        """Start a job."""
+        """Start a job; StorageError where its log cannot be written."""
         ...
 
-    def ended(self) -> list[tuple[Job, int]]:
-        """Jobs that have ended since the last call, with their exit status; negative: the signal."""
+    def ended(self) -> list[Exit]:
+        """Jobs that have ended since the last call."""
         ...
 
-    def stop(self, *, at_once: bool) -> None:
-        """Ask all jobs to save and end, or end them at once; `ended` tells when they have."""
+    def stop(self, *, at_once: bool) -> str:
+        """Ask all jobs to save and end, or end them at once; `ended` tells when they have. What to say of it."""
         ...
 
 
@@ -72,6 +86,7 @@ class Failure:
     def text(self) -> str:
         """One line on what happened, then the log's last ones."""
         how = f"signal {signal.Signals(-self.status).name}" if self.status < 0 else f"exit status {self.status}"
+        how += f": {MEANING[self.status]}" if self.status in MEANING else ""
         times = "once" if self.tries == 1 else f"{self.tries} times"
         return "\n".join([f"{self.run.name} failed {times}, last with {how}", *(f"  {line}" for line in self.tail)])
 
@@ -94,32 +109,34 @@ def drive(
 ) -> list[Failure]:
     """Have all jobs done, each tried `retries` times more where it fails; returns what failed in the end.
 
-    A first Ctrl-C or SIGTERM lets running jobs save and end, a second one kills them; raises Stopped after either.
+    A first Ctrl-C or SIGTERM stops the engine, a second one does so at once; raises Stopped after either.
     """
     waiting, running, tries = deque(jobs), 0, Counter[str]()
     failures: list[Failure] = []
     with _signals() as asked:
         stopping = 0
         while running or (waiting and not stopping):
-            while waiting and not stopping and not asked and engine.has_room(waiting[0]):
+            over: list[Exit] = []
+            while waiting and not over and not stopping and not asked and engine.has_room(waiting[0]):
                 tries[waiting[0].run.id] += 1
-                engine.start(waiting.popleft())
                 running += 1
+                over = _start(engine, waiting.popleft())
             if len(asked) > stopping:
                 stopping = len(asked)
-                say(_STOPPING if stopping == 1 else "ending them at once")
-                engine.stop(at_once=stopping > 1)
-            for job, status in engine.ended():
+                say(engine.stop(at_once=stopping > 1))
+            for end in [*over, *engine.ended()]:
                 running -= 1
+                name, tried = end.job.run.name, tries[end.job.run.id]
                 if stopping:
-                    _leave(path, job, status)
-                elif status == 0:
-                    say(f"finished: {job.run.name}")
-                elif tries[job.run.id] <= retries:
-                    say(f"{job.run.name} ended with status {status} and is tried again")
-                    waiting.append(job)
+                    _leave(path, end)
+                elif end.status == 0:
+                    say(f"finished: {name}")
+                elif tried <= retries:
+                    why = f" ({end.why})" if end.why else ""
+                    say(f"{name} ended with status {end.status}{why} and is tried again")
+                    waiting.append(end.job)
                 else:
-                    failures.append(_fail(path, job, status, tries[job.run.id]))
+                    failures.append(_fail(path, end, tried))
                     say(failures[-1].text)
             time.sleep(POLL)
     if stopping:
@@ -127,26 +144,37 @@ def drive(
     return failures
 
 
-def _leave(path: Path, job: Job, status: int) -> None:
+def _start(engine: Engine, job: Job) -> list[Exit]:
+    """Start a job; one whose log cannot be written has ended (a full disk may have room again for the next)."""
+    try:
+        engine.start(job)
+    except StorageError as error:
+        return [Exit(job, error.exit_code, str(error))]
+    return []
+
+
+def _leave(path: Path, end: Exit) -> None:
     """What is told of a job that was stopped; one that could still say so has done it."""
-    if status and read_progress(path, job.run)["state"] == "running":
-        write_progress(path, job.run, state="interrupted")
+    if end.status and read_progress(path, end.job.run)["state"] == "running":
+        write_progress(path, end.job.run, state="interrupted")
 
 
-def _fail(path: Path, job: Job, status: int, tries: int) -> Failure:
-    failure = Failure(job.run, status, tries, last_lines(job.log))
-    error = read_progress(path, job.run).get("error") or failure.text.partition("\n")[0]
-    write_progress(path, job.run, state="failed", error=error, status=status, tries=tries)
+def _fail(path: Path, end: Exit, tries: int) -> Failure:
+    run = end.job.run
+    failure = Failure(run, end.status, tries, [*last_lines(end.job.log), *([end.why] if end.why else [])])
+    error = end.why or read_progress(path, run).get("error") or failure.text.partition("\n")[0]
+    with suppress(StorageError):  # the same full disk, perhaps; the failure is told
+        write_progress(path, run, state="failed", error=error, status=end.status, tries=tries)
     return failure
 
 
 def last_lines(log: Path, count: int = TAIL) -> list[str]:
-    """The last lines of a log that say something; none where there is no log."""
+    """The last lines of a log that say something; none where it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
             text = file.read().decode(errors="replace")
-    except FileNotFoundError:
+    except OSError:
         return []
     return [line.rstrip()[:300] for line in text.splitlines() if line.strip()][-count:]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.memory import total_memory
 from mbrl_pvr.storage import call, write_all
-from mbrl_pvr.study.engine import Job
+from mbrl_pvr.study.engine import STOPPING, Exit, Job
 from mbrl_pvr.study.file import Resources
 
 # libraries that start threads of their own; LP is Mesa's software rasteriser
@@ -39,14 +39,15 @@ class Local:
         if self._workers is not None:
             fit = {"workers": self._workers}
         if resources.gpu:
-            share = resources.gpu
-            per_gpu = len(self._free) * int(1 / share + _EPSILON) if share <= 1 else len(self._free) // int(share)
-            fit["gpu"] = per_gpu
+            fit["gpu"] = jobs_on_gpus(len(self._free), resources.gpu)
         for name, count in fit.items():
             if count < 1:
                 what = f"a run takes resources.{name}={getattr(resources, name)}, this machine has {has[name]}"
                 raise ConfigError(what, "resources", "Ask for less, or run it on a larger machine")
         return min(fit.values())
+
+    def prepare(self, path: Path) -> None:
+        """Nothing: jobs run where this process does."""
 
     def has_room(self, job: Job) -> bool:
         """Whether cores, memory and GPUs that no running job has are enough."""
@@ -69,7 +70,7 @@ class Local:
         process = launch(arguments, job.log, job.resources, gpus)
         self._running[process.pid] = (job, process, gpus)
 
-    def ended(self) -> list[tuple[Job, int]]:
+    def ended(self) -> list[Exit]:
         """Jobs whose process is gone."""
         done = []
         for pid, (job, process, gpus) in list(self._running.items()):
@@ -79,16 +80,17 @@ class Local:
                 kill_group(pid)  # what a killed process may have left
                 for gpu in gpus:
                     self._free[gpu] += min(job.resources.gpu, 1.0)
-                done.append((job, status))
+                done.append(Exit(job, status))
         return done
 
-    def stop(self, *, at_once: bool) -> None:
+    def stop(self, *, at_once: bool) -> str:
         """SIGTERM to every job, on which it saves and ends, or SIGKILL to all its processes."""
         for pid, (_, process, _) in self._running.items():
             if at_once:
                 kill_group(pid)
             else:
                 process.terminate()
+        return STOPPING[at_once]
 
     def _gpus_for(self, resources: Resources) -> list[str] | None:
         """GPUs with so much left, the fullest first, so that whole ones stay whole; None where there are too few."""
@@ -99,8 +101,18 @@ class Local:
         return [gpu for _, gpu in fitting[:count]] if len(fitting) >= count else None
 
 
-def launch(arguments: list[str], log: Path, resources: Resources, gpus: list[str]) -> "subprocess.Popen[bytes]":
-    """Start a command in a session of its own, with its threads pinned and only `gpus` to see; it prints to `log`."""
+def jobs_on_gpus(gpus: int, share: float) -> int:
+    """How many jobs of such a share, or of so many whole ones, fit onto GPUs."""
+    return gpus * int(1 / share + _EPSILON) if share <= 1 else gpus // int(share)
+
+
+def launch(
+    arguments: list[str], log: Path, resources: Resources, gpus: list[str], cwd: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a command in a session of its own, with its threads pinned and only `gpus` to see; it prints to `log`.
+
+    It works in the folder `cwd`, or in that of this process. StorageError where the log cannot be written.
+    """
     pinned = dict.fromkeys(THREADS, str(resources.cores))
     own = {**os.environ, **pinned, "CUDA_VISIBLE_DEVICES": ",".join(gpus), "PYTHONUNBUFFERED": "1"}
     to = call("open", log, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -108,7 +120,7 @@ def launch(arguments: list[str], log: Path, resources: Resources, gpus: list[str
         head = f"== {time.strftime('%Y-%m-%d %H:%M:%S %z')}  {shlex.join(arguments)}\n".encode()
         write_all(to, memoryview(head), log, len(head))
         return subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=to, stderr=to, env=own, start_new_session=True
+            arguments, cwd=cwd, stdin=subprocess.DEVNULL, stdout=to, stderr=to, env=own, start_new_session=True
         )
     finally:
         call("close", log, to)

@@ -1,6 +1,7 @@
 """`study run`: from a study file to finished runs, or to a list of those that failed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mbrl_pvr.study.engine import Engine, Failure, drive, jobs_of
 from mbrl_pvr.study.folder import open_study
 from mbrl_pvr.study.local import Local
 
-ENGINES: dict[str, Callable[[int | None], Engine]] = {"local": Local}
+ENGINES = ("local", "ray", "slurm")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,34 @@ def check_engine(name: str) -> None:
         raise ConfigError(f"unknown engine {name!r}", "--engine", hint)
 
 
+def open_engine(
+    name: str, workers: int | None = None, address: str | None = None, slurm: Sequence[str] = ()
+) -> AbstractContextManager[Engine]:
+    """An engine by its name; ConfigError for one that there is not, or for an option of another one."""
+    check_engine(name)
+    if address is not None and name != "ray":
+        raise ConfigError(f"--address is for --engine ray, not {name}", "--address")
+    if slurm and name != "slurm":
+        raise ConfigError(f"--slurm is for --engine slurm, not {name}", "--slurm")
+    if name == "ray":
+        from mbrl_pvr.study.ray_engine import open_ray
+
+        return open_ray(workers, address)
+    if name == "slurm":
+        from mbrl_pvr.study.slurm_engine import open_slurm
+
+        return open_slurm(workers, slurm)
+    return nullcontext(Local(workers))
+
+
 def start(
     source: str | Path,
     path: Path | None = None,
     *,
     engine: str = "local",
     workers: int | None = None,
+    address: str | None = None,
+    slurm: Sequence[str] = (),
     parts: Sequence[str] = (),
     extend: bool = False,
     debug: bool = False,
@@ -48,16 +71,17 @@ def start(
 
     Raises what `load_study` and `open_study` do, ConfigError where a run does not fit into the machine, and Stopped.
     """
-    check_engine(engine)
+    opened = open_engine(engine, workers, address, slurm)
     study = load_study(source, parts, debug=debug, yes=yes)
-    chosen = ENGINES[engine](workers)
-    require_fit(study, chosen)
     path = STUDIES / study.name if path is None else path
-    with open_study(path, study, extend=extend) as whole, Display() as display:
-        jobs = jobs_of(path, whole)
-        before = len(whole.runs) - len(jobs)
-        display.say(f"study {whole.name} in {path}: {len(whole.runs)} runs, {before} finished, {len(jobs)} to do")
-        failures = drive(path, jobs, chosen, retries=whole.retries, say=display.say)
+    with Display() as display, opened as chosen:
+        require_fit(study, chosen)
+        with open_study(path, study, extend=extend) as whole:
+            chosen.prepare(path.absolute())
+            jobs = jobs_of(path, whole)
+            before = len(whole.runs) - len(jobs)
+            display.say(f"study {whole.name} in {path}: {len(whole.runs)} runs, {before} finished, {len(jobs)} to do")
+            failures = drive(path, jobs, chosen, retries=whole.retries, say=display.say)
     return Ended(path, len(whole.runs), len(whole.runs) - len(failures), failures)
 
 

@@ -94,9 +94,16 @@ def _end_on_sigterm(parent: int) -> None:
     """SIGTERM ends any stage as Ctrl-C does, also when the parent is gone, so that nothing is left unsaved."""
     signal.signal(signal.SIGTERM, _interrupt)
     if parent and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, _orphaned)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
         if os.getppid() != parent:  # it died before the call
             raise KeyboardInterrupt("the process that started this run is gone")
+
+
+def _orphaned(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM, once: the kernel tells the end of each thread of a parent, and a second SIGTERM means at once."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +20,10 @@ from mbrl_pvr.study import local, work
 from mbrl_pvr.study.cells import Study
 from mbrl_pvr.study.engine import Job, Stopped, drive, jobs_of, last_lines
 from mbrl_pvr.study.file import Resources
-from mbrl_pvr.study.folder import log_file, read_progress, run_folder, write_progress
+from mbrl_pvr.study.folder import read_progress, run_folder, write_progress
 from mbrl_pvr.study.local import Local
 
 SMALL = Resources(cores=1, memory=0.01)
-
-
-@pytest.fixture
-def make_jobs(study: Study, folder: Path, tmp_path: Path) -> Callable[..., list[Job]]:
-    """Jobs that run a few lines of Python each, started in a folder for their files."""
-
-    def make(*codes: str, resources: Resources = SMALL) -> list[Job]:
-        head = f"import os, signal, sys, time; from pathlib import Path; place = Path({str(tmp_path)!r}); "
-        return [
-            Job(run, [sys.executable, "-S", "-c", head + code], log_file(folder, run), resources)
-            for run, code in zip(study.runs, codes, strict=False)
-        ]
-
-    return make
-
-
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """Handlers of signals as they were."""
-    old = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for s, handler in old.items():
-        signal.signal(s, handler)
 
 
 def test_failing_jobs_are_tried_again_then_reported_and_the_rest_goes_on(
@@ -68,6 +46,16 @@ def test_failing_jobs_are_tried_again_then_reported_and_the_rest_goes_on(
 def test_no_retries_mean_one_try(folder: Path, make_jobs: Callable[..., list[Job]]) -> None:
     (failure,) = drive(folder, make_jobs("sys.exit(3)"), Local(1), retries=0)
     assert "failed once, last with exit status 3" in failure.text and failure.tries == 1
+
+
+def test_a_log_that_cannot_be_written_is_a_failure_of_its_run_alone(
+    folder: Path, make_jobs: Callable[..., list[Job]]
+) -> None:
+    bad, good = make_jobs("", "print('done')")
+    bad.log.mkdir()
+    (failure,) = drive(folder, [bad, good], Local(1), retries=1)
+    assert (failure.run, failure.tries) == (bad.run, 2) and "exit status 5: The disk refused" in failure.text
+    assert str(bad.log) in failure.tail[-1] and last_lines(good.log)[-1] == "done"
 
 
 def test_never_more_at_once_than_there_is_room_for(folder: Path, make_jobs: Callable[..., list[Job]]) -> None:
@@ -257,6 +245,42 @@ def test_a_run_waits_for_whoever_holds_its_folder(
     monkeypatch.setattr(work, "WAIT", 0.01)
     work.work(folder, study.runs[2].id)
     assert acts == [("train", 3, 1)] and not held
+
+
+def test_a_parent_with_threads_dies_once(tmp_path: Path) -> None:
+    """The kernel signals the end of each of its threads; a run takes a second SIGTERM as the wish to end unsaved."""
+    child = (
+        "import os, signal, sys, time; from mbrl_pvr.study import work; from pathlib import Path; "
+        f"place = Path({str(tmp_path)!r}); work._end_on_sigterm(os.getppid()); "
+        "signal.signal(15, lambda *_: (place / f'{time.monotonic_ns()}').touch()); (place / 'on').touch(); "
+        "end = time.monotonic() + 60; [time.sleep(0.01) for _ in iter(lambda: time.monotonic() < end, False)]"
+    )
+    parent = (
+        "import os, subprocess, sys, threading, time; "
+        "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(20)]; "
+        f"print(subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.DEVNULL).pid, flush=True); "
+        "time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    try:
+        until(lambda: (tmp_path / "on").exists())
+        process.kill()
+        process.communicate()
+        until(lambda: len(list(tmp_path.iterdir())) > 1)
+        time.sleep(0.5)  # for signals that should not come
+        assert len(list(tmp_path.iterdir())) == 2
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def until(happens: Callable[[], bool]) -> None:
+    """Wait for something that another process does."""
+    deadline = time.monotonic() + 60
+    while not happens():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from mbrl_pvr import api
-from mbrl_pvr.fingerprint import fingerprint
 from mbrl_pvr.runfolder import read_status
-from mbrl_pvr.study.cells import Run, Study, load_study
+from mbrl_pvr.study.cells import Run, load_study
 from mbrl_pvr.study.folder import PROGRESS, log_file, read_progress, run_folder
 
 PATIENCE = 300.0  # seconds for anything to happen
@@ -26,6 +24,7 @@ class Driver:
     """`study run` in a process of its own, started anew as often as it is asked for."""
 
     def __init__(self, file: Path, folder: Path, *more: str) -> None:
+        """It runs two runs at once."""
         program = [sys.executable, "-m", "mbrl_pvr.cli.main", "study", "run", str(file), "--dir", str(folder)]
         self._command = [*program, "--debug", "--workers", "2", *more]
         self.process = self.start()
@@ -71,38 +70,31 @@ def kill_worker(folder: Path, run: Run) -> bool:
     return True
 
 
-Content = Callable[[Path], dict[str, Any]]
+def test_a_study_on_ray_comes_to_the_same(tiny: Path, tmp_path: Path, results: Any, undisturbed: Any) -> None:
+    folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
+    assert f"{folder}: 2 of 2 runs finished" in Driver(tiny, folder, "--part", "main", "--engine", "ray").end()
+    assert results(study, lambda run: run_folder(folder, run)) == undisturbed(study, tmp_path / "alone")
+    assert [log_file(folder, run).read_text().count("study work") for run in study.runs] == [1, 1]
 
 
-def results(study: Study, place: Callable[[Run], Path], content: Content) -> dict[str, Any]:
-    """All that runs came to. A worker that is asked to stop saves, so that replay may be cut into other files."""
-    return {run.name: (content(place(run)), fingerprint(place(run)).get("latents.npz")) for run in study.runs}
+ENGINES = {"local": (), "ray": ("--engine", "ray"), "slurm": ("--engine", "slurm", "--slurm", "time=60")}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "slurm")]
 
 
-def undisturbed(study: Study, path: Path, content: Content) -> dict[str, Any]:
-    """The same of runs that are each done alone, in this process."""
-    for run in study.runs:
-        folder = path / run.name
-        api.train(config=study.config(run), dir=folder)
-        if (stage := study.kind(run).stages.record) is not None:
-            api.record(folder, episodes=stage.episodes, starts=stage.starts, horizon=stage.horizon, debug=True)
-    return results(study, lambda run: path / run.name, content)
-
-
+@pytest.mark.parametrize("engine", ["local", *SLOW])
 def test_killed_workers_and_drivers_lose_nothing_and_repeat_nothing(
-    tiny: Path, tmp_path: Path, content: Content
+    tiny: Path, tmp_path: Path, queue: Path, engine: str, results: Any, undisturbed: Any
 ) -> None:
     folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
     first, second = study.runs
-    driver = Driver(tiny, folder, "--part", "main")
+    driver = Driver(tiny, folder, "--part", "main", *ENGINES[engine])
     until(lambda: read_status(run_folder(folder, first))["step"] >= 50, driver)
     assert kill_worker(folder, first)
     until(lambda: (read_status(run_folder(folder, second))["checkpoint"] or 0) >= 50, driver)
     driver.kill()
     driver.start()
     assert f"{folder}: 2 of 2 runs finished" in driver.end()
-    done_here = results(study, lambda run: run_folder(folder, run), content)
-    assert done_here == undisturbed(study, tmp_path / "alone", content)
+    assert results(study, lambda run: run_folder(folder, run)) == undisturbed(study, tmp_path / "alone")
     assert log_file(folder, first).read_text().count("study work") >= 2
     before = log_file(folder, first).read_bytes()
     driver.start()
@@ -126,16 +118,18 @@ def test_a_signal_stops_a_study_which_then_goes_on(tiny: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("kills", [20])
-def test_many_kills(tiny: Path, tmp_path: Path, content: Content, kills: int) -> None:
+@pytest.mark.parametrize(("engine", "kills"), [("local", 20), ("ray", 20), ("local", 200)])
+def test_many_kills(tiny: Path, tmp_path: Path, engine: str, kills: int, results: Any, undisturbed: Any) -> None:
     """At uniform moments; every fourth is of the driver. What is killed is drawn anew, from a seed that is printed."""
     seed = int(os.environ.get("MBRL_PVR_KILL_SEED", time.time_ns() % 10**6))
     print("MBRL_PVR_KILL_SEED", seed)
     draw, folder = random.Random(seed), tmp_path / "dir"
-    more = tiny.read_text().replace("retries: 1", f"retries: {kills}").replace("seed: [1, 2]", "seed: [1, 2, 5, 6, 7]")
+    seeds = [1, 2, *range(5, 3 + kills // 4)]
+    more = tiny.read_text().replace("retries: 1", f"retries: {kills}").replace("seed: [1, 2]", f"seed: {seeds}")
     tiny.write_text(more)
     study = load_study(tiny, debug=True)
-    driver, done = Driver(tiny, folder), 0
+    count = len(study.runs)
+    driver, done = Driver(tiny, folder, "--engine", engine), 0
     while done < kills:
         time.sleep(draw.uniform(0.5, 8.0))
         if driver.process.poll() is not None:
@@ -151,9 +145,8 @@ def test_many_kills(tiny: Path, tmp_path: Path, content: Content, kills: int) ->
             done += bool(running) and kill_worker(folder, draw.choice(running))
     driver.process.communicate(timeout=3600)
     driver.start()
-    assert "7 of 7 runs finished" in driver.end()
+    assert f"{count} of {count} runs finished" in driver.end()
     print("kills:", done)
-    done_here = results(study, lambda run: run_folder(folder, run), content)
-    assert done_here == undisturbed(study, tmp_path / "alone", content)
+    assert results(study, lambda run: run_folder(folder, run)) == undisturbed(study, tmp_path / "alone")
     states = [json.loads(path.read_text())["state"] for path in (folder / PROGRESS).iterdir()]
-    assert states == ["finished"] * 7 and done > kills // 4
+    assert states == ["finished"] * count and done > kills // 4
