@@ -15,7 +15,8 @@ from analysis import groups, pipeline
 from analysis.errors import AnalysisError
 from analysis.files import write_files
 from analysis.report import explorer, overview, plots
-from analysis.runs import Run, load_runs
+from analysis.results import load_sources
+from analysis.runs import Run
 from analysis.tables import Options
 
 NAME = "report.html"
@@ -78,7 +79,7 @@ def write_report(
     makes it, and the latents of recorded runs, on policy and on each bank, at most `options.max_points` of each. Errors
     are those of `analyze`; also where the page would be larger than `MOST_BYTES`. It appears whole or not at all.
     """
-    runs, drawn = load_runs(paths), dict[str, Section]()
+    (runs, skipped), drawn = load_sources(paths), dict[str, Section]()
     palette = _palette([run for run in runs if run.finished or unfinished])
     made = pipeline.analyze(
         runs,
@@ -89,6 +90,7 @@ def write_report(
         command=command,
         keep=lambda name, figure: drawn.update({name: _section(name, figure, palette)}),
     )
+    made["missing"] += pipeline.left_out(skipped)
     for name, section in drawn.items():
         section.notes = made["notes"][name]
     content = _content(runs, made, list(drawn.values()), command)
