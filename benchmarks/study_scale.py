@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import time
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def write_run(study: Path, number: int, run: Any, config: dict[str, Any]) -> Non
     manifest = {"format": 1, "identity": digest({"sha256": run.id}), "command": run.command.split(), "cost": cost}
     (folder / "manifest.json").write_bytes(sealed_json(manifest))
     (folder / "status.json").write_text(json.dumps({"state": "finished", "step": 10_000, "checkpoint": 10_000}))
-    (folder / "metrics.jsonl").write_text(metrics(config["agent"]["name"], rng))
+    (folder / "metrics.jsonl").write_text(metrics(config["agent"]["name"], number % 10))
     names = {key: config[key]["name"] for key in ("agent", "encoder", "env")}
     same = {"agent": names["agent"], "encoder": names["encoder"], "task": names["env"], "seed": run.seed, **PLAIN}
     level = 300 + 300 * rng.random()
@@ -106,7 +106,7 @@ def write_run(study: Path, number: int, run: Any, config: dict[str, Any]) -> Non
     rows = pd.DataFrame([{**one, "normalised": one["return"] / 1000} for one in ood])
     rows.to_parquet(folder / "ood.parquet", index=False)
     (folder / "latents.npz").write_bytes(b"")
-    errors(rng).to_parquet(folder / "errors.parquet", index=False)
+    (folder / "errors.parquet").write_bytes(errors(number % 10))
     done = {stage: {"time/seconds": 100.0} for stage in ("train", "ood", "record")}
     progress = {"state": "finished", "stage": "", "finished": done, "error": ""}
     (study / "progress" / f"{run.name}.json").write_text(json.dumps(progress))
@@ -119,8 +119,10 @@ def _yaml(config: str) -> str:
     return dump_yaml({key: value for key, value in json.loads(config).items() if key != "seed"})
 
 
-def metrics(agent: str, rng: np.random.Generator) -> str:
+@cache
+def metrics(agent: str, seed: int) -> str:
     """The lines of metrics.jsonl; each agent has keys of its own."""
+    rng = np.random.default_rng(seed)
     keys = [*(f"time/{key}" for key in ("encode", "env", "plan", "update")), *(f"train/{agent}_{n}" for n in range(16))]
     lines = [
         json.dumps({"step": 100 * n, "frame": 200 * n, **dict(zip(keys, row, strict=True)), "time/elapsed": 11.0 * n})
@@ -129,16 +131,18 @@ def metrics(agent: str, rng: np.random.Generator) -> str:
     return "\n".join(lines) + "\n"
 
 
-def errors(rng: np.random.Generator) -> pd.DataFrame:
-    """Errors of 10 recorded episodes."""
+@cache
+def errors(seed: int) -> bytes:
+    """The file with the errors of 10 recorded episodes."""
     from analysis.window_errors import ERROR_COLUMNS, WINDOWS
 
+    rng = np.random.default_rng(seed)
     windows = np.repeat([w for w in WINDOWS if w <= 500], 10)
     table = pd.DataFrame({"window": windows, "trajectory": np.arange(len(windows)) % 10})
     for name in ("error", "copy_last_error", "reward_error", "mean_reward_error"):
         table[name] = windows * rng.random(len(windows))
     same = {"bank": "", "shift": "", "record_step": 10_000, "points": 8, "context": 1, "measure": "MSE"}
-    return table.assign(**same, scale=1.0, constant=0.0)[list(ERROR_COLUMNS)]
+    return table.assign(**same, scale=1.0, constant=0.0)[list(ERROR_COLUMNS)].to_parquet(index=False)
 
 
 def tables(folder: Path) -> None:

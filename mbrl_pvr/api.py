@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis import Made, Report
+    from analysis.claims import Verdict
     from analysis.query import Answer
     from analysis.results import Results
     from analysis.tables import Options
@@ -525,6 +526,16 @@ def study_export(paths: str | Path | Sequence[str | Path], out: str | Path | Non
     from mbrl_pvr.study.results import export
 
     return export(_some_runs(paths), None if out is None else Path(out).expanduser())
+
+
+def study_claims(paths: str | Path | Sequence[str | Path], claims: str | Path = "schneider2024") -> "list[Verdict]":
+    """Whether the runs in `paths` support claims, refute them, or leave them undecided: a verdict for each and agent.
+
+    `claims` is the name of a file of `configs/claims/`, or a path; the groups of encoders are the zoo's.
+    """
+    from mbrl_pvr.study.results import verdicts
+
+    return verdicts(_some_runs(paths), claims)
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

@@ -13,6 +13,8 @@ from mbrl_pvr.cli.output import clean, say, say_json, table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.claims import Verdict
+
 Results = Annotated[
     list[Path], typer.Argument(metavar="DIR...", help="A study, a folder of runs, or a file of `study export`.")
 ]
@@ -24,6 +26,7 @@ def add_to(app: typer.Typer, study: typer.Typer) -> None:
     """Register the commands."""
     app.command("query")(query)
     study.command("export")(export)
+    study.command("claims")(claims)
 
 
 def query(
@@ -56,6 +59,39 @@ def export(
     counted = ", ".join(f"{count:,} {name}" for name, count in made.rows.items())
     say(f"{made.path}: {made.bytes / 1e6:.1f} MB, {counted}")
     say_skipped(made.skipped)
+
+
+def claims(
+    dir: Results,
+    file: Annotated[
+        str, typer.Option("--claims", metavar="NAME|FILE", help="A file of configs/claims, or any YAML file.")
+    ] = "schneider2024",
+    as_json: Json = False,
+) -> None:
+    """Say which claims the runs of a study support, which they refute, and what is undecided."""
+    found = api.study_claims(dir, file)
+    say_json(found) if as_json else say("\n\n".join(map(_verdict_text, found)))
+
+
+def _verdict_text(verdict: "Verdict") -> str:
+    lines = [f"{verdict.claim}, {verdict.agent}: {verdict.outcome}", f"  {verdict.says}"]
+    lines += [f"  {verdict.reason}"] if verdict.reason else []
+    if verdict.further_seeds is not None:
+        lines.append(f"  about {verdict.further_seeds} further seeds would decide it, were the effects as observed")
+    head = ("", "outcome", "effect", f"{100 * verdict.level:.3g} % interval", "n", "tasks", "further seeds")
+    rows = [
+        (
+            *(one.encoder, one.outcome, _number(one.effect)),
+            "" if one.low is None else f"[{_number(one.low)}, {_number(one.high)}]",
+            *(one.n, one.tasks, "" if one.further_seeds is None else one.further_seeds),
+        )
+        for one in verdict.comparisons
+    ]
+    return "\n".join([*lines, *(f"  {line}" for line in table(rows, head).splitlines())] if rows else lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:+.3f}"
 
 
 def say_skipped(skipped: Mapping[str, str]) -> None:
