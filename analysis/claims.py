@@ -140,6 +140,18 @@ def _meant(near: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def caption() -> str:
+    """How verdicts are meant."""
+    return (
+        "Effects are differences, left minus right: of interquartile means of normalised returns over tasks and "
+        "seeds, or of means of natural logarithms of errors; or correlations. Intervals are Student's with the "
+        f"bootstrap's standard error, and hold for all encoders of a claim at once with {LEVEL:.0%} (Bonferroni). "
+        "Supported: every interval lies where the claim says, at most its margin beyond zero; refuted: one lies "
+        "elsewhere; undecided: all else. Further seeds: how many would decide if effects stayed as observed, for "
+        "widths that shrink as 1/√n."
+    )
+
+
 def needed_tables(claims: Sequence[Claim]) -> set[str]:
     """The tables that `evaluate` reads."""
     scores = {score for claim in claims for score in (claim.score, claim.correlate) if score}

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,9 @@ import yaml
 from numpy.lib import format as npy
 
 from analysis.errors import NOT_WRITTEN, AnalysisError, damaged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_ALIASES = 20  # merged aliases multiply: a few dozen can fill the memory
@@ -69,13 +72,17 @@ def _with_place(data: bytes, path: Path) -> dict[str, Any]:
         raise damaged(f"{path.name} {error}", path) from error
 
 
+def _aliases(data: bytes) -> int:
+    return sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=_Loader))
+
+
 @lru_cache(maxsize=64)
 def _parse_yaml(data: bytes) -> dict[str, Any]:
     """Raises ValueError for what is not a mapping of plain data."""
     if len(data) > MAX_YAML_BYTES:
         raise ValueError(f"has {len(data)} bytes, more than {MAX_YAML_BYTES}")
     try:
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=_Loader))
+        aliases = _aliases(data) if b"*" in data else 0
         value = _Loader(data).get_single_data() if aliases <= MAX_YAML_ALIASES else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"is not plain YAML: {' '.join(str(error).split())}") from error
@@ -113,12 +120,25 @@ def _line(path: Path, number: int, line: bytes) -> Any:
 
 def read_parquet(path: Path) -> pd.DataFrame:
     """All rows, page checksums verified where the file has them."""
-    import pyarrow
-    import pyarrow.parquet
+    try:
+        return _open_parquet(path).to_pandas()
+    except _BAD_PARQUET as error:
+        raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+
+
+def read_arrow(path: Path) -> "pa.Table":
+    """As `read_parquet`, without what pandas adds."""
+    return _open_parquet(path).replace_schema_metadata(None)
+
+
+def _open_parquet(path: Path) -> "pa.Table":
+    import pyarrow as pa
+    from pyarrow import parquet
 
     try:
-        return pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pyarrow.ArrowException, *_BAD_PARQUET) as error:
+        data = pa.BufferReader(read_bytes(path))
+        return parquet.ParquetFile(data, page_checksum_verification=True).read(use_threads=False)
+    except (pa.ArrowException, *_BAD_PARQUET) as error:
         raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 
 

@@ -4,6 +4,7 @@ They are read from run folders, from a folder that holds some, from a study, and
 is half-written, damaged or no run stops nothing: it is left out and listed.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.json
-import pyarrow.parquet
 
 from analysis import files
 from analysis.errors import AnalysisError, damaged
 from analysis.files import INTEGER, NUMBER, OPTIONAL, TEXT
 from analysis.records import find_records
-from analysis.runs import EPISODE_COLUMNS, METRIC_COLUMNS, NEW, OOD_COLUMNS, Run, check_config, read_head
+from analysis.runs import EPISODE_COLUMNS, ID_LETTERS, METRIC_COLUMNS, NEW, OOD_COLUMNS, Run, check_config, read_head
 from analysis.window_errors import ERROR_COLUMNS, errors_of_run
 
 TABLES = ("runs", "metrics", "episodes", "ood", "errors")
@@ -111,6 +111,13 @@ def is_study(path: Path) -> bool:
     return (path / STUDY_FILE).is_file()
 
 
+def hold_a_study(paths: Sequence[str | Path]) -> bool:
+    """Whether there is a study or an export among them, so that claims can be asked about."""
+    from analysis import export
+
+    return any(is_study(Path(path)) or export.is_export(Path(path)) for path in paths)
+
+
 def _with_records(run: Run, skipped: dict[str, str]) -> Run:
     try:
         return replace(run, errors=None, records=find_records(run.path))
@@ -138,8 +145,8 @@ def _read_folder(path: Path, wanted: Collection[str], skipped: dict[str, str]) -
     readers: dict[str, Callable[[Run], pa.Table | None]] = {
         "metrics": lambda run: _read_jsonl(run.path / "metrics.jsonl", METRIC_COLUMNS, skipped),
         "episodes": lambda run: _read_jsonl(run.path / "episodes.jsonl", EPISODE_COLUMNS, skipped),
-        "ood": lambda run: _read_parquet(run.path / "ood.parquet", OOD_COLUMNS),
-        "errors": lambda run: _typed(pa.Table.from_pandas(errors_of_run(run)), ERROR_COLUMNS, run.path),
+        "ood": lambda run: _read_ood(run.path / "ood.parquet"),
+        "errors": _read_errors,
     }
     columns = {"metrics": METRIC_COLUMNS, "episodes": EPISODE_COLUMNS, "ood": OOD_COLUMNS, "errors": ERROR_COLUMNS}
     for name in TABLES[1:]:
@@ -169,10 +176,21 @@ def _planned(path: Path) -> dict[str, dict[str, Any]]:
         for run in study["runs"]:
             kind = kinds[run["kind"]]
             config = check_config({**kind["config"], "seed": run["seed"]}, path)
-            found[run["name"]] = {"id": run["id"], "part": kind["part"], "command": run["command"], "config": config}
+            found[run["name"]] = {
+                "id": _folder_id(run["id"]),
+                "part": kind["part"],
+                "command": run["command"],
+                "config": config,
+            }
         return found
     except (KeyError, TypeError, IndexError) as error:
         raise damaged(f"{path.name} does not describe a study: {error!r} is missing or wrong", path) from error
+
+
+def _folder_id(run: str) -> str:
+    """What the manifest of a run will say, from its id in the study."""
+    text = json.dumps({"sha256": run}, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LETTERS]
 
 
 def _runs_table(heads: Collection[Run], planned: Mapping[str, Mapping[str, Any]]) -> pa.Table:
@@ -279,14 +297,13 @@ def _read_jsonl(path: Path, columns: Mapping[str, str], skipped: dict[str, str])
     return _typed(table, columns, path)
 
 
-def _read_parquet(path: Path, columns: Mapping[str, str]) -> pa.Table | None:
-    if not path.exists():
-        return None
-    try:
-        table = pa.parquet.read_table(path, page_checksum_verification=True, use_threads=False)
-    except _BAD as error:
-        raise damaged(f"{path.name} cannot be read: {' '.join(str(error).split())}", path) from error
-    return _typed(table.replace_schema_metadata(None), columns, path)
+def _read_ood(path: Path) -> pa.Table | None:
+    return _typed(files.read_arrow(path), OOD_COLUMNS, path) if path.exists() else None
+
+
+def _read_errors(run: Run) -> pa.Table | None:
+    table = errors_of_run(run)
+    return None if table is None else _typed(table, ERROR_COLUMNS, run.path / "errors.parquet")
 
 
 def _typed(table: pa.Table, columns: Mapping[str, str], path: Path) -> pa.Table:

@@ -8,6 +8,7 @@ does not count; errors are then computed from the record each time.
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from analysis import files, horizons, records
 from analysis import latents as space
@@ -34,7 +35,7 @@ ERROR_COLUMNS = {
 }
 
 
-def errors_of_run(run: Run) -> pd.DataFrame | None:
+def errors_of_run(run: Run) -> pa.Table | None:
     """The errors of all records of a run (`ERROR_COLUMNS`), those that are stored and no older than their record as
     they are; also of records that are gone. None where there are none; raises AnalysisError for damaged files.
     """
@@ -43,8 +44,9 @@ def errors_of_run(run: Run) -> pd.DataFrame | None:
     tables = []
     for path in dict.fromkeys([*stored, *latents]):
         current = path.exists() and (path not in latents or path.stat().st_mtime_ns >= latents[path].stat().st_mtime_ns)
-        tables.append(files.read_parquet(path) if current else window_errors(latents[path], run))
-    return pd.concat(tables, ignore_index=True) if tables else None
+        computed = None if current else pa.Table.from_pandas(window_errors(latents[path], run), preserve_index=False)
+        tables.append(files.read_arrow(path) if computed is None else computed.replace_schema_metadata(None))
+    return pa.concat_tables(tables, promote_options="permissive") if tables else None
 
 
 def store_errors(path: Path, run: Path) -> Path:

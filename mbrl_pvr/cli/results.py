@@ -64,8 +64,11 @@ def export(
 def claims(
     dir: Results,
     file: Annotated[
-        str, typer.Option("--claims", metavar="NAME|FILE", help="A file of configs/claims, or any YAML file.")
-    ] = "schneider2024",
+        str | None,
+        typer.Option(
+            "--claims", metavar="NAME|FILE", help="A file of configs/claims, or any [default: schneider2024]."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say which claims the runs of a study support, which they refute, and what is undecided."""

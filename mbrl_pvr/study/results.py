@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from analysis.claims import Claim, Verdict
 
 SUFFIX = ".duckdb"
+CLAIMS_OF_THE_STUDY = "schneider2024"
 CLAIMS = "claims"  # the folder of configs/ with files of claims
 
 
