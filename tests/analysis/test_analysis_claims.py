@@ -126,10 +126,10 @@ def test_seeds_that_one_side_lacks_do_not_count(rng):
 def test_groups_of_encoders_count_encoders(rng):
     levels = {"a": 0.9, "b": 0.8, "c": 0.2, "d": 0.3}
     asked = {"left": {"encoder": "vit"}, "right": {"encoder": "pretrained"}, "over": "encoders", "expect": "above"}
-    few, many = (verdict(study(rng, levels, seeds=seeds), **asked).comparisons[0] for seeds in (3, 30))
+    few, many = (verdict(study(rng, levels, seeds, noise=0.01), **asked).comparisons[0] for seeds in (3, 30))
     assert (few.encoder, few.n, few.further_seeds) == ("2 against 2 encoders", 2, None)
     assert few.effect == pytest.approx(0.6, abs=0.1)
-    assert many.high - many.low == pytest.approx(few.high - few.low, rel=0.4)  # seeds are not encoders
+    assert many.high - many.low == pytest.approx(few.high - few.low, rel=0.2)  # seeds are not encoders
 
 
 def test_settings_say_which_runs_of_an_encoder_are_meant(rng):
@@ -157,11 +157,11 @@ def test_errors_are_compared_as_logarithms_and_correlated_with_returns(rng):
     levels = {name: 0.1 * place for place, name in enumerate(["scratch", "a", "b", "c", "d", "e", "f", "g"])}
     tables = study(rng, levels, tasks=TASKS[:1])
     runs = tables["runs"].to_pandas()
-    rows = [
-        {"run": run, "bank": "", "shift": "", "window": 33, "constant": 0.0, "scale": 2.0,
-         "error": 33 * 2.0 * math.exp(-3 * levels[encoder] + rng.normal(0, 0.01)), "reward_error": 33 * math.exp(rng.normal())}
-        for run, encoder in zip(runs["id"], runs["encoder"], strict=True)
-    ]  # fmt: skip
+    same = {"bank": "", "shift": "", "window": 33, "constant": 0.0, "scale": 2.0}
+    rows = []
+    for run, encoder in zip(runs["id"], runs["encoder"], strict=True):
+        error = 33 * 2.0 * math.exp(-3 * levels[encoder] + rng.normal(0, 0.01))
+        rows.append({"run": run, **same, "error": error, "reward_error": 33 * math.exp(rng.normal())})
     tables["errors"] = pa.Table.from_pylist(rows)
     here = {"suite": "dmc/one-x", "tasks": 1}
     (one,) = verdict(tables, **here, score="dynamics_error", left={"encoder": "d"}).comparisons
