@@ -162,7 +162,7 @@ def record(
 
 
 def analyze(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, studies or exports of them.")],
     out: Annotated[Path, typer.Option("--out", help="Where tables and figures go.")],
     figure: Annotated[list[str] | None, typer.Option("--figure", help="Only this figure; may be repeated.")] = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
@@ -192,7 +192,7 @@ def analyze(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, studies or exports of them.")],
     out: Annotated[Path, typer.Option("--out", help="The folder that gets report.html.")],
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
     as_json: Json = False,
