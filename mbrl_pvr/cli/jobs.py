@@ -217,7 +217,8 @@ def _say_what_is_missing(missing: list[dict[str, str]], unfinished: list[dict[st
         how = f". Make it: {command}" if command else ""
         say(f"{', '.join(figures)} not drawn for {folder}: {reason}{how}")
     for run in unfinished:
-        say(f"{run['run']} left out, it is {run['state']}. Finish it: {run['command']}, or give --unfinished")
+        how = f"Finish it: {run['command']}, or give" if run["command"] else "To take it too, give"
+        say(f"{run['run']} left out, it is {run['state']}. {how} --unfinished")
 
 
 def autoencoder(

@@ -20,6 +20,7 @@ Results = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SHOWN = 20  # of what was left out
+EXACT = 2**53  # whole numbers up to here are printed in full
 
 
 def add_to(app: typer.Typer, study: typer.Typer) -> None:
@@ -38,7 +39,7 @@ def query(
     """Ask all runs of a study in SQL; DESCRIBE runs, say, lists the columns of a table."""
     answer = api.query(dir, sql)
     if as_json:
-        say_json(answer.rows)
+        say_json(_plain(answer.rows).to_dict(orient="records"))
     elif as_csv:
         say(answer.rows.to_csv(index=False, lineterminator="\n").removesuffix("\n"))
     else:
@@ -109,10 +110,18 @@ def _text(rows: "pd.DataFrame") -> str:
     """Aligned columns; numbers with six digits, empty where there is no value."""
     if rows.empty:
         return "no rows: " + ", ".join(map(str, rows.columns))
-    return table([[_cell(v) for v in row] for row in rows.itertuples(index=False)], [str(c) for c in rows.columns])
+    cells = [[_cell(value) for value in row] for row in _plain(rows).itertuples(index=False)]
+    return table(cells, [str(column) for column in rows.columns])
+
+
+def _plain(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """With None in the place of all that pandas has for no value."""
+    return rows.astype(object).where(rows.notna(), None)
 
 
 def _cell(value: Any) -> str:
-    if value is None or value != value:
+    if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value.is_integer() and abs(value) < EXACT else f"{value:.6g}"

@@ -60,6 +60,13 @@ def test_a_query_prints_tables_csv_and_errors(finished, capsys):
     sql = 'SELECT seed, max("return") AS best, NULL AS none FROM ood GROUP BY ALL ORDER BY seed'
     assert call(capsys, "query", finished, sql)[:2] == (0, "seed  best  none\n1     2\n2     3\n3     4\n")
     assert call(capsys, "query", finished, sql, "--csv")[1] == "seed,best,none\n1,2.0,\n2,3.0,\n3,4.0,\n"
+    steps = "SELECT state, step, path IS NULL AS planned, 1.5e6 AS big FROM runs ORDER BY seed DESC LIMIT 2"
+    assert call(capsys, "query", finished, steps)[1].splitlines()[1:] == [
+        "new             True     1500000",
+        "finished  120   False    1500000",
+    ]
+    rows = json.loads(call(capsys, "query", finished, steps, "--json")[1])
+    assert rows[0] == {"state": "new", "step": None, "planned": True, "big": 1.5e6} and rows[1]["step"] == 120
     assert call(capsys, "query", finished, "SELECT 1 AS x WHERE false")[1] == "no rows: x\n"
     status, out, err = call(capsys, "query", finished, "SELECT retrn FROM ood")
     assert (status, out) == (2, "") and "\nood: run, " in err
