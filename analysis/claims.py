@@ -19,7 +19,7 @@ import pandas as pd
 from analysis import effects, stats
 from analysis.effects import SCORES, Effect
 from analysis.errors import AnalysisError
-from analysis.results import Tables
+from analysis.folders import Tables
 
 LEVEL = 0.95
 CONTROLS = ("state", "scratch")

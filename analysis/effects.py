@@ -15,7 +15,7 @@ from scipy.stats import t as student
 
 from analysis import stats
 from analysis.errors import AnalysisError
-from analysis.results import Tables
+from analysis.folders import Tables
 
 SCORES = {  # and the tables that they are read from
     "in_distribution": "ood",  # mean normalised return under the training looks, of the newest checkpoint played

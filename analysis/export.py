@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from analysis.errors import NOT_WRITTEN, AnalysisError, damaged
-from analysis.results import JSON_COLUMNS, OWN, TABLES, Tables
+from analysis.folders import JSON_COLUMNS, OWN, TABLES, Tables, join
 
 FORMAT = 1  # newest layout of an export that this code knows
 ABOUT = "export"  # the table that says what the file is
@@ -106,10 +107,7 @@ def merge(parts: Sequence[tuple[str, Tables]]) -> Tables:
         fresh = [run for run, begun in new.items() if run not in old or (begun and not old[run])]
         stays = [run for run in old if run not in set(fresh)]
         merged = {
-            table: pa.concat_tables(
-                [_of_runs(merged[table], table, stays), _of_runs(tables[table], table, fresh)],
-                promote_options="permissive",
-            )
+            table: join([_of_runs(merged[table], table, stays), _of_runs(tables[table], table, fresh)])
             for table in merged
         }
         names.append(name)
@@ -129,18 +127,31 @@ def _of_runs(table: pa.Table, name: str, runs: Sequence[str]) -> pa.Table:
     return table.filter(pc.is_in(table["id" if name == "runs" else "run"], pa.array(runs, pa.string())))
 
 
-def _differing(left: Tables, right: Tables, runs: Sequence[str]) -> list[str]:
+def _differing(left: Tables, right: Tables, runs: Sequence[str]) -> Iterator[str]:
     """Which of the runs, that both sides have, hold different rows in them."""
-    return [run for run in runs if any(_rows(left, name, run) != _rows(right, name, run) for name in left)]
+    for name in left:
+        sides = [_contents(_of_runs(tables[name], name, runs), name) for tables in (left, right)]
+        yield from (run for run in runs if not _alike(sides[0].get(run), sides[1].get(run)))
 
 
-def _rows(tables: Tables, name: str, run: str) -> list[dict[str, Any]]:
-    rows = _of_runs(tables[name], name, [run]).to_pylist()
-    ignored = NOT_CONTENT + JSON_COLUMNS if name == "runs" else ()
-    return [
-        {k: v for k, v in row.items() if v is not None and not k.startswith("time/") and k not in ignored}
-        for row in rows
-    ]
+def _contents(table: pa.Table, name: str) -> dict[str, pd.DataFrame]:
+    """The rows of each run, without what may differ between equal ones."""
+    ignored = {*NOT_CONTENT, *JSON_COLUMNS} if name == "runs" else set()
+    kept = [column for column in table.column_names if not column.startswith("time/") and column not in ignored]
+    grouped = table.select(kept).to_pandas().groupby("id" if name == "runs" else "run", sort=False)
+    return {str(run): rows for run, rows in grouped}
+
+
+def _alike(left: pd.DataFrame | None, right: pd.DataFrame | None) -> bool:
+    """Whether the rows say the same; a column without a value says nothing."""
+    if left is None or right is None:
+        return left is right
+    sides = [side.dropna(axis="columns", how="all").astype(object) for side in (left, right)]
+    sides = [side.where(side.notna(), None) for side in sides]
+    columns = sorted(sides[0])
+    return (
+        columns == sorted(sides[1]) and sides[0][columns].to_numpy().tolist() == sides[1][columns].to_numpy().tolist()
+    )
 
 
 def _one_line(error: Exception) -> str:

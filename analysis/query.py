@@ -9,7 +9,8 @@ import pandas as pd
 
 from analysis.errors import AnalysisError
 from analysis.export import CLOSED
-from analysis.results import TABLES, read_tables
+from analysis.folders import TABLES
+from analysis.results import read_tables
 
 SHOWN = 40  # columns that an error lists
 

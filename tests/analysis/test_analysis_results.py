@@ -107,6 +107,10 @@ def test_tables_of_agents_with_other_logs_stand_in_one(make_run, tmp_path):
     (two / "metrics.jsonl").write_text('{"step": 1, "frame": 2, "train/y": null}\n')
     metrics = load_results([tmp_path / "runs"]).metrics
     assert list(metrics["train/x"].dropna()) == [1, 0.5] and metrics["train/y"].isna().all()
+    (two / "metrics.jsonl").write_text('{"step": 1, "frame": 2, "train/x": "none"}\n')
+    assert list(load_results([tmp_path / "runs"]).metrics["train/x"]) == ["1", "0.5", "none"]  # read one by one
+    (two / "metrics.jsonl").write_text('{"step": 1, "frame": 2, "train/x": 3}\n\n{"step": 2, "frame": 4}\n')
+    assert load_results([tmp_path / "runs"]).metrics.groupby("run", sort=False).size().tolist() == [2, 2]
     (two / "metrics.jsonl").write_text('{"step": "one", "frame": 2}\n')
     found = load_results([tmp_path / "runs"])
     assert len(found.metrics) == 2 and "metrics.jsonl cannot be read" in found.skipped[str(two / "metrics.jsonl")]
@@ -211,6 +215,8 @@ def test_exports_of_two_machines_are_put_together(make_run, exported, tmp_path):
 
 def test_one_run_with_two_contents_is_refused(make_run, exported, tmp_path):
     folder = make_run("here/a", parts=("ood",))
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1000, "frame": 2000, "train/now_and_then": 0.5}\n')
     first = exported("first.duckdb", tmp_path / "here")
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for row in log:
