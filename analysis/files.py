@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,13 @@ from numpy.lib import format as npy
 
 from analysis.errors import NOT_WRITTEN, AnalysisError, damaged
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_ALIASES = 20  # merged aliases multiply: a few dozen can fill the memory
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where libyaml is there: ten times faster
+_SEED = re.compile(rb"^seed: (\d+)\n", re.MULTILINE)  # of the run: those below are indented
 LARGE, RATIO = 64 * 2**20, 500  # arrays of more bytes must not come out of a file so many times smaller
 
 TEXT, INTEGER, NUMBER, OPTIONAL = "text", "whole number", "number", "number or null"
@@ -34,7 +41,7 @@ _BAD_NPZ = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZi
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; raises AnalysisError where the file is missing, cut or something else."""
     try:
-        value = json.loads(_read(path))
+        value = json.loads(read_bytes(path))
     except (ValueError, RecursionError) as error:
         raise damaged(f"{path.name} is not valid JSON: {error}", path) from error
     if not isinstance(value, dict):
@@ -44,24 +51,51 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping of plain data, no tags; raises AnalysisError where the file is missing, cut or something else."""
-    data = _read(path)
-    if len(data) > MAX_YAML_BYTES:
-        raise damaged(f"{path.name} has {len(data)} bytes, more than {MAX_YAML_BYTES}", path)
+    return _with_place(read_bytes(path), path)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """As `read_yaml`, for the configuration of a run: many differ in the line of their seed alone, and are parsed once.
+    Not to be changed.
+    """
+    data = read_bytes(path)
+    seeds = _SEED.findall(data)
+    if len(seeds) != 1:
+        return _with_place(data, path)
+    return {**_with_place(_SEED.sub(b"", data), path), "seed": int(seeds[0])}
+
+
+def _with_place(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=yaml.SafeLoader))
-        if aliases > MAX_YAML_ALIASES:
-            raise damaged(f"{path.name} uses {aliases} aliases, more than {MAX_YAML_ALIASES}", path)
-        value = yaml.safe_load(data)
+        return _parse_yaml(data)
+    except ValueError as error:
+        raise damaged(f"{path.name} {error}", path) from error
+
+
+def _aliases(data: bytes) -> int:
+    return sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader=_Loader))
+
+
+@lru_cache(maxsize=64)
+def _parse_yaml(data: bytes) -> dict[str, Any]:
+    """Raises ValueError for what is not a mapping of plain data."""
+    if len(data) > MAX_YAML_BYTES:
+        raise ValueError(f"has {len(data)} bytes, more than {MAX_YAML_BYTES}")
+    try:
+        aliases = _aliases(data) if b"*" in data else 0
+        value = _Loader(data).get_single_data() if aliases <= MAX_YAML_ALIASES else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise damaged(f"{path.name} is not plain YAML: {' '.join(str(error).split())}", path) from error
+        raise ValueError(f"is not plain YAML: {' '.join(str(error).split())}") from error
+    if aliases > MAX_YAML_ALIASES:
+        raise ValueError(f"uses {aliases} aliases, more than {MAX_YAML_ALIASES}")
     if not isinstance(value, dict):
-        raise damaged(f"{path.name} holds a {type(value).__name__} instead of a mapping", path)
+        raise ValueError(f"holds a {type(value).__name__} instead of a mapping")
     return value
 
 
 def read_jsonl(path: Path, torn_tail: bool) -> pd.DataFrame:
     """One row per line. `torn_tail`: a last line without its end is being written right now and is left out."""
-    *lines, tail = _read(path).split(b"\n")
+    *lines, tail = read_bytes(path).split(b"\n")
     try:
         rows = json.loads(b"[" + b",".join(lines) + b"]")
     except (ValueError, RecursionError):
@@ -86,12 +120,25 @@ def _line(path: Path, number: int, line: bytes) -> Any:
 
 def read_parquet(path: Path) -> pd.DataFrame:
     """All rows, page checksums verified where the file has them."""
-    import pyarrow
-    import pyarrow.parquet
+    try:
+        return _open_parquet(path).to_pandas()
+    except _BAD_PARQUET as error:
+        raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+
+
+def read_arrow(path: Path) -> "pa.Table":
+    """As `read_parquet`, without what pandas adds."""
+    return _open_parquet(path).replace_schema_metadata(None)
+
+
+def _open_parquet(path: Path) -> "pa.Table":
+    import pyarrow as pa
+    from pyarrow import parquet
 
     try:
-        return pyarrow.parquet.read_table(path, page_checksum_verification=True).to_pandas()
-    except (pyarrow.ArrowException, *_BAD_PARQUET) as error:
+        data = pa.BufferReader(read_bytes(path))
+        return parquet.ParquetFile(data, page_checksum_verification=True).read(use_threads=False)
+    except (pa.ArrowException, *_BAD_PARQUET) as error:
         raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 
 
@@ -168,7 +215,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """What a file holds; raises AnalysisError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

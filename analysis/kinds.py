@@ -16,7 +16,8 @@ CONSTANT = "its latents are constant, so errors of predicting them mean nothing"
 NO_MAXIMUM = "no normalised returns: no maximal return is declared for its task"
 NO_POLICY = "it learned no policy, so it plays no episodes"
 NO_HOURS = "its log says nothing of time"
-BEYOND_COMMANDS = (CONSTANT, NO_MAXIMUM, NO_POLICY, NO_HOURS)  # what a run lacks that no command makes
+EXPORTED = "an export holds no latents"
+BEYOND_COMMANDS = (CONSTANT, NO_MAXIMUM, NO_POLICY, NO_HOURS, EXPORTED)  # what a run lacks that no command makes
 
 RESUME, OOD, RECORD = "mbrl-pvr resume {run}", "mbrl-pvr ood {run}", "mbrl-pvr record {run}"
 DOSES = f"{OOD} --severity 0 --severity 0.25 --severity 0.5 --severity 0.75 --severity 1"
@@ -63,11 +64,19 @@ def _latents_step(run: Run) -> int | None:
 def _lacks_latents(run: Run) -> str:
     if run.latents_kind:
         return ""
+    if run.exported:
+        return EXPORTED
     return f"no record of bank {run.bank}" if run.bank else "no recorded latents"
 
 
 def _lacks_rollouts(run: Run) -> str:
     return CONSTANT if run.latents_constant else _lacks_latents(run)
+
+
+def _lacks_errors(run: Run) -> str:
+    if (sums := run.window_errors) is None:
+        return "no errors of records were exported" if run.exported else _lacks_rollouts(run)
+    return CONSTANT if (sums["constant"] == 1).any() else ""
 
 
 def _without_policy(run: Run) -> bool:
@@ -106,7 +115,7 @@ def _lacks_two_evaluations(run: Run) -> str:
 
 
 def _lacks_point(run: Run) -> str:
-    return _lacks_rollouts(run) or ("" if len(tables.evaluated(run)) else "no evaluation is logged")
+    return _lacks_errors(run) or ("" if len(tables.evaluated(run)) else "no evaluation is logged")
 
 
 def _lacks_depth(run: Run) -> str:
@@ -199,7 +208,7 @@ FIGURES = {
     ),
     "cost": _of_log(tables.cost, _lacks_cost, extra=True, together=_encoders(2)),
     "dynamics": _of_records(recorded.dynamics_curves),
-    "errors": _of_records(recorded.errors),
+    "errors": _of_records(recorded.errors, _lacks_errors),
     "calibration": _of_records(recorded.calibration, _lacks_latents),
     "latents": _of_records(recorded.latents, _lacks_latents),
     "probes": _of_records(recorded.probes, _lacks_episodes_of(3), extra=True),

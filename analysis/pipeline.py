@@ -2,7 +2,8 @@
 
 import difflib
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,7 +11,8 @@ from typing import Any, TypedDict
 from analysis import groups
 from analysis.errors import BAD_REQUEST, AnalysisError
 from analysis.kinds import BEYOND_COMMANDS, FIGURES, FigureKind
-from analysis.runs import Run, load_runs
+from analysis.results import load_sources
+from analysis.runs import Run
 from analysis.tables import Names, Options
 
 DEFAULTS = Options()
@@ -50,7 +52,7 @@ def analyze(
     that have not finished are listed and left out unless `unfinished`. `command` goes into the metadata of the files.
     `keep` is given the name and the `style.Drawn` of every figure once its files are there.
     """
-    runs = load_runs(paths)
+    runs, skipped = load_sources(paths)
     wanted = list(_forms(list(FIGURES) if figures is None else figures, runs))
     used = [run for run in runs if run.finished or unfinished]
     waiting = [
@@ -60,7 +62,8 @@ def analyze(
     ]
     if not used:
         listed = ", ".join(f"{run.path} ({run.state})" for run in runs)
-        raise AnalysisError(f"no run has finished: {listed}", hint=f"Continue with: {waiting[0]['command']}")
+        command = waiting[0]["command"]
+        raise AnalysisError(f"no run has finished: {listed}", hint=f"Continue with: {command}" if command else "")
     groups.check_comparable(used)
     job = _Job(
         names=Names(groups.series_names(used), groups.encoder_names(used)),
@@ -75,7 +78,7 @@ def analyze(
         figures={},
         captions={},
         notes={},
-        missing=[],
+        missing=left_out(skipped),
         unfinished=waiting,
     )
     refused: dict[str, AnalysisError] = {}
@@ -83,7 +86,7 @@ def analyze(
         kind, seen = FIGURES[name], [run.on(bank) for run in used]
         ready = [run for run in seen if not kind.lacks(run)]
         if not kind.extra:
-            report["missing"] += [_missing(_file_name(name, bank), run) for run in seen if kind.lacks(run)]
+            report["missing"] += _missing(_file_name(name, bank), seen)
         why = kind.together(ready, options) if ready else kind.lacks(seen[0])
         if why:
             refused.setdefault(name, _refusal(name, why, seen, bool(ready)))
@@ -101,6 +104,11 @@ def analyze(
         if figures is not None and not any(made.partition(ON)[0] == name for made in report["figures"]):
             raise error
     return report
+
+
+def left_out(skipped: Mapping[str, str]) -> list[dict[str, str]]:
+    """Entries of `Report["missing"]` for files and folders that could not be read."""
+    return [{"figure": "all", "run": path, "reason": why, "command": ""} for path, why in skipped.items()]
 
 
 def _forms(names: Sequence[str], runs: Sequence[Run]) -> Iterator[tuple[str, str]]:
@@ -150,7 +158,8 @@ def _outdated(kind: FigureKind, run: Run) -> str:
     """That the figure shows an older checkpoint than the run has now, and the command that mends it; "" otherwise."""
     if (step := kind.step(run)) is None or run.step is None or step == run.step:
         return ""
-    return f"{run.path}: drawn is step {step}, the run is at {run.step}; renew with: {_for(run, kind.command_for(run))}"
+    renew = "" if run.exported else f"; renew with: {_for(run, kind.command_for(run))}"
+    return f"{run.path}: drawn is step {step}, the run is at {run.step}{renew}"
 
 
 def _unknown(name: str) -> AnalysisError:
@@ -159,19 +168,26 @@ def _unknown(name: str) -> AnalysisError:
     return AnalysisError(f"unknown figure {name!r}", hint=f"{meant}Available: {', '.join(FIGURES)}")
 
 
-def _missing(file: str, run: Run) -> dict[str, str]:
-    kind = FIGURES[file.partition(ON)[0]]
-    reason = kind.lacks(run)
-    command = "" if reason in BEYOND_COMMANDS else _for(run, kind.command_for(run))
-    return {"figure": file, "run": str(run.path), "reason": reason, "command": command}
+def _missing(file: str, runs: Sequence[Run]) -> list[dict[str, str]]:
+    """An entry for each run that lacks something for a figure; of exported runs one for all that lack the same."""
+    kind, found, exported = FIGURES[file.partition(ON)[0]], [], Counter[str]()
+    for run in runs:
+        if (reason := kind.lacks(run)) and run.exported:
+            exported[reason] += 1
+        elif reason:
+            command = "" if reason in BEYOND_COMMANDS else _for(run, kind.command_for(run))
+            found.append({"figure": file, "run": str(run.path), "reason": reason, "command": command})
+    whose = {reason: f"{count} exported run{'s' * (count > 1)}" for reason, count in exported.items()}
+    return found + [{"figure": file, "run": who, "reason": why, "command": ""} for why, who in whose.items()]
 
 
 def _refusal(name: str, why: str, runs: Sequence[Run], ready: bool) -> AnalysisError:
     others = " (and the other runs)" if len(runs) > 1 else ""
     hint = f"Make its inputs with: {_for(runs[0], FIGURES[name].command_for(runs[0]))}{others}"
-    helpless = ready or why in BEYOND_COMMANDS
+    helpless = ready or why in BEYOND_COMMANDS or runs[0].exported
     return AnalysisError(f"figure {name!r} cannot be made: {why}", hint="" if helpless else hint)
 
 
 def _for(run: Run, command: str) -> str:
-    return command.format(run=shlex.quote(str(run.path)))
+    """The command for a run; "" where its folder is not here."""
+    return "" if run.exported else command.format(run=shlex.quote(str(run.path)))

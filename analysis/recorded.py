@@ -12,23 +12,13 @@ from analysis import drift as drifting
 from analysis import horizons, records
 from analysis import latents as space
 from analysis import probes as probing
-from analysis.errors import DAMAGED, AnalysisError
+from analysis.errors import AnalysisError
 from analysis.records import Latents, Record
-from analysis.runs import Run, look_up
+from analysis.runs import Run
 from analysis.tables import Names, Options, final, labels
+from analysis.window_errors import unimix
 
 MOST_PROBED, MOST_PAIRS = 20_000, 10_000  # steps that probes and drifts look at, drawn at random
-
-
-def unimix(run: Run) -> float | None:
-    """The share of the uniform distribution in the run's categorical latents; None where it has others."""
-    if run.latents_kind != "categorical":
-        return None
-    share = look_up(run.config, "agent.unimix")
-    if not isinstance(share, int | float) or not 0 <= share < 1:
-        where = str(run.path / "config.yaml")
-        raise AnalysisError(f"agent.unimix should be a number in [0, 1), but is {share!r}", where, exit_code=DAMAGED)
-    return float(share)
 
 
 def recorded(run: Run) -> tuple[Record, Latents]:
@@ -41,7 +31,12 @@ def dynamics_curves(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import dynamics
 
     return dynamics.draw(
-        pd.concat([dynamics.error_table(recorded(run)[1], unimix(run), **labels(run, names)) for run in runs])
+        pd.concat(
+            [
+                dynamics.error_table(recorded(run)[1], unimix(run, run.latents_kind), **labels(run, names))
+                for run in runs
+            ]
+        )
     )
 
 
@@ -52,22 +47,34 @@ def errors(runs: Sequence[Run], names: Names, options: Options) -> Any:
 
 
 def error_sums(runs: Sequence[Run], names: Names, windows: Sequence[int]) -> pd.DataFrame:
-    """`horizons.window_table` of all runs; windows of a task are cut to what its shortest record holds."""
-    steps = {run.id: steps_ahead(run) for run in runs}
-    shortest: dict[str, int] = {}
-    for run in runs:
-        shortest[run.task] = min(steps[run.id], shortest.get(run.task, steps[run.id]))
+    """`horizons.window_table` of all runs; windows of a task are cut to what its shortest record holds, and where runs
+    come from an export, to the next that all of these have.
+    """
     tables = []
-    for run in runs:
-        record, latents = recorded(run)
-        fitting = horizons.windows_that_fit(shortest[run.task], windows)
-        starts = records.read_starts(record.path)
-        tables.append(horizons.window_table(latents, starts, unimix(run), fitting, **labels(run, names)))
+    for task in dict.fromkeys(run.task for run in runs):
+        mine = [run for run in runs if run.task == task]
+        shortest = min(steps_ahead(run) for run in mine)
+        stored = [set(run.window_errors["window"]) for run in mine if run.window_errors is not None]
+        common = set.intersection(*stored) if stored else None
+        fitting = horizons.windows_that_fit(shortest, windows)
+        if common is not None:
+            fitting = sorted({max(n for n in common if n <= window) for window in fitting})
+        tables += [_window_sums(run, fitting).assign(**labels(run, names)) for run in mine]
     return pd.concat(tables, ignore_index=True)
+
+
+def _window_sums(run: Run, windows: Sequence[int]) -> pd.DataFrame:
+    if (stored := run.window_errors) is not None:
+        return stored[stored["window"].isin(windows)]
+    record, latents = recorded(run)
+    starts = records.read_starts(record.path)
+    return horizons.window_table(latents, starts, unimix(run, run.latents_kind), windows)
 
 
 def steps_ahead(run: Run) -> int:
     """The most steps without an observation that an episode of the record has."""
+    if (stored := run.window_errors) is not None:
+        return int(stored["window"].max())
     _, latents = recorded(run)
     return int(latents.length.max()) - latents.context
 

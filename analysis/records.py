@@ -87,7 +87,7 @@ def _check_classes(
         raise damaged(f"latent of {path.name} should be numbers ({shape[0]}, {shape[1]}, W), but {said}", path)
 
 
-def _latents_step(path: Path) -> int | None:
+def latents_step(path: Path) -> int | None:
     """The step that the file says it was recorded at; it may leave that open."""
     if "step" not in (seen := files.read_npz_shapes(path)):
         return None
@@ -213,11 +213,16 @@ class Record:
     shift: str = ""
 
 
+def named(path: Path) -> tuple[str, str] | None:
+    """Bank and shift of a recorded file, by its name; None where it has another."""
+    match = _NAME.fullmatch(path.name)
+    return (match[1] or "", match[2] or "") if match else None
+
+
 def find_records(folder: Path) -> tuple[Record, ...]:
     """The recorded files of a run folder, in the order of their names."""
-    named = ((path, _NAME.fullmatch(path.name)) for path in sorted(folder.glob("latents*.npz")))
+    whose = {path: name for path in sorted(folder.glob("latents*.npz")) if (name := named(path))}
     return tuple(
-        Record(path, check_latents(path), _latents_step(path), _episodes(path), match[1] or "", match[2] or "")
-        for path, match in named
-        if match
+        Record(path, check_latents(path), latents_step(path), _episodes(path), bank, shift)
+        for path, (bank, shift) in whose.items()
     )

@@ -17,6 +17,7 @@ from analysis.records import Latents, Record, find_records, read_latents
 
 FORMAT = 1  # newest layout of a run folder that this code knows
 IDENTITY = "identity"  # of manifest.json: digest of the configuration
+ID_LETTERS = 12  # of it that make the id of a run
 NEW, RUNNING, FINISHED = "new", "running", "finished"  # states of status.json
 
 METRIC_COLUMNS = {"step": INTEGER, "frame": INTEGER}
@@ -53,10 +54,12 @@ class Run:
     step: int | None
     config: dict[str, Any]
     manifest: dict[str, Any]
-    metrics: pd.DataFrame | None
-    episodes: pd.DataFrame | None
-    ood: pd.DataFrame | None
-    records: tuple[Record, ...]
+    metrics: pd.DataFrame | None = None
+    episodes: pd.DataFrame | None = None
+    ood: pd.DataFrame | None = None
+    records: tuple[Record, ...] = ()
+    errors: pd.DataFrame | None = None  # of an exported run: `window_errors.ERROR_COLUMNS`, in place of its records
+    exported: bool = False  # its folder is not here, so that no command can add to it
     bank: str = ""  # whose records are seen; "": those of fresh episodes
 
     @property
@@ -87,7 +90,8 @@ class Run:
     @property
     def banks(self) -> list[str]:
         """Ids of the banks that the run was recorded on."""
-        return sorted({one.bank for one in self.records if one.bank})
+        exported = () if self.errors is None else self.errors["bank"].unique()
+        return sorted({bank for bank in (*(one.bank for one in self.records), *exported) if bank})
 
     def on(self, bank: str) -> "Run":
         """The same run, seen on a bank's trajectories, or with "" on policy."""
@@ -102,6 +106,14 @@ class Run:
     def shifted(self) -> dict[str, Record]:
         """Shift to the record of `bank` under it: rows of equal index are one state."""
         return {one.shift: one for one in self.records if one.bank == self.bank and one.shift}
+
+    @property
+    def window_errors(self) -> pd.DataFrame | None:
+        """What an export holds of the errors of `bank` without a shift; None where that is nothing."""
+        if self.errors is None:
+            return None
+        rows = self.errors[(self.errors["bank"] == self.bank) & (self.errors["shift"] == "")]
+        return rows if len(rows) else None
 
     @property
     def latents_kind(self) -> str | None:
@@ -151,30 +163,39 @@ def load_runs(paths: Iterable[str | Path | Run]) -> list[Run]:
 
 def load_run(folder: str | Path) -> Run:
     """Read one run folder; raises AnalysisError where it is not one, or is damaged."""
-    folder = Path(folder)
+    head = read_head(Path(folder))
+    torn, ood = head.state == RUNNING, head.path / "ood.parquet"
+    return replace(
+        head,
+        metrics=_log(head.path / "metrics.jsonl", METRIC_COLUMNS, torn),
+        episodes=_log(head.path / "episodes.jsonl", EPISODE_COLUMNS, torn),
+        ood=_rows_or_none(files.read_parquet(ood), OOD_COLUMNS, ood) if ood.exists() else None,
+        records=find_records(head.path),
+    )
+
+
+def read_head(folder: Path) -> Run:
+    """What a run is and how far, its logs and records not read; AnalysisError as of `load_run`."""
     _check_is_run(folder)
-    config = files.read_yaml(folder / "config.yaml")
-    for key, kind in CONFIG_KEYS.items():
-        if not isinstance(value := look_up(config, key), kind):
-            raise damaged(
-                f"config.yaml should hold {key} as {kind.__name__}, but has {value!r}", folder / "config.yaml"
-            )
+    config = check_config(files.read_settings(folder / "config.yaml"), folder / "config.yaml")
     manifest = _manifest(folder / "manifest.json")
     state, step = _status(folder / "status.json")
-    torn = state == RUNNING
-    ood = folder / "ood.parquet"
     return Run(
         path=folder,
-        id=manifest[IDENTITY][:12],
+        id=manifest[IDENTITY][:ID_LETTERS],
         state=state,
         step=step,
         config=config,
         manifest=manifest,
-        metrics=_log(folder / "metrics.jsonl", METRIC_COLUMNS, torn),
-        episodes=_log(folder / "episodes.jsonl", EPISODE_COLUMNS, torn),
-        ood=_rows_or_none(files.read_parquet(ood), OOD_COLUMNS, ood) if ood.exists() else None,
-        records=find_records(folder),
     )
+
+
+def check_config(config: dict[str, Any], where: Path) -> dict[str, Any]:
+    """The configuration; raises AnalysisError where it lacks what every run has."""
+    for key, kind in CONFIG_KEYS.items():
+        if not isinstance(value := look_up(config, key), kind):
+            raise damaged(f"{where.name} should hold {key} as {kind.__name__}, but has {value!r}", where)
+    return config
 
 
 def _manifest(path: Path) -> dict[str, Any]:

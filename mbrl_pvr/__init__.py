@@ -2,8 +2,8 @@
 
 Every command is also a call that returns data: `mbrl_pvr.train(["encoder=embedded", "seed=1"])`, `resume`, `evaluate`,
 `ood`, `record`, `analyze`, `report`, `make_bank`, `pretrain`, `embed`, `download_encoders`, `preview_env`,
-`study_plan`, `study_run`, `study_status`, and `list_banks`, `list_encoders`, `list_envs`, `random_score`, `examine`;
-they live in `mbrl_pvr.api`.
+`study_plan`, `study_run`, `study_status`, `study_export`, `study_claims`, `query`, `load_study`, and `list_banks`,
+`list_encoders`, `list_envs`, `random_score`, `examine`; they live in `mbrl_pvr.api`.
 """
 
 from typing import Any
@@ -19,14 +19,18 @@ __all__ = [
     "list_banks",
     "list_encoders",
     "list_envs",
+    "load_study",
     "make_bank",
     "ood",
     "pretrain",
     "preview_env",
+    "query",
     "random_score",
     "record",
     "report",
     "resume",
+    "study_claims",
+    "study_export",
     "study_plan",
     "study_run",
     "study_status",

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis import Made, Report
+    from analysis.claims import Verdict
+    from analysis.query import Answer
+    from analysis.results import Results
     from analysis.tables import Options
     from mbrl_pvr.bank import Bank
     from mbrl_pvr.doctor import Finding
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from mbrl_pvr.preview import Preview
     from mbrl_pvr.settings import RunConfig
     from mbrl_pvr.study.plan import Plan
+    from mbrl_pvr.study.results import Exported
     from mbrl_pvr.study.start import Ended
     from mbrl_pvr.study.status import StudyStatus
     from mbrl_pvr.trainer import Result
@@ -169,8 +173,13 @@ def record(
     from mbrl_pvr import recording
 
     points = recording.Points(context, starts, horizon)
+    from analysis.window_errors import store_errors
+
     few = _few(episodes, debug)
-    return recording.record(path, episodes=few, points=points, bank=bank, frames=frames, debug=debug)
+    written = recording.record(path, episodes=few, points=points, bank=bank, frames=frames, debug=debug)
+    for record in written:
+        store_errors(record, path)
+    return written
 
 
 def analyze(
@@ -202,15 +211,20 @@ def analyze(
 
 def report(runs: str | Path | Sequence[str | Path], out: str | Path, *, unfinished: bool = False) -> "Made":
     """Write one HTML page, out/report.html, that needs no network: a table of the runs, the figures that `analyze`
-    draws, and an explorer of their recorded latents with frames. The numbers of the figures stand beside it as CSV.
+    draws, and an explorer of their recorded latents with frames; of a study or an export also its claims
+    (`study_claims`). The numbers of the figures stand beside it as CSV.
     """
     paths = _some_runs(runs)
     import analysis
 
     flag = ["--unfinished"] if unfinished else []
     command = shlex.join(["mbrl-pvr", "report", *map(str, paths), "--out", str(out), *flag])
-    chosen = _figure_options()
-    return analysis.write_report(paths, Path(out), unfinished=unfinished, options=chosen, command=command)
+    from analysis.results import hold_a_study
+    from mbrl_pvr.study.results import CLAIMS_OF_THE_STUDY, verdicts
+
+    found = verdicts(paths, CLAIMS_OF_THE_STUDY) if hold_a_study(paths) else []
+    how: dict[str, Any] = {"unfinished": unfinished, "options": _figure_options(), "verdicts": found}
+    return analysis.write_report(paths, Path(out), **how, command=command)
 
 
 def _figure_options(**options: Any) -> "Options":
@@ -496,6 +510,42 @@ def study_status(dir: str | Path) -> "StudyStatus":
     from mbrl_pvr.study.status import status
 
     return status(Path(dir).expanduser())
+
+
+def query(paths: str | Path | Sequence[str | Path], sql: str) -> "Answer":
+    """The rows that a SELECT gives over the tables runs, metrics, episodes, ood, errors of all runs in `paths`: a
+    study, a run folder, a folder of them, or an export. No file and no network can be reached from it.
+    """
+    from analysis.query import query
+
+    return query(_some_runs(paths), sql)
+
+
+def load_study(paths: str | Path | Sequence[str | Path]) -> "Results":
+    """These five tables as DataFrames, of a study, of a folder of runs, or of exports."""
+    from analysis.results import load_results
+
+    return load_results(_some_runs(paths))
+
+
+def study_export(paths: str | Path | Sequence[str | Path], out: str | Path | None = None) -> "Exported":
+    """Write these five tables into one DuckDB file, by default <study>.duckdb, which is replaced; it holds no weights,
+    features or latents. Several studies, folders and exports are put together.
+    """
+    from mbrl_pvr.study.results import export
+
+    return export(_some_runs(paths), None if out is None else Path(out).expanduser())
+
+
+def study_claims(paths: str | Path | Sequence[str | Path], claims: str | Path | None = None) -> "list[Verdict]":
+    """Whether the runs in `paths` support claims, refute them, or leave them undecided: a verdict for each and agent.
+
+    `claims` is the name of a file of `configs/claims/`, or a path, by default what the study concludes; the groups of
+    encoders are the zoo's.
+    """
+    from mbrl_pvr.study.results import CLAIMS_OF_THE_STUDY, verdicts
+
+    return verdicts(_some_runs(paths), CLAIMS_OF_THE_STUDY if claims is None else claims)
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

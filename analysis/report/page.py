@@ -11,11 +11,13 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from analysis import groups, pipeline
+from analysis import claims, groups, pipeline
+from analysis.claims import Verdict
 from analysis.errors import AnalysisError
 from analysis.files import write_files
 from analysis.report import explorer, overview, plots
-from analysis.runs import Run, load_runs
+from analysis.results import load_sources
+from analysis.runs import Run
 from analysis.tables import Options
 
 NAME = "report.html"
@@ -71,14 +73,16 @@ def write_report(
     unfinished: bool = False,
     options: Options = pipeline.DEFAULTS,
     command: str = "",
+    verdicts: Sequence[Verdict] = (),
 ) -> Made:
     """Write `out/report.html`, and beside it the numbers of each figure as CSV.
 
-    The page holds a table of the runs, every figure that `analyze` makes of them, what is missing with the command that
-    makes it, and the latents of recorded runs, on policy and on each bank, at most `options.max_points` of each. Errors
-    are those of `analyze`; also where the page would be larger than `MOST_BYTES`. It appears whole or not at all.
+    The page holds a table of the runs, what they say of claims where `verdicts` are given, every figure that `analyze`
+    makes of them, what is missing with the command that makes it, and the latents of recorded runs, on policy and on
+    each bank, at most `options.max_points` of each. Errors are those of `analyze`; also where the page would be larger
+    than `MOST_BYTES`. It appears whole or not at all.
     """
-    runs, drawn = load_runs(paths), dict[str, Section]()
+    (runs, skipped), drawn = load_sources(paths), dict[str, Section]()
     palette = _palette([run for run in runs if run.finished or unfinished])
     made = pipeline.analyze(
         runs,
@@ -89,9 +93,10 @@ def write_report(
         command=command,
         keep=lambda name, figure: drawn.update({name: _section(name, figure, palette)}),
     )
+    made["missing"] += pipeline.left_out(skipped)
     for name, section in drawn.items():
         section.notes = made["notes"][name]
-    content = _content(runs, made, list(drawn.values()), command)
+    content = _content(runs, made, list(drawn.values()), command, verdicts)
     used = [run for run in runs if str(run.path) in made["runs"]]
     seen = [run.on(bank) for run in used for bank in ("", *run.banks)]
     room = _room(content)
@@ -112,7 +117,9 @@ def write_report(
     )
 
 
-def _content(runs: Sequence[Run], made: pipeline.Report, sections: list[Section], command: str) -> dict[str, Any]:
+def _content(
+    runs: Sequence[Run], made: pipeline.Report, sections: list[Section], command: str, verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
     """What `page.html` shows, the latents apart."""
     scripts = {"plotly": _plotly(), "page": _read("page.js")}
     return {
@@ -120,6 +127,8 @@ def _content(runs: Sequence[Run], made: pipeline.Report, sections: list[Section]
         "runs": list(zip(overview.rows(runs), [str(run.path) for run in runs], strict=True)),
         "columns": overview.COLUMNS,
         "overview_caption": overview.caption(),
+        "verdicts": verdicts,
+        "claims_caption": claims.caption(),
         "sections": sections,
         "missing": made["missing"],
         "unfinished": made["unfinished"],

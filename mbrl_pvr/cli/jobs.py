@@ -162,7 +162,7 @@ def record(
 
 
 def analyze(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, studies or exports of them.")],
     out: Annotated[Path, typer.Option("--out", help="Where tables and figures go.")],
     figure: Annotated[list[str] | None, typer.Option("--figure", help="Only this figure; may be repeated.")] = None,
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
@@ -192,7 +192,7 @@ def analyze(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, studies or exports of them.")],
     out: Annotated[Path, typer.Option("--out", help="The folder that gets report.html.")],
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
     as_json: Json = False,
@@ -217,7 +217,8 @@ def _say_what_is_missing(missing: list[dict[str, str]], unfinished: list[dict[st
         how = f". Make it: {command}" if command else ""
         say(f"{', '.join(figures)} not drawn for {folder}: {reason}{how}")
     for run in unfinished:
-        say(f"{run['run']} left out, it is {run['state']}. Finish it: {run['command']}, or give --unfinished")
+        how = f"Finish it: {run['command']}, or give" if run["command"] else "To take it too, give"
+        say(f"{run['run']} left out, it is {run['state']}. {how} --unfinished")
 
 
 def autoencoder(

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from mbrl_pvr.cli import bank, embed, encoders, inspect, jobs, study
+from mbrl_pvr.cli import bank, embed, encoders, inspect, jobs, results, study
 from mbrl_pvr.cli.output import complain
 
 OUR_PACKAGES = ("mbrl_pvr", "world_models", "pvr_zoo", "analysis")
@@ -27,7 +27,7 @@ inspect.add_to(app)
 encoders.add_to(app)
 embed.add_to(app)
 bank.add_to(app)
-study.add_to(app)
+results.add_to(app, study.add_to(app))
 
 
 def _version(wanted: bool) -> None:

@@ -26,8 +26,8 @@ SHOWN = 20  # runs of a table on the screen
 FAILED = 7  # exit status where runs failed in the end
 
 
-def add_to(app: typer.Typer) -> None:
-    """Register the commands."""
+def add_to(app: typer.Typer) -> typer.Typer:
+    """Register the commands; returns their group."""
     study = typer.Typer(
         help="Studies: many runs from one file, which lose nothing whatever happens.",
         no_args_is_help=True,
@@ -38,6 +38,7 @@ def add_to(app: typer.Typer) -> None:
     study.command("status")(status)
     study.command("work", hidden=True)(work)
     app.add_typer(study, name="study")
+    return study
 
 
 def plan(

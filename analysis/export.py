@@ -1,0 +1,158 @@
+"""One file with the tables of a study (`analysis.results`): a DuckDB database, which can be read without this package.
+
+Exports of one study made on several machines are put together by `merge`.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from analysis.errors import NOT_WRITTEN, AnalysisError, damaged
+from analysis.folders import JSON_COLUMNS, OWN, TABLES, Tables, join
+
+FORMAT = 1  # newest layout of an export that this code knows
+ABOUT = "export"  # the table that says what the file is
+MAGIC, MAGIC_AT = b"DUCK", 8
+CLOSED: dict[str, Any] = {  # nothing but the opened file can be reached, and nothing can open that up again
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,
+    "lock_configuration": True,
+}
+NOT_CONTENT = ("path", "name", "part", "command")  # of `runs`: where and by whom it was made
+
+
+def is_export(path: Path) -> bool:
+    """Whether a file is a DuckDB database."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(MAGIC_AT + len(MAGIC)).endswith(MAGIC)
+
+
+def write_export(temporary: Path, tables: Tables, about: dict[str, str]) -> None:
+    """Write all five tables, and what `about` says of them, into a new file; where the runs lay is left out. Raises
+    AnalysisError where the disk refuses.
+    """
+    import duckdb
+
+    try:
+        with duckdb.connect(str(temporary)) as connection:
+            place = tables["runs"].schema.get_field_index("path")
+            runs = tables["runs"].set_column(place, "path", pa.nulls(tables["runs"].num_rows, pa.string()))
+            facts = pa.table({key: [value] for key, value in {"format": FORMAT, **about}.items()})
+            for name, table in {ABOUT: facts, **{name: tables[name] for name in TABLES}, "runs": runs}.items():
+                connection.register("given", table)
+                connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM given')
+                connection.unregister("given")
+    except duckdb.Error as error:
+        raise AnalysisError(f"cannot write: {_one_line(error)}", str(temporary), exit_code=NOT_WRITTEN) from error
+
+
+def read_export(path: Path, wanted: Collection[str] = TABLES) -> Tables:
+    """`runs` and the wanted tables of an export; raises AnalysisError for other, damaged and newer files."""
+    needed = {"runs": (*OWN, *JSON_COLUMNS)}
+    with _open(path) as connection:
+        _check_format(connection, path)
+        tables = {}
+        for name in TABLES:
+            if name == "runs" or name in wanted:
+                tables[name] = connection.sql(f'SELECT * FROM "{name}"').to_arrow_table()
+                if missing := [c for c in needed.get(name, ("run",)) if c not in tables[name].column_names]:
+                    raise damaged(f"table {name} of {path.name} has no column {missing[0]!r}", path)
+    return tables
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    import duckdb
+
+    try:
+        with duckdb.connect(str(path), read_only=True, config=CLOSED) as connection:
+            yield connection
+    except duckdb.Error as error:
+        raise damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+
+
+def _check_format(connection: Any, path: Path) -> None:
+    there = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if not {ABOUT, *TABLES} <= there:
+        raise AnalysisError(
+            "this database is no export of a study", str(path), "Make one: mbrl-pvr study export DIR --out FILE"
+        )
+    numbers = [row[0] for row in connection.execute(f"SELECT format FROM {ABOUT}").fetchall()]
+    if len(numbers) != 1 or not isinstance(numbers[0], int) or numbers[0] > FORMAT:
+        raise damaged(f"{path.name} has format {numbers}; this version reads up to {FORMAT}", path)
+
+
+def merge(parts: Sequence[tuple[str, Tables]]) -> Tables:
+    """The tables of all parts, which are named; a run that several hold alike counts once, as in the first. Raises
+    AnalysisError where they hold different things of it.
+
+    What may differ between equal runs is not compared: fields that begin with "time/", and where they lie. A run that
+    has not begun in one part is taken from the other.
+    """
+    merged, names = dict(parts[0][1]), [parts[0][0]]
+    for name, tables in parts[1:]:
+        old, new = _begun(merged["runs"]), _begun(tables["runs"])
+        twice = sorted({run for run, begun in new.items() if begun} & {run for run, begun in old.items() if begun})
+        for run in _differing(merged, tables, twice):
+            what = f"run {run!r} is in two places, with different content"
+            raise AnalysisError(what, f"{' or '.join(names)}, and {name}", "Give the one that is right")
+        fresh = [run for run, begun in new.items() if run not in old or (begun and not old[run])]
+        stays = [run for run in old if run not in set(fresh)]
+        merged = {
+            table: join([_of_runs(merged[table], table, stays), _of_runs(tables[table], table, fresh)])
+            for table in merged
+        }
+        names.append(name)
+    return merged
+
+
+def _begun(runs: pa.Table) -> dict[str, bool]:
+    """Run id to whether there is anything of it."""
+    pairs = zip(runs["id"].to_pylist(), runs["state"].to_pylist(), strict=True)
+    return {run: state != "new" for run, state in pairs}
+
+
+def _of_runs(table: pa.Table, name: str, runs: Sequence[str]) -> pa.Table:
+    """The rows of some runs."""
+    import pyarrow.compute as pc
+
+    return table.filter(pc.is_in(table["id" if name == "runs" else "run"], pa.array(runs, pa.string())))
+
+
+def _differing(left: Tables, right: Tables, runs: Sequence[str]) -> Iterator[str]:
+    """Which of the runs, that both sides have, hold different rows in them."""
+    for name in left:
+        sides = [_contents(_of_runs(tables[name], name, runs), name) for tables in (left, right)]
+        yield from (run for run in runs if not _alike(sides[0].get(run), sides[1].get(run)))
+
+
+def _contents(table: pa.Table, name: str) -> dict[str, pd.DataFrame]:
+    """The rows of each run, without what may differ between equal ones."""
+    ignored = {*NOT_CONTENT, *JSON_COLUMNS} if name == "runs" else set()
+    kept = [column for column in table.column_names if not column.startswith("time/") and column not in ignored]
+    grouped = table.select(kept).to_pandas().groupby("id" if name == "runs" else "run", sort=False)
+    return {str(run): rows for run, rows in grouped}
+
+
+def _alike(left: pd.DataFrame | None, right: pd.DataFrame | None) -> bool:
+    """Whether the rows say the same; a column without a value says nothing."""
+    if left is None or right is None:
+        return left is right
+    sides = [side.dropna(axis="columns", how="all").astype(object) for side in (left, right)]
+    sides = [side.where(side.notna(), None) for side in sides]
+    columns = sorted(sides[0])
+    return (
+        columns == sorted(sides[1]) and sides[0][columns].to_numpy().tolist() == sides[1][columns].to_numpy().tolist()
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,281 @@
+"""Claims against simulated studies whose truth is known: planted effects, no effect, and what may not decide."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from analysis import AnalysisError, effects
+from analysis.claims import evaluate, parse_claims
+from analysis.effects import Effect, decide, difference, further_seeds
+
+GROUPS = {"pretrained": ["a", "b", "c", "d"], "vit": ["a", "b"]}
+TASKS = ("dmc/one-x", "dmc/two-x", "dmc/three-x", "dmc/four-x")
+CLAIM = {
+    "says": "No pretrained one is better",
+    "suite": "dmc/",
+    "tasks": 3,
+    "score": "out_of_distribution",
+    "left": {"encoder": "pretrained"},
+    "right": {"encoder": "scratch"},
+    "expect": "below",
+}
+
+
+def study(rng, levels, seeds=5, tasks=TASKS, noise=0.08, agent="dreamerv3", inside=None, **settings):
+    """Tables of runs whose normalised returns lie about encoder's level + task's, both kinds of looks alike; `inside`:
+    levels under the looks of training where these differ.
+    """
+    runs, ood = [], []
+    for encoder, level in levels.items():
+        for place, task in enumerate(tasks):
+            for seed in range(seeds):
+                name = f"{agent}-{encoder}-{task}-{seed}-{settings}"
+                own = {"id": name, "state": "finished", "agent": agent, "encoder": encoder, "task": task, "seed": seed}
+                runs.append({**own, "encoder.truncate": None, **settings})
+                drawn = 0.1 * place + rng.normal(0, noise)
+                start = (inside or {}).get(encoder, level)
+                for shift, value in (("none", start), ("dark", level)):
+                    ood.append({"run": name, "step": 10, "shift": shift, "normalised": value + drawn})
+    return {"runs": pa.Table.from_pylist(runs), "ood": pa.Table.from_pylist(ood)}
+
+
+def verdict(tables, groups=GROUPS, **changes):
+    """The one verdict of the claim."""
+    content = {key: value for key, value in {**CLAIM, **changes}.items() if value is not None}
+    (found,) = evaluate(parse_claims({"claims": {"it": content}}, "here"), tables, groups)
+    return found
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+WORSE = {"scratch": 0.6, "a": 0.3, "b": 0.2}
+
+
+def test_a_planted_effect_is_supported_its_opposite_refuted_and_noise_undecided(rng):
+    tables = study(rng, WORSE)
+    found = verdict(tables)
+    assert found.outcome == "supported" and found.reason == "" and found.further_seeds is None
+    assert found.level == pytest.approx(0.975)  # Bonferroni over two encoders
+    assert [one.encoder for one in found.comparisons] == ["a", "b"]
+    first = found.comparisons[0]
+    assert first.effect == pytest.approx(-0.3, abs=0.07) and first.low < first.effect < first.high < 0
+    assert (first.n, first.tasks, first.further_seeds) == (5, 4, None)
+    assert verdict(tables, expect="above").outcome == "refuted"
+    noise = verdict(study(rng, {"scratch": 0.5, "a": 0.5, "b": 0.5}))
+    assert noise.outcome == "undecided"
+    assert noise.further_seeds == max(one.further_seeds for one in noise.comparisons if one.outcome == "undecided")
+
+
+def test_one_encoder_that_is_better_refutes_that_none_is(rng):
+    found = verdict(study(rng, {**WORSE, "c": 0.95}))
+    assert [one.outcome for one in found.comparisons] == ["supported", "supported", "refuted"]
+    assert found.outcome == "refuted"
+
+
+def test_no_significant_difference_is_no_equality(rng):
+    wide, narrow = (study(rng, {"scratch": 0.5, "a": 0.5}, noise=noise) for noise in (0.3, 0.01))
+    assert verdict(wide, expect="equal", margin=0.05).outcome == "undecided"
+    assert verdict(narrow, expect="equal", margin=0.05).outcome == "supported"
+    assert verdict(study(rng, WORSE), expect="equal", margin=0.05).outcome == "refuted"
+
+
+def test_too_few_tasks_or_seeds_decide_nothing_however_large_the_effect(rng):
+    one = verdict(study(rng, {"scratch": 0.9, "a": 0.1}, tasks=TASKS[:1], noise=0.001))
+    assert (one.outcome, one.reason, one.further_seeds) == ("undecided", "1 of at least 3 tasks", None)
+    lone = verdict(study(rng, {"scratch": 0.9, "a": 0.1}, seeds=1))
+    assert (lone.outcome, lone.reason) == ("undecided", "too few seeds or encoders for an interval")
+    with pytest.raises(AnalysisError, match="one task does not decide a claim about the suite 'dmc/'"):
+        verdict(study(rng, WORSE), tasks=1)
+    single = verdict(study(rng, WORSE), suite="dmc/one-x", tasks=1)  # a claim about that task
+    assert single.outcome == "supported"
+    assert verdict(study(rng, WORSE), suite="maniskill/").reason == "no finished runs of the left side"
+
+
+def test_where_a_control_did_not_learn_nothing_is_compared(rng):
+    inside = {"scratch": 0.6, "state": -0.25}  # gains 0.05 on the fourth task, where 0.1 is asked for
+    tables = study(rng, {**WORSE, "state": 0.6}, noise=0.01, inside=inside)
+    assert verdict(tables).outcome == "supported"
+    found = verdict(tables, requires="learned")
+    assert (found.outcome, found.comparisons) == ("undecided", [])
+    assert "no comparison on dmc/four-x, dmc/one-x" in found.reason and "did not learn" in found.reason
+    inside["state"] = 0.05  # on the first task 0.05, on the others more than 0.1
+    found = verdict(study(rng, {**WORSE, "state": 0.6}, noise=0.001, inside=inside), requires="learned")
+    assert found.outcome == "supported" and found.comparisons[0].tasks == 3
+    assert found.reason == "no comparison on dmc/one-x, where a control did not learn"
+    without = study(rng, {"a": 0.5, "b": 0.6})  # no control at all
+    assert "did not learn" in verdict(without, requires="learned", right={"encoder": "b"}).reason
+
+
+def test_seeds_that_one_side_lacks_do_not_count(rng):
+    """A side with more seeds on an easy task would look better."""
+    tables = study(rng, {"scratch": 0.5, "a": 0.5}, noise=0.001)
+    runs = tables["runs"]
+    easy = pa.compute.and_(pa.compute.equal(runs["encoder"], "scratch"), pa.compute.greater(runs["seed"], 1))
+    hard = pa.compute.not_equal(tables["runs"]["task"], "dmc/four-x")
+    kept = {**tables, "runs": tables["runs"].filter(pa.compute.invert(pa.compute.and_(easy, hard)))}
+    (one,) = verdict(kept, expect="equal", margin=0.02).comparisons
+    assert one.n == 2 and one.effect == pytest.approx(0, abs=0.01)
+
+
+def test_groups_of_encoders_count_encoders(rng):
+    levels = {"a": 0.9, "b": 0.8, "c": 0.2, "d": 0.3}
+    asked = {"left": {"encoder": "vit"}, "right": {"encoder": "pretrained"}, "over": "encoders", "expect": "above"}
+    few, many = (verdict(study(rng, levels, seeds, noise=0.01), **asked).comparisons[0] for seeds in (3, 30))
+    assert (few.encoder, few.n, few.further_seeds) == ("2 against 2 encoders", 2, None)
+    assert few.effect == pytest.approx(0.6, abs=0.1)
+    assert many.high - many.low == pytest.approx(few.high - few.low, rel=0.2)  # seeds are not encoders
+
+
+def test_settings_say_which_runs_of_an_encoder_are_meant(rng):
+    full, cut = study(rng, {"a": 0.8}, seeds=6), study(rng, {"a": 0.3}, seeds=6, **{"encoder.truncate": 8})
+    both = {name: pa.concat_tables([full[name], cut[name]], promote_options="permissive") for name in full}
+    sides = {"left": {"encoder": "a", "encoder.truncate": 8}, "right": {"encoder": "a", "encoder.truncate": None}}
+    assert verdict(both, **sides).outcome == "supported"
+    vague = verdict(both, left={"encoder": "a"}, right=sides["right"])
+    assert vague.reason == "several runs of a on dmc/one-x, seed 0: `where` should say which"
+    shared = {
+        "where": {"encoder.truncate": None},
+        "claims": {"it": {**CLAIM, "left": sides["left"], "right": {"encoder": "a"}}},
+    }
+    assert evaluate(parse_claims(shared, "here"), both, GROUPS)[0].outcome == "supported"
+
+
+def test_agents_have_verdicts_of_their_own(rng):
+    one, two = study(rng, WORSE), study(rng, {"scratch": 0.2, "a": 0.7, "b": 0.8}, agent="tdmpc2")
+    both = {name: pa.concat_tables([one[name], two[name]]) for name in one}
+    found = evaluate(parse_claims({"claims": {"it": CLAIM}}, "here"), both, GROUPS)
+    assert [(v.agent, v.outcome) for v in found] == [("dreamerv3", "supported"), ("tdmpc2", "refuted")]
+
+
+def test_errors_are_compared_as_logarithms_and_correlated_with_returns(rng):
+    levels = {name: 0.1 * place for place, name in enumerate(["scratch", "a", "b", "c", "d", "e", "f", "g"])}
+    tables = study(rng, levels, tasks=TASKS[:1])
+    runs = tables["runs"].to_pandas()
+    same = {"bank": "", "shift": "", "window": 33, "constant": 0.0, "scale": 2.0}
+    rows = []
+    for run, encoder in zip(runs["id"], runs["encoder"], strict=True):
+        error = 33 * 2.0 * math.exp(-3 * levels[encoder] + rng.normal(0, 0.01))
+        rows.append({"run": run, **same, "error": error, "reward_error": 33 * math.exp(rng.normal())})
+    tables["errors"] = pa.Table.from_pylist(rows)
+    here = {"suite": "dmc/one-x", "tasks": 1}
+    (one,) = verdict(tables, **here, score="dynamics_error", left={"encoder": "d"}).comparisons
+    assert one.effect == pytest.approx(-1.2, abs=0.02)
+    groups = {"all": list(levels)}
+    related = {**here, "left": {"encoder": "all"}, "right": None, "correlate": "in_distribution"}
+    found = verdict(tables, groups, **related, score="dynamics_error")
+    assert found.outcome == "supported" and found.comparisons[0].effect < -0.95
+    assert (found.comparisons[0].n, found.comparisons[0].encoder) == (8, "8 encoders")
+    assert verdict(tables, groups, **related, score="reward_error").outcome == "undecided"
+
+
+def test_an_encoder_file_of_each_task_is_one_encoder(rng):
+    tables = study(rng, {"scratch": 0.6, "own": 0.3})
+    runs = tables["runs"].to_pandas()
+    own = runs["encoder"] == "own"
+    runs.loc[own, "encoder"] = [f"encoders/autoencoder-{t.removeprefix('dmc/')}.safetensors" for t in runs["task"][own]]
+    (one,) = verdict({**tables, "runs": pa.Table.from_pandas(runs)}, left={"encoder": "autoencoder"}).comparisons
+    assert (one.encoder, one.tasks) == ("autoencoder", 4)
+
+
+def test_further_seeds_are_those_that_halve_the_width():
+    assert further_seeds(Effect(0.1, -0.1, 0.3, 5), "below", 0.0) == 15  # twice as wide as its distance: 5 · 2² seeds
+    assert further_seeds(Effect(-0.1, -0.21, 0.01, 5), "below", 0.0) == 2  # 5 · 1.1² = 6.05
+    assert further_seeds(Effect(0.02, -0.04, 0.08, 4), "equal", 0.05) == 12  # 0.03 inside the margin
+    assert further_seeds(Effect(0.0, -0.1, 0.1, 5), "above", 0.0) is None
+    assert further_seeds(Effect(0.1, math.nan, math.nan, 1), "above", 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("ends", "expect", "margin", "outcome"),
+    [
+        ((-0.3, -0.1), "below", 0.0, "supported"),
+        ((-0.3, 0.04), "below", 0.05, "supported"),
+        ((-0.3, 0.04), "below", 0.0, "undecided"),
+        ((0.06, 0.2), "below", 0.05, "refuted"),
+        ((0.01, 0.2), "below", 0.05, "undecided"),
+        ((-0.04, 0.3), "above", 0.05, "supported"),
+        ((-0.3, -0.1), "above", 0.05, "refuted"),
+        ((-0.04, 0.04), "equal", 0.05, "supported"),
+        ((-0.06, 0.04), "equal", 0.05, "undecided"),
+        ((-0.2, -0.06), "equal", 0.05, "refuted"),
+        ((math.nan, math.nan), "below", 0.05, "undecided"),
+    ],
+)
+def test_where_the_interval_lies_decides(ends, expect, margin, outcome):
+    assert decide(Effect(sum(ends) / 2, *ends, 5), expect, margin) == outcome
+
+
+@pytest.mark.parametrize(("seeds", "tasks"), [(3, 5), (5, 5), (3, 1)])
+def test_false_support_stays_below_its_nominal_level(seeds, tasks):
+    """Of 200 studies without any difference, one in forty would show one on the expected side at 95 %."""
+    rng = np.random.default_rng(seeds)
+    level = 0.1 * np.arange(tasks)[:, None]
+    supported = refuted = 0
+    for number in range(200):
+        sides = [list(level + rng.normal(0, 0.1, (tasks, seeds))) for _ in range(2)]
+        outcome = decide(difference(*sides, effects.stats.iqm, 0.95, seed=number), "below", 0.0)
+        supported, refuted = supported + (outcome == "supported"), refuted + (outcome == "refuted")
+    assert supported / 200 <= 0.05 and refuted / 200 <= 0.05
+    assert supported + refuted > 0  # an interval that decides nothing at all would pass
+
+
+def test_an_effect_of_the_mean_is_that_of_welch():
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(0, 1, 12), rng.normal(0.5, 2, 12)
+    found = difference([x], [y], effects.stats.mean, 0.95)
+    wanted = ttest_ind(x, y, equal_var=False).confidence_interval(0.95)
+    assert found.point == pytest.approx(x.mean() - y.mean())
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"scor": "x"}, r"unknown key 'scor'; did you mean 'score'\? \(here, claim it\)"),
+        ({"score": "ood"}, "score is 'ood', not one of in_distribution, out_of_distribution"),
+        ({"expect": "higher"}, "expect is 'higher', not one of below, above, equal"),
+        ({"tasks": 0}, "tasks=0 should be the least number"),
+        ({"suite": None}, "suite is missing"),
+        ({"margin": -1}, "margin=-1 should be a number that is not negative"),
+        ({"expect": "equal"}, "needs a margin"),
+        ({"correlate": "in_distribution"}, "either `right`, the other side, or `correlate`"),
+        ({"right": None}, "either `right`, the other side, or `correlate`"),
+        ({"left": "vit"}, "left should say which runs"),
+        ({"requires": "luck"}, "requires is 'luck', not one of learned"),
+    ],
+)
+def test_what_is_wrong_in_a_claim_is_said(change, match):
+    content = {key: value for key, value in {**CLAIM, **change}.items() if value is not None}
+    with pytest.raises(AnalysisError, match=match):
+        parse_claims({"claims": {"it": content}}, "here")
+
+
+def test_a_file_without_claims_is_refused():
+    for tree in (None, [], {"claims": {}}, {"parts": {}}):
+        with pytest.raises(AnalysisError, match="a file of claims has `claims`"):
+            parse_claims(tree, "here")
+
+
+def test_only_finished_runs_and_their_newest_checkpoint_count(rng):
+    tables = study(rng, {"scratch": 0.9, "a": 0.1}, noise=0.01)
+    ood = tables["ood"].to_pandas()
+    older = ood.assign(step=1, normalised=5.0)
+    tables["ood"] = pa.Table.from_pandas(pd.concat([older, ood], ignore_index=True))
+    (one,) = verdict(tables).comparisons
+    assert one.effect == pytest.approx(-0.8, abs=0.02)
+    runs = tables["runs"].to_pandas().assign(state="running")
+    assert verdict_of_none(tables, runs) == []
+
+
+def verdict_of_none(tables, runs):
+    return evaluate(
+        parse_claims({"claims": {"it": CLAIM}}, "here"), {**tables, "runs": pa.Table.from_pandas(runs)}, GROUPS
+    )
