@@ -48,7 +48,7 @@ def rows(families: list[str]) -> Iterator[tuple[EnvConfig, int]]:
             yield replace(task, size=size), 1
         yield task, 2
     if "gym" in families:  # a hand of Adroit, whose finished frames alone are shifted
-        task = EnvConfig("gym:AdroitHandDoor-v1", shifts="noise")
+        task = EnvConfig("gym:gymnasium_robotics:AdroitHandDoor-v1", action_repeat=1, shifts="noise")
         for size in SIZES:
             yield replace(task, size=size), 1
         yield task, 2

@@ -379,7 +379,8 @@ def preview_env(
         raise ConfigError(f"split={split!r} is not train or held_out", "split")
     repeat = 2 if family(resolve(env)) == "dmc" else 1
     try:
-        config = EnvConfig(name=env, size=size, render=render, bands=bands, video=video, action_repeat=repeat)
+        limit = 1000 if family(resolve(env)) == "gym" else None  # some of gymnasium's have no time limit of their own
+        config = EnvConfig(env, repeat, max_steps=limit, size=size, render=render, bands=bands, video=video)
     except ValueError as error:
         raise ConfigError(str(error), "envs preview") from error
     from mbrl_pvr.preview import preview, write_preview

@@ -201,7 +201,8 @@ def ood(
             pd.DataFrame(rows).to_parquet(temporary, index=False, write_page_checksum=True)
         if video:
             _write_grid(trained, splits)
-        return pd.DataFrame([r for split in splits for r in _rows_of(rows, split, trained.step)])
+        asked = [r for split in splits for r in _rows_of(rows, split, trained.step) if r["episode"] < episodes]
+        return pd.DataFrame(asked)  # of each split the same episodes, also where an earlier call has played more
 
 
 def _write_grid(trained: Trained, splits: Sequence[Split]) -> None:

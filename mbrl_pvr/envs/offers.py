@@ -72,7 +72,7 @@ def shifted(name: str) -> tuple[str, ...]:
 def presets(name: str) -> tuple[str, ...]:
     """The presets that mean something in an environment: those that shift it, and nothing that it cannot draw."""
     can = set(shifted(name))
-    return tuple(p for p in PRESETS if strengths(p, name).keys() & can)
+    return tuple(p for p in PRESETS if (factors := strengths(p, name).keys()) and factors <= can)
 
 
 def physical(shifts: str, name: str) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class Worker:
         if kind == "ok":
             return rest[0]
         name, what, where, hint, trace = rest
+        where = where.removeprefix(self.label.partition(",")[0]).removeprefix(", ")  # the label begins with the task
         failure = getattr(errors, name)(what, f"{where}, {self.label}" if where else self.label, hint)
         failure.add_note(f"In the worker:\n{trace}")
         raise failure

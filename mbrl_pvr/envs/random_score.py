@@ -61,16 +61,20 @@ def normalised(total_reward: float, score: RandomScore, top: float) -> float:
 
 
 def random_score(config: EnvConfig, folder: Path, progress: Callable[[int, int], None]) -> RandomScore:
-    """The stored score of a task with its own time limit, or one measured once and kept in `folder`."""
+    """The stored score of a task with its own time limit, or one measured once and kept in `folder`; neither counts
+    where another version of the simulator has measured it.
+    """
     blind = unseen(config)
     name, built = blind.name, blind.shifts != "none"
+    versions = simulator_versions(name)
     for score in stored():
-        if (score.task, score.action_repeat) == (name, config.action_repeat) and not built:
+        known = (score.task, score.action_repeat, score.versions)
+        if known == (name, config.action_repeat, versions) and not built:
             return score
     scenes = f"_{blind.shifts}_{blind.severity:g}_{blind.bands}" if built else ""
     path = folder / f"{name.replace('/', '_')}_repeat{config.action_repeat}{scenes}.json"
-    if path.exists():
-        return RandomScore(**json.loads(path.read_text()))
+    if path.exists() and (kept := RandomScore(**json.loads(path.read_text()))).versions == versions:
+        return kept
     score = measure(config, EPISODES, progress=progress)
     make_folders(folder)
     write_atomic(path, json.dumps(asdict(score), indent=1).encode())

@@ -32,18 +32,22 @@ def unpacked() -> Path:
     return Path(os.environ.get("MBRL_PVR_MESA") or Path(sys.prefix) / "mesa")
 
 
+def _unpacked_file() -> Path:
+    return unpacked() / "lvp_icd.json"
+
+
 def find() -> Driver | None:
     """The driver that would be used; None where this machine has none."""
     device = "cuda" if _GPU.exists() else "cpu"
     own = next((os.environ[name] for name in _OWN if os.environ.get(name)), None)
-    if own and Path(own) != unpacked() / "lvp_icd.json":  # that one `select` has set, in the process above this one
+    if own and Path(own) != _unpacked_file():  # that one `select` has set, in the process above this one
         return Driver(device if "nvidia" in own else "cpu", own)
     listed = [file for folder in _SYSTEM for file in sorted(Path(folder).glob("*.json"))]
     nvidia = [file for file in listed if "nvidia" in file.name]
     if nvidia and device == "cuda":
         return Driver("cuda", str(nvidia[0]))
-    if (unpacked() / "lvp_icd.json").is_file():
-        return Driver("cpu", str(unpacked() / "lvp_icd.json"), unpacked())
+    if _unpacked_file().is_file():
+        return Driver("cpu", str(_unpacked_file()), unpacked())
     software = [file for file in listed if file.name.startswith("lvp_icd")]
     return Driver("cpu", str(software[0])) if software else None
 
@@ -62,6 +66,8 @@ def select() -> Driver:
 def no_driver(cause: str) -> EnvError:
     """The error for a driver that cannot draw: what happened, and how to get one that can."""
     hint = f"Run: {SETUP}   (unpacks Mesa's software driver beside the environment; a GPU needs its own driver)."
+    if named := [name for name in _OWN if os.environ.get(name) and Path(os.environ[name]) != _unpacked_file()]:
+        hint = f"{' and '.join(named)} names the driver: unset it, or name one that works. {hint}"
     return EnvError(f"ManiSkill cannot draw: {cause}", hint=hint)
 
 

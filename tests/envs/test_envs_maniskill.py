@@ -308,8 +308,12 @@ def test_a_driver_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytes
 def test_a_driver_that_the_simulator_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in vulkan._OWN:
         monkeypatch.setenv(name, str(tmp_path / "none.json"))
-    with pytest.raises(EnvError, match=r"ManiSkill cannot draw: [\s\S]*none\.json[\s\S]*make setup-maniskill"):
+    with pytest.raises(
+        EnvError, match=r"ManiSkill cannot draw: [\s\S]*none\.json[\s\S]*make setup-maniskill"
+    ) as caught:
         open_task("PickCube-v1")
+    assert "VK_DRIVER_FILES and VK_ICD_FILENAMES names the driver: unset it" in caught.value.hint
+    assert caught.value.where == "maniskill/PickCube-v1, env 0 of 1"
 
 
 def test_a_driver_that_hangs_is_given_up(maniskill: None) -> None:

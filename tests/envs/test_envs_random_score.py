@@ -60,6 +60,10 @@ def test_what_is_not_stored_is_measured_once(tmp_path: Path, monkeypatch: pytest
     assert random_score.random_score(COUNTING, tmp_path, lambda done, total: None) == first
     with pytest.raises(pytest.fail.Exception):
         random_score.random_score(replace(COUNTING, action_repeat=1), tmp_path, lambda done, total: None)
+    monkeypatch.setattr(random_score, "simulator_versions", lambda name: {"mujoco": "another"})
+    for config in (COUNTING, EnvConfig("dmc/walker-walk")):  # what another simulator gave counts no more
+        with pytest.raises(pytest.fail.Exception):
+            random_score.random_score(config, tmp_path, lambda done, total: None)
 
 
 def test_only_sizes_that_physics_has_make_another_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +72,8 @@ def test_only_sizes_that_physics_has_make_another_score(tmp_path: Path, monkeypa
 
     def noted(config: EnvConfig, episodes: int, **_: object) -> RandomScore:
         asked.append(random_score.unseen(config))
-        return RandomScore(config.name, config.action_repeat, episodes, 0.0, 1.0, "", {})
+        versions = random_score.simulator_versions(config.name)
+        return RandomScore(config.name, config.action_repeat, episodes, 0.0, 1.0, "", versions)
 
     monkeypatch.setattr(random_score, "measure", noted)
     cube = EnvConfig("maniskill/PickCube-v1", action_repeat=1, shifts="study", severity=0.5)

@@ -104,6 +104,8 @@ def test_ood_gives_what_was_asked_for_and_keeps_everything(run: Path) -> None:
         ["held_out", "color_easy", 0.5, 90, 0],
         ["held_out", "color_easy", 0.5, 90, 1],
     ]
+    fewer = evaluation.ood(run, episodes=1, shifts=["color_easy"], severities=[0.5], video=False)
+    assert fewer["episode"].tolist() == [0, 0]  # of both alike, though two of each have been played
     kept = read_parquet(run / "ood.parquet")
     assert (
         len(kept) == 7 and set(kept["step"]) == {10, 90} and set(kept["shift"]) == {"none", "color_easy", "color_hard"}
