@@ -50,8 +50,8 @@ def read_folder(path: Path, wanted: Collection[str], skipped: dict[str, str]) ->
     readers: dict[str, Callable[[], Iterator[pa.Table]]] = {
         "metrics": lambda: _read_logs(runs, "metrics.jsonl", METRIC_COLUMNS, skipped),
         "episodes": lambda: _read_logs(runs, "episodes.jsonl", EPISODE_COLUMNS, skipped),
-        "ood": lambda: _each(runs, _read_ood, skipped),
-        "errors": lambda: _each(runs, _read_errors, skipped),
+        "ood": lambda: _each(runs, _read_ood, "ood.parquet", OOD_COLUMNS, skipped),
+        "errors": lambda: _each(runs, errors_of_run, "errors.parquet", ERROR_COLUMNS, skipped),
     }
     columns = {"metrics": METRIC_COLUMNS, "episodes": EPISODE_COLUMNS, "ood": OOD_COLUMNS, "errors": ERROR_COLUMNS}
     tables = {"runs": _runs_table(runs, planned)}
@@ -149,16 +149,33 @@ def _column(values: list[Any], name: str) -> pa.Array:
     return pa.array(list(text), pa.string())
 
 
-def _each(runs: Iterable[Run], read: Callable[[Run], pa.Table | None], skipped: dict[str, str]) -> Iterator[pa.Table]:
-    """What each run has, with its id; what is damaged is listed."""
-    for run in runs:
-        try:
-            table = read(run)
-        except AnalysisError as error:
-            skipped[error.where or str(run.path)] = error.what
+def _each(
+    runs: Sequence[Run],
+    read: Callable[[Run], pa.Table | None],
+    file: str,
+    columns: Mapping[str, str],
+    skipped: dict[str, str],
+) -> Iterator[pa.Table]:
+    """What runs have in `file`, with their ids, many checked at once; what is damaged is listed."""
+    for start in range(0, len(runs), TOGETHER):
+        found = []
+        for run in runs[start : start + TOGETHER]:
+            try:
+                table = read(run)
+                if table is not None and table.num_rows:
+                    found.append((run, table.add_column(0, "run", pa.repeat(pa.scalar(run.id), table.num_rows))))
+            except AnalysisError as error:
+                skipped[error.where or str(run.path)] = error.what
+        if not found:
             continue
-        if table is not None and table.num_rows:
-            yield table.add_column(0, "run", pa.repeat(pa.scalar(run.id), table.num_rows))
+        try:
+            yield _typed(join([table for _, table in found]), columns, Path(file))
+        except AnalysisError:
+            for run, table in found:
+                try:
+                    yield _typed(table, columns, run.path / file)
+                except AnalysisError as error:
+                    skipped[error.where] = error.what
 
 
 def _stack(tables: Iterable[pa.Table], columns: Mapping[str, str]) -> pa.Table:
@@ -218,7 +235,8 @@ def _read_logs(
             owners = np.repeat(np.array(list(texts), dtype=object), lines)
             yield table.add_column(0, "run", pa.array(owners, pa.string()))
         except AnalysisError:
-            yield from _each(some, partial(_of_texts, texts=texts, name=name, columns=columns), skipped)
+            alone = partial(_of_texts, texts=texts, name=name, columns=columns)
+            yield from _each(some, alone, name, columns, skipped)
 
 
 def _of_texts(run: Run, texts: Mapping[str, bytes], name: str, columns: Mapping[str, str]) -> pa.Table:
@@ -256,12 +274,7 @@ def _parse(text: bytes, columns: Mapping[str, str], path: Path) -> pa.Table:
 
 def _read_ood(run: Run) -> pa.Table | None:
     path = run.path / "ood.parquet"
-    return _typed(files.read_arrow(path), OOD_COLUMNS, path) if path.exists() else None
-
-
-def _read_errors(run: Run) -> pa.Table | None:
-    table = errors_of_run(run)
-    return None if table is None else _typed(table, ERROR_COLUMNS, run.path / "errors.parquet")
+    return files.read_arrow(path) if path.exists() else None
 
 
 def _typed(table: pa.Table, columns: Mapping[str, str], path: Path) -> pa.Table:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -125,6 +126,8 @@ def to_runs(tables: Tables) -> list[Run]:
 
 
 def _by_run(table: pa.Table) -> dict[str, pd.DataFrame]:
-    """The rows of each run that has some."""
-    frame = table.to_pandas()
-    return {str(run): rows.drop(columns="run").reset_index(drop=True) for run, rows in frame.groupby("run", sort=False)}
+    """The rows of each run that has some; they stand together."""
+    owner, frame = table["run"].to_numpy(zero_copy_only=False), table.drop_columns("run").to_pandas()
+    begins = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.array([], int)
+    ends = [*begins[1:].tolist(), len(owner)]
+    return {str(owner[a]): frame.iloc[a:b] for a, b in zip(begins.tolist(), ends, strict=False)}

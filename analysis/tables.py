@@ -49,10 +49,11 @@ def labels(run: Run, names: Names) -> dict[str, Any]:
 
 def stack(runs: Sequence[Run], names: Names, rows: Callable[[Run], pd.DataFrame | None]) -> pd.DataFrame:
     """The rows of all runs that have some, with their labels."""
-    tables = [(run, rows(run)) for run in runs]
-    return pd.concat(
-        [table.assign(**labels(run, names)) for run, table in tables if table is not None], ignore_index=True
-    )
+    tables = [(run, table) for run in runs if (table := rows(run)) is not None]
+    whose = pd.DataFrame([labels(run, names) for run, _ in tables])
+    stacked = pd.concat([table for _, table in tables], ignore_index=True)
+    owners = np.repeat(np.arange(len(tables)), [len(table) for _, table in tables])
+    return stacked.assign(**{name: column.to_numpy()[owners] for name, column in whose.items()})
 
 
 def newest_ood(run: Run) -> pd.DataFrame | None:
