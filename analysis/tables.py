@@ -67,6 +67,28 @@ def evaluated(run: Run) -> pd.DataFrame:
     return episodes[episodes["kind"] == "eval"]
 
 
+def last_returns(run: Run) -> np.ndarray:
+    """Returns (n,) of the episodes of the last evaluation; of a log without one, none."""
+    if run.episodes is None:
+        return np.array([])
+    evaluations = (run.episodes["kind"] == "eval").to_numpy(bool)
+    steps, found = (run.episodes[name].to_numpy()[evaluations] for name in ("step", "return"))
+    return found[steps == steps.max()] if len(steps) else found
+
+
+def held_out(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Of the episodes that `newest_ood` gives, each (n,): whether it had the looks of training, its return, and its
+    normalised return, NaN where it has none.
+    """
+    if run.ood is None:
+        return None
+    newest = run.ood["step"].to_numpy() == run.ood_step
+    inside = (run.ood["shift"] == "none").to_numpy(bool)[newest]
+    plain = run.ood["return"].to_numpy(float)[newest]
+    share = pd.to_numeric(run.ood["normalised"]).to_numpy(float)[newest] if "normalised" in run.ood else plain * np.nan
+    return inside, plain, share
+
+
 def returns(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import returns
 
@@ -96,23 +118,25 @@ def final(runs: Sequence[Run], names: Names, series: Mapping[str, str] | None = 
     where none was played); and what they are: normalised where all runs have such episodes, otherwise plain, and then
     `inside` is of the last evaluation where nothing was played later.
     """
-    played = {run.id: newest_ood(run) for run in runs}
-    normalised = all(rows is not None and is_normalised(rows) for rows in played.values())
-    score = "normalised" if normalised else "return"
-    table = pd.DataFrame([{**labels(run, names), **_means(run, played[run.id], score)} for run in runs])
+    played = {run.id: held_out(run) for run in runs}
+    normalised = all(one is not None and one[0].any() and np.isfinite(one[2]).all() for one in played.values())
+    rows = []
+    for run in runs:
+        found = {"inside": _mean(last_returns(run)), "outside": np.nan}
+        if (one := played[run.id]) is not None:
+            inside, values = one[0], one[2] if normalised else one[1]
+            found["inside"] = _mean(values[inside]) if inside.any() else found["inside"]
+            found["outside"] = _mean(values[~inside])
+        rows.append({**labels(run, names), **found})
+    table = pd.DataFrame(rows)
     if series is not None:
         table["series"] = table["run"].map(series)
     return ("normalised return" if normalised else "episode return"), table
 
 
-def _means(run: Run, played: pd.DataFrame | None, score: str) -> dict[str, float]:
-    rows = evaluated(run)
-    found = {"inside": rows.loc[rows["step"] == rows["step"].max(), "return"].mean() if len(rows) else np.nan}
-    if played is None:
-        return found | {"outside": np.nan}
-    inside, values = played["shift"] == "none", pd.to_numeric(played[score])
-    here = {"inside": values[inside].mean()} if inside.any() else {}
-    return found | here | {"outside": values[~inside].mean()}
+def _mean(values: np.ndarray) -> float:
+    """NaN of nothing."""
+    return float(values.mean()) if len(values) else np.nan
 
 
 def is_normalised(played: pd.DataFrame) -> bool:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from analysis import files, stats
+from analysis import files, stats, tables
 from analysis.records import Record, has_frames
 from analysis.runs import Run
 
@@ -45,26 +44,25 @@ def _cells(run: Run) -> tuple[str, ...]:
         str(run.seed),
         NOTHING if run.step is None else f"{run.step:,}",
         run.state,
-        _final(run.episodes),
-        _out(run.ood, run.ood_step),
+        _final(run),
+        _out(run),
     )
 
 
-def _final(episodes: pd.DataFrame | None) -> str:
-    if episodes is None or not (evaluated := episodes["kind"] == "eval").any():
+def _final(run: Run) -> str:
+    if len(last := tables.last_returns(run)) == 0:
         return NOTHING
-    last = episodes[evaluated & (episodes["step"] == episodes.loc[evaluated, "step"].max())]
-    found = stats.bootstrap(last["return"].to_numpy(), stats.mean)
+    found = stats.bootstrap(last, stats.mean)
     if found.runs == 1:
         return f"{found.point:.1f} (one episode)"
     return f"{found.point:.1f} [{found.low:.1f}, {found.high:.1f}]"
 
 
-def _out(ood: pd.DataFrame | None, step: int | None) -> str:
-    if ood is None:
+def _out(run: Run) -> str:
+    if (played := tables.held_out(run)) is None or played[0].all():
         return NOTHING
-    shifted = ood[(ood["step"] == step) & (ood["shift"] != "none")]
-    return f"{shifted['return'].mean():.1f} ({len(shifted)})" if len(shifted) else NOTHING
+    shifted = played[1][~played[0]]
+    return f"{shifted.mean():.1f} ({len(shifted)})"
 
 
 def _recorded(run: Run) -> str:
