@@ -27,7 +27,6 @@ from mbrl_pvr.study.ray_probe import probe
 LOST = 20  # times that a job's worker or node may be lost at one try
 ANSWER = 30.0  # seconds that an address has to answer
 STORE = 80 << 20  # bytes of Ray's object store, which we do not use; its least
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
