@@ -46,6 +46,8 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
             panel.axis.set(xlabel="severity" if panel.bottom else "", ylabel="episode return" if panel.left else "")
             panel.axis.set_title(title)
             panel.axis.grid(axis="y")
+            panel.axis.margins(y=0.06)  # room for the line of what is reached in distribution
+            panel.axis.set_xlim(0, max(1.02 * float(rows["severity"].max()), 0.01))
             panel.axis.set_ylim(*style.value_limits(pd.concat([rows["return"], inside["return"]])))
         _legend(figure, shifted, lines, looks, bool(random_scores))
     table = pd.concat(numbers, ignore_index=True)
