@@ -7,6 +7,7 @@ What Ray answers for: where a job runs, and that it runs again where its worker,
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -126,6 +127,7 @@ def run_job(arguments: list[str], log: str, resources: Resources, cwd: str) -> i
     """
     import ray
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a Ray that was started in the background ignores it
     gpus = [str(gpu) for gpu in ray.get_gpu_ids()] if resources.gpu else []
     command = [sys.executable, *arguments[1:], "--parent", str(os.getpid())]
     process = launch(command, Path(log), resources, gpus, Path(cwd) if os.path.isdir(cwd) else None)

@@ -113,7 +113,7 @@ CASES = [
         for key, words in {
             "env.proprio=true": ["env.proprio=True means nothing in miniworld/Hallway", "no state vector"],
             "encoder=state": ["encoder=state, but miniworld/Hallway", "no state vector", "encoder=scratch"],
-            "env.shifts=color_easy": ["env.shifts=color_easy means nothing in miniworld/Hallway", "study"],
+            "env.shifts=tint": ["env.shifts=tint means nothing in miniworld/Hallway", "study"],
             "env.backend=osmesa": ["env.backend=osmesa", "EGL alone"],
             "env.render=fast": ["env.render=fast", "env.render=standard"],
             "env.camera=2": ["env.camera=2", "what the agent sees"],

@@ -91,7 +91,7 @@ def test_profile_has_a_row_for_each_choice(capfd: pytest.CaptureFixture[str]) ->
     assert [row["bytes_in_replay"] for row in rows] == [128, 128, 256, 256]
     assert rows[0]["gigaflops"] < rows[2]["gigaflops"] and rows[0]["error"] == 0 < rows[1]["error"]
     assert rows[0]["weights_megabytes"] == pytest.approx(2 * rows[1]["weights_megabytes"], rel=0.01)
-    assert told.err.strip().startswith("profile step 4/4") and len(told.err.splitlines()) == 1
+    assert told.err.strip().splitlines()[-1].startswith("profile step 4/4")  # the only line where a step is quick
     assert main([*command, "--dtype", "float32"]) == 0
     header, *lines = capfd.readouterr().out.splitlines()
     assert header.split()[:4] == ["encoder", "levels", "dtype", "batch"]

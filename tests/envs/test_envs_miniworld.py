@@ -156,7 +156,7 @@ def test_repeated_actions_and_shorter_episodes(miniworld: None) -> None:
     ("config", "words"),
     [
         ({"proprio": True}, r"env\.proprio=True means nothing in miniworld/Hallway: .*no state vector"),
-        ({"shifts": "color_easy"}, r"env\.shifts=color_easy means nothing in miniworld/Hallway"),
+        ({"shifts": "agent"}, r"env\.shifts=agent means nothing in miniworld/Hallway"),
         ({"camera": 1}, r"env\.camera=1 .*what the agent sees"),
         ({"time_limit": 2.0}, r"env\.time_limit=2\.0 [\s\S]*env\.max_steps"),
         ({"render": "fast"}, r"env\.render=fast [\s\S]*env\.render=standard"),

@@ -137,6 +137,7 @@ def test_debug_plays_short_episodes_and_keeps_them_apart(run: Path) -> None:
         assert arrays["length"].tolist() == [21, 21]
     assert sorted(path.name for path in run.iterdir()) == sorted([*before, "debug"])
     assert sorted(path.name for path in (run / "debug").iterdir()) == [
+        "errors.parquet",
         "latents.npz",
         "ood.jsonl",
         "ood.parquet",
