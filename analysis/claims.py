@@ -89,7 +89,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What came of a claim with one agent; `reason` says what keeps it undecided."""
 
     claim: str
@@ -158,14 +158,14 @@ def needed_tables(claims: Sequence[Claim]) -> set[str]:
     return {"runs", *(SCORES[score] for score in scores), *("ood" for claim in claims if claim.requires)}
 
 
-def evaluate(claims: Sequence[Claim], tables: Tables, groups: Mapping[str, Collection[str]]) -> list[Verdict]:
+def evaluate(claims: Sequence[Claim], tables: Tables, groups: Mapping[str, Collection[str]]) -> list[ClaimVerdict]:
     """A verdict for each claim and agent, of finished runs; `groups`: name to the encoders that belong to it."""
     scores = effects.score_table(tables)
     agents = sorted(scores["agent"].unique())
     return [_verdict(claim, agent, scores[scores["agent"] == agent], groups) for claim in claims for agent in agents]
 
 
-def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> Verdict:
+def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> ClaimVerdict:
     mine = scores[scores["task"].str.startswith(claim.suite)]
     dropped: list[str] = []
     if claim.requires:
@@ -176,7 +176,7 @@ def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str
         left, right = _side(claim.left, mine, claim.score, groups), _side(claim.right, mine, claim.score, groups)
         found, level = _compare(claim, left, right)
     except AnalysisError as problem:
-        return Verdict(
+        return ClaimVerdict(
             claim.name, claim.says, agent, UNDECIDED, LEVEL, [], None, "; ".join(filter(None, [reason, problem.what]))
         )
     outcomes = {one.outcome for one in found}
@@ -184,7 +184,7 @@ def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str
     open_ones = [one.further_seeds for one in found if one.outcome == UNDECIDED] if outcome == UNDECIDED else []
     known = [seeds for seeds in open_ones if seeds is not None]
     further = max(known) if known and len(known) == len(open_ones) else None
-    return Verdict(claim.name, claim.says, agent, outcome, level, found, further, _because(claim, reason, found))
+    return ClaimVerdict(claim.name, claim.says, agent, outcome, level, found, further, _because(claim, reason, found))
 
 
 def _because(claim: Claim, reason: str, found: Sequence[Comparison]) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis import Made, Report
-    from analysis.claims import Verdict
+    from analysis.claims import ClaimVerdict
     from analysis.query import Answer
     from analysis.results import Results
     from analysis.tables import Options
@@ -538,7 +538,7 @@ def study_export(paths: str | Path | Sequence[str | Path], out: str | Path | Non
     return export(_some_runs(paths), None if out is None else Path(out).expanduser())
 
 
-def study_claims(paths: str | Path | Sequence[str | Path], claims: str | Path | None = None) -> "list[Verdict]":
+def study_claims(paths: str | Path | Sequence[str | Path], claims: str | Path | None = None) -> "list[ClaimVerdict]":
     """Whether the runs in `paths` support claims, refute them, or leave them undecided: a verdict for each and agent.
 
     `claims` is the name of a file of `configs/claims/`, or a path, by default what the study concludes; the groups of

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import claims, groups, pipeline
-from analysis.claims import Verdict
+from analysis.claims import ClaimVerdict
 from analysis.errors import AnalysisError
 from analysis.files import write_files
 from analysis.report import explorer, overview, plots
@@ -73,7 +73,7 @@ def write_report(
     unfinished: bool = False,
     options: Options = pipeline.DEFAULTS,
     command: str = "",
-    verdicts: Sequence[Verdict] = (),
+    verdicts: Sequence[ClaimVerdict] = (),
 ) -> Made:
     """Write `out/report.html`, and beside it the numbers of each figure as CSV.
 
@@ -118,7 +118,7 @@ def write_report(
 
 
 def _content(
-    runs: Sequence[Run], made: pipeline.Report, sections: list[Section], command: str, verdicts: Sequence[Verdict]
+    runs: Sequence[Run], made: pipeline.Report, sections: list[Section], command: str, verdicts: Sequence[ClaimVerdict]
 ) -> dict[str, Any]:
     """What `page.html` shows, the latents apart."""
     scripts = {"plotly": _plotly(), "page": _read("page.js")}

@@ -13,7 +13,7 @@ from mbrl_pvr.cli.output import clean, say, say_json, table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.claims import Verdict
+    from analysis.claims import ClaimVerdict
 
 Results = Annotated[
     list[Path], typer.Argument(metavar="DIR...", help="A study, a folder of runs, or a file of `study export`.")
@@ -58,7 +58,7 @@ def export(
         say_json(made)
         return
     counted = ", ".join(f"{count:,} {name}" for name, count in made.rows.items())
-    say(f"{made.path}: {made.bytes / 1e6:.1f} MB, {counted}")
+    say(f"{made.path}: {made.file_bytes / 1e6:.1f} MB, {counted}")
     say_skipped(made.skipped)
 
 
@@ -77,7 +77,7 @@ def claims(
     say_json(found) if as_json else say("\n\n".join(map(_verdict_text, found)))
 
 
-def _verdict_text(verdict: "Verdict") -> str:
+def _verdict_text(verdict: "ClaimVerdict") -> str:
     lines = [f"{verdict.claim}, {verdict.agent}: {verdict.outcome}", f"  {verdict.says}"]
     lines += [f"  {verdict.reason}"] if verdict.reason else []
     if verdict.further_seeds is not None:

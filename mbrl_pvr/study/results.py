@@ -14,7 +14,7 @@ from mbrl_pvr.storage import make_folders, replace_atomic
 from mbrl_pvr.yamlfile import parse_yaml, read_yaml
 
 if TYPE_CHECKING:
-    from analysis.claims import Claim, Verdict
+    from analysis.claims import Claim, ClaimVerdict
 
 SUFFIX = ".duckdb"
 CLAIMS_OF_THE_STUDY = "schneider2024"
@@ -26,7 +26,7 @@ class Exported:
     """An export that was written, how many rows its tables have, and what of the runs was left out."""
 
     path: Path
-    bytes: int
+    file_bytes: int
     rows: dict[str, int]
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -50,7 +50,7 @@ def export(paths: Sequence[Path], out: Path | None) -> Exported:
     return Exported(out, out.stat().st_size, rows, skipped)
 
 
-def verdicts(paths: Sequence[Path], source: str | Path) -> "list[Verdict]":
+def verdicts(paths: Sequence[Path], source: str | Path) -> "list[ClaimVerdict]":
     """What the runs in `paths` say of the claims of a file. AnalysisError, ConfigError."""
     from analysis.claims import evaluate, needed_tables
     from analysis.results import read_tables
