@@ -152,10 +152,10 @@ def caption() -> str:
     )
 
 
-def needed_tables(claims: Sequence[Claim]) -> set[str]:
+def needed_tables(claims: Sequence[Claim]) -> frozenset[str]:
     """The tables that `evaluate` reads."""
     scores = {score for claim in claims for score in (claim.score, claim.correlate) if score}
-    return {"runs", *(SCORES[score] for score in scores), *("ood" for claim in claims if claim.requires)}
+    return frozenset(["runs", *(SCORES[score] for score in scores), *("ood" for claim in claims if claim.requires)])
 
 
 def evaluate(claims: Sequence[Claim], tables: Tables, groups: Mapping[str, Collection[str]]) -> list[ClaimVerdict]:
