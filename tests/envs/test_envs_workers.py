@@ -92,7 +92,7 @@ def test_an_exception_of_the_simulator_comes_with_its_traceback(start) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("_count", math.nan, r"returned reward nan \(counting/default, step 1, "),
+        ("_count", math.nan, r"returned reward nan \(step 1, counting/default, env 0 of 1\)"),
         ("_count", math.inf, r"returned reward inf"),
         ("_sum", math.nan, r"returned nan in observation\[3\]"),
         ("_sum", math.inf, r"returned inf in observation\[3\]"),
