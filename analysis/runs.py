@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import files, latents
@@ -82,7 +83,7 @@ class Run:
     def finished(self) -> bool:
         return self.state == FINISHED
 
-    @property
+    @cached_property
     def ood_step(self) -> int | None:
         """Of the newest rows: a run that went on has rows of several checkpoints."""
         return None if self.ood is None else int(self.ood["step"].max())
@@ -92,6 +93,28 @@ class Run:
         """Ids of the banks that the run was recorded on."""
         exported = () if self.errors is None else self.errors["bank"].unique()
         return sorted({bank for bank in (*(one.bank for one in self.records), *exported) if bank})
+
+    @cached_property
+    def last_returns(self) -> np.ndarray:
+        """Returns (n,) of the episodes of the last evaluation; of a log without one, none."""
+        if self.episodes is None:
+            return np.array([])
+        evaluations = self.episodes["kind"].to_numpy() == "eval"
+        steps, found = (self.episodes[name].to_numpy()[evaluations] for name in ("step", "return"))
+        return found[steps == steps.max()] if len(steps) else found
+
+    @cached_property
+    def held_out(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Of the episodes at `ood_step`, each (n,): whether it had the looks of training, its return, and its
+        normalised return, NaN where it has none. None where nothing was played out of distribution.
+        """
+        if self.ood is None:
+            return None
+        newest = self.ood["step"].to_numpy() == self.ood_step
+        inside = self.ood["shift"].to_numpy()[newest] == "none"
+        plain = self.ood["return"].to_numpy(float)[newest]
+        share = pd.to_numeric(self.ood["normalised"]).to_numpy(float) if "normalised" in self.ood else np.nan
+        return inside, plain, np.broadcast_to(share, newest.shape)[newest]
 
     def on(self, bank: str) -> "Run":
         """The same run, seen on a bank's trajectories, or with "" on policy."""

@@ -58,35 +58,16 @@ def stack(runs: Sequence[Run], names: Names, rows: Callable[[Run], pd.DataFrame 
 
 def newest_ood(run: Run) -> pd.DataFrame | None:
     """Episodes of the newest checkpoint that was played out of distribution."""
-    return None if run.ood is None else run.ood[run.ood["step"] == run.ood_step]
+    if run.ood is None:
+        return None
+    newest = run.ood["step"].to_numpy() == run.ood_step
+    return run.ood if newest.all() else run.ood[newest]
 
 
 def evaluated(run: Run) -> pd.DataFrame:
     """Evaluation episodes of a run that has a log."""
     episodes = run.episodes if run.episodes is not None else pd.DataFrame(columns=["kind"])
     return episodes[episodes["kind"] == "eval"]
-
-
-def last_returns(run: Run) -> np.ndarray:
-    """Returns (n,) of the episodes of the last evaluation; of a log without one, none."""
-    if run.episodes is None:
-        return np.array([])
-    evaluations = (run.episodes["kind"] == "eval").to_numpy(bool)
-    steps, found = (run.episodes[name].to_numpy()[evaluations] for name in ("step", "return"))
-    return found[steps == steps.max()] if len(steps) else found
-
-
-def held_out(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Of the episodes that `newest_ood` gives, each (n,): whether it had the looks of training, its return, and its
-    normalised return, NaN where it has none.
-    """
-    if run.ood is None:
-        return None
-    newest = run.ood["step"].to_numpy() == run.ood_step
-    inside = (run.ood["shift"] == "none").to_numpy(bool)[newest]
-    plain = run.ood["return"].to_numpy(float)[newest]
-    share = pd.to_numeric(run.ood["normalised"]).to_numpy(float)[newest] if "normalised" in run.ood else plain * np.nan
-    return inside, plain, share
 
 
 def returns(runs: Sequence[Run], names: Names, options: Options) -> Any:
@@ -118,12 +99,12 @@ def final(runs: Sequence[Run], names: Names, series: Mapping[str, str] | None = 
     where none was played); and what they are: normalised where all runs have such episodes, otherwise plain, and then
     `inside` is of the last evaluation where nothing was played later.
     """
-    played = {run.id: held_out(run) for run in runs}
-    normalised = all(one is not None and one[0].any() and np.isfinite(one[2]).all() for one in played.values())
+    played = [run.held_out for run in runs]
+    normalised = all(one is not None and one[0].any() and np.isfinite(one[2]).all() for one in played)
     rows = []
-    for run in runs:
-        found = {"inside": _mean(last_returns(run)), "outside": np.nan}
-        if (one := played[run.id]) is not None:
+    for run, one in zip(runs, played, strict=True):
+        found = {"inside": _mean(run.last_returns), "outside": np.nan}
+        if one is not None:
             inside, values = one[0], one[2] if normalised else one[1]
             found["inside"] = _mean(values[inside]) if inside.any() else found["inside"]
             found["outside"] = _mean(values[~inside])

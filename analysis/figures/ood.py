@@ -60,8 +60,9 @@ def condition_names(episodes: pd.DataFrame) -> pd.Series:
         where = f"{alone} held out".strip() if part == "held_out" else "training part"
         return f"{shift.replace('_', ' ')}{strength} ({where.replace('_', ' ')})"
 
-    triples = zip(episodes["split"], episodes["shift"], episodes["severity"], strict=True)
-    return pd.Series([name(*triple) for triple in triples], index=episodes.index, dtype=object)
+    triples = list(zip(episodes["split"], episodes["shift"], episodes["severity"], strict=True))
+    names = {triple: name(*triple) for triple in dict.fromkeys(triples)}
+    return pd.Series([names[triple] for triple in triples], index=episodes.index, dtype=object)
 
 
 def summarise(episodes: pd.DataFrame) -> pd.DataFrame:

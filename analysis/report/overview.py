@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import files, stats, tables
+from analysis import files, stats
 from analysis.records import Record, has_frames
 from analysis.runs import Run
 
@@ -50,7 +50,7 @@ def _cells(run: Run) -> tuple[str, ...]:
 
 
 def _final(run: Run) -> str:
-    if len(last := tables.last_returns(run)) == 0:
+    if len(last := run.last_returns) == 0:
         return NOTHING
     found = stats.bootstrap(last, stats.mean)
     if found.runs == 1:
@@ -59,7 +59,7 @@ def _final(run: Run) -> str:
 
 
 def _out(run: Run) -> str:
-    if (played := tables.held_out(run)) is None or played[0].all():
+    if (played := run.held_out) is None or played[0].all():
         return NOTHING
     shifted = played[1][~played[0]]
     return f"{shifted.mean():.1f} ({len(shifted)})"
