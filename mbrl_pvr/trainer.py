@@ -23,6 +23,7 @@ from mbrl_pvr.seeding import rng
 from mbrl_pvr.session import Session, open_folder, open_session, read_config
 from mbrl_pvr.splits import IN_DISTRIBUTION
 
+BURST = 20  # more first updates than this are not waited for by Ctrl-C
 _STOPPING = b"stopping: the run is saved after this step, or the evaluation under way; Ctrl-C again ends it at once\n"
 
 
@@ -88,7 +89,12 @@ def _loop(s: Session, stop: "_StopFlag") -> Result:
     while collector.steps < config.steps:
         before = collector.steps
         collector.send(explore_randomly=before < config.random_steps)
-        _learn(s)
+        if s.updates == 0 and (due := _due(s)) > BURST:  # minutes, and cannot be saved half done
+            again = f"stopped in the {due} updates after the random steps, which are done again; continue with"
+            with stop.at_once(f"{again}: mbrl-pvr resume {s.run.path}"):
+                _learn(s)
+        else:
+            _learn(s)
         for episode in collector.receive():
             if episode.terminal and not config.agent.episodic:
                 raise not_episodic(config.env.name)
@@ -125,6 +131,7 @@ def _learn(s: Session) -> None:
 
 
 def _due(s: Session) -> int:
+    """How many updates are to follow this tick."""
     config, steps = s.config, s.collector.steps
     random = config.random_steps if config.data is None else 0
     if steps < random:

@@ -19,6 +19,7 @@ from mbrl_pvr import checkpoint, trainer
 from mbrl_pvr.config import load_config
 from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError
 from mbrl_pvr.fingerprint import fingerprint
+from mbrl_pvr.replay import Replay
 from mbrl_pvr.runfolder import RunFolder, read_status
 from mbrl_pvr.session import Session, open_session
 from mbrl_pvr.splits import Split, held_out_splits
@@ -179,6 +180,28 @@ def test_the_first_evaluation_is_left_at_once_and_the_run_then_goes_as_ever(
     monkeypatch.setattr(trainer, "evaluate_agent", real)
     trainer.resume(tmp_path / "a")
     trainer.train(make_config("eval.episodes=2"), tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_the_burst_of_first_updates_is_left_at_once_and_done_again(
+    make_config: Any, content: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, real, sampled = make_config(), Replay.sample, []
+
+    def interrupted(*args: Any) -> Any:
+        sampled.append(None)
+        if len(sampled) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    monkeypatch.setattr(trainer, "BURST", 5)
+    monkeypatch.setattr(Replay, "sample", interrupted)
+    with pytest.raises(trainer.Interrupted, match=r"updates after the random steps.*mbrl-pvr resume"):
+        trainer.train(config, tmp_path / "a")
+    assert len(sampled) == 3
+    monkeypatch.setattr(Replay, "sample", real)
+    trainer.resume(tmp_path / "a")
+    trainer.train(config, tmp_path / "b")
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
