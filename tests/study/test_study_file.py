@@ -213,7 +213,7 @@ def test_the_studies_of_the_package() -> None:
     small = load_study("small_cpu")
     assert len(small.runs) == 2 * 5 * 3 and {run.seed for run in small.runs[:10]} == {1}
     assert all(small.config(run).steps == 10_000 for run in small.runs)
-    assert names_in("small_cpu") == ["scratch", "state", "embedded", "resnet18_in1k", "random_resnet18"]
+    assert names_in("small_cpu") == ["state", "embedded", "random_resnet18", "scratch", "resnet18_in1k"]
     named = names_in("schneider2024")
     assert {"imagebind_vith14", "r2d2", "encoders/autoencoder-walker-walk.safetensors"} < set(named) and len(
         named
