@@ -137,9 +137,12 @@ class Bank:
         return (self.episode(number) for number in range(len(self)))
 
 
-def differences(a: EnvConfig, b: EnvConfig) -> list[str]:
-    """The settings in which two environments differ, so that agents of one do not understand a bank of the other."""
-    return [key for key in SAME if getattr(a, key) != getattr(b, key)]
+def differences(own: EnvConfig, other: EnvConfig, least: int | None) -> list[str]:
+    """The settings in which two environments differ, so that agents of one do not understand a bank of the other. Where
+    an agent sees frames only through an encoder, any of `least` pixels will do; None: it wants its own size.
+    """
+    unlike = [key for key in SAME if getattr(own, key) != getattr(other, key)]
+    return [key for key in unlike if key != "size" or least is None or other.size < least]
 
 
 def arrays_of(trajectory: Trajectory) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ from numpy.random import SeedSequence
 
 from mbrl_pvr import envs
 from mbrl_pvr.bank import FILE, FORMAT, PLAIN, Bank, Trajectory, arrays_of, differences, read_facts
-from mbrl_pvr.build import EnvFacts
+from mbrl_pvr.build import EnvFacts, least_frame
 from mbrl_pvr.envs import EnvConfig, EnvStep, VectorEnv
 from mbrl_pvr.envs.actions import ActionSpec, random_actions
 from mbrl_pvr.envs.names import resolve, simulator_versions
@@ -121,7 +121,7 @@ def _begin(path: Path, request: Request) -> dict[str, Any]:
 def _require_same(trained: Trained, config: EnvConfig) -> None:
     """ConfigError where the expert learned in an environment that differs in more than its looks."""
     own = trained.config.env
-    if differs := differences(own, config):
+    if differs := differences(own, config, least_frame(trained.config)):
         each = ", ".join(f"env.{k}={getattr(own, k)}" for k in differs)
         raise ConfigError(f"the expert was trained with {each}", str(trained.run.path), f"Give {each.replace(',', '')}")
 

@@ -130,6 +130,14 @@ def running_cost(features: Features, facts: EnvFacts, carried: int) -> dict[str,
     }
 
 
+def least_frame(config: RunConfig) -> int | None:
+    """Height in pixels of the smallest frames that can stand in for the environment's; None where none but its own."""
+    if config.encoder.name == "scratch":
+        return None
+    seen = 0 if config.encoder.name in WITHOUT_ENCODER else encoder_spec(config.encoder).render_size
+    return max(seen, config.agent.drawn or 0)
+
+
 def planned_shapes(config: RunConfig) -> ObsShapes:
     """What replay will hold at least, known before anything is started; the state's width is not, and counts as 1."""
     held, trainable = None, config.encoder.trainable

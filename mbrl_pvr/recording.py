@@ -11,6 +11,7 @@ import torch
 
 from mbrl_pvr import film
 from mbrl_pvr.bank import PLAIN, Bank, differences
+from mbrl_pvr.build import least_frame
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.evaluation import episode_steps, output, play, shortened
@@ -140,7 +141,7 @@ def _replayed(trained: Trained, bank: Bank, shift: str, count: int) -> Iterator[
 def _require_same_env(trained: Trained, bank: Bank) -> None:
     """ConfigError where states, actions or pictures of a bank are not those that the agent knows, looks apart."""
     own = trained.config.env
-    if differs := differences(own, bank.env):
+    if differs := differences(own, bank.env, least_frame(trained.config)):
         each = ", ".join(f"env.{k}={getattr(bank.env, k)} there, {getattr(own, k)} here" for k in differs)
         raise ConfigError(f"the bank is of another environment: {each}", str(bank.path))
 

@@ -246,10 +246,15 @@ def test_a_record_of_a_bank_has_a_file_for_each_look(made: Path, make_run: Any, 
 
 
 def test_an_expert_makes_half_of_a_bank(made: Path, make_run: Any, tmp_path: Path) -> None:
+    """Frames may be larger than those that an encoder of 64 pixels learned from: others want larger ones."""
     trainer.train(replace(make_run(made), steps=80), tmp_path / "run")
-    config = replace(TASK, max_steps=4)
+    config = replace(TASK, max_steps=8, size=96)
     bank = bank_making.make_bank(config, tmp_path / "b", episodes=4, expert=tmp_path / "run")
-    assert bank.kinds == {"random": 1, "held": 1, "noisy": 1, "expert": 1}
+    assert bank.kinds == {"random": 1, "held": 1, "noisy": 1, "expert": 1} and bank.episode(3).frames.shape[1] == 96
+    (path,) = record(tmp_path / "run", episodes=1, points=Points(2), bank=tmp_path / "b")
+    assert np.load(path)["feature"].shape == (1, 9, 32)
+    with pytest.raises(ConfigError, match=r"the expert was trained with env\.size=64"):
+        bank_making.make_bank(replace(config, size=32), tmp_path / "c", episodes=1, expert=tmp_path / "run")
     with pytest.raises(ConfigError, match=r"the expert was trained with env\.action_repeat=2"):
         bank_making.make_bank(replace(config, action_repeat=1), tmp_path / "c", episodes=1, expert=tmp_path / "run")
 
