@@ -25,7 +25,7 @@ from mbrl_pvr.envs import EnvConfig, EnvStep, VectorEnv
 from mbrl_pvr.envs.actions import ActionSpec, random_actions
 from mbrl_pvr.envs.names import resolve, simulator_versions
 from mbrl_pvr.envs.offers import check_offers, check_pairs, has_state
-from mbrl_pvr.envs.shifts import draw_look
+from mbrl_pvr.envs.shifts import Look, draw_look
 from mbrl_pvr.envs.video import count_clips
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.features import Features
@@ -40,6 +40,7 @@ KINDS = ("random", "held", "noisy", "expert")
 _UNTAUGHT = KINDS[:2]  # those that need no trained run
 _STREAM = "bank"
 _HOLD = (2, 16)  # steps for which an action is held, drawn once an episode
+_REDRAWN = 100  # states drawn in one call
 _NOISE = (0.2, 1.0)  # standard deviation, or share of random choices, drawn once an episode
 
 
@@ -188,7 +189,7 @@ class _Watched:
         self._looks = {
             shift: draw_look(seed, shift, "held_out", **how) for shift, seed in zip(request.shifts, seeds, strict=True)
         }
-        self._drawn: list[np.ndarray] = []  # of each tick (shifts, H, W, 3)
+        self._drawn: list[np.ndarray] = []  # of each tick (shifts, H, W, 3), where states cannot be drawn later
         self._states: list[np.ndarray] = []
         self._proprio: list[np.ndarray] = []
 
@@ -199,18 +200,18 @@ class _Watched:
         return self._keep(self._env.step(action))
 
     def _keep(self, step: EnvStep) -> EnvStep:
-        if self._looks:
-            self._drawn.append(self._env.call("frames_of", list(self._looks.values()))[0])
         if step.proprio is not None:
             self._proprio.append(step.proprio[0])
         if (state := self._env.call("get_sim_state")[0]) is not None:
             self._states.append(state)
+        elif self._looks:
+            self._drawn.append(self._env.call("frames_of", list(self._looks.values()))[0])
         return step
 
     def trajectory(self, kind: str, episode: Episode) -> Trajectory:
         looks = {PLAIN: np.stack(episode.frames)}
-        for i, shift in enumerate(self._looks):
-            looks[shift] = np.stack([drawn[i] for drawn in self._drawn])
+        for i, (shift, look) in enumerate(self._looks.items()):
+            looks[shift] = np.stack([drawn[i] for drawn in self._drawn]) if self._drawn else self._redraw(look)
         return Trajectory(
             kind,
             looks,
@@ -220,3 +221,9 @@ class _Watched:
             np.stack(self._proprio) if self._proprio else None,
             np.stack(self._states) if self._states else None,
         )
+
+    def _redraw(self, look: Look) -> np.ndarray:
+        """Every state of the episode that is over; some at a time, since a call to a simulator has a time limit."""
+        starts = range(0, len(self._states), _REDRAWN)
+        parts = [self._env.call("redraw", np.stack(self._states[n : n + _REDRAWN]), look, n)[0] for n in starts]
+        return np.concatenate(parts)

@@ -150,6 +150,17 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         finally:
             self.look = own
 
+    def redraw(self, states: NDArray, look: Look, first: int = 0) -> NDArray:
+        """The states (T, D) of an episode, from step `first` on, under a look: (T, H, W, 3) uint8, for one painting of
+        the scene. The environment is left in the last state; raises as `frames_of`.
+        """
+        own, pictures = self._steps, []
+        for self._steps, state in enumerate(states, first):  # what moves by itself is where it was at that step
+            self.set_sim_state(state)
+            pictures.append(self.frames_of([look])[0])
+        self._steps = own
+        return np.stack(pictures)
+
     def _behind(self, frame: NDArray, sky: NDArray) -> NDArray:
         """A frame with the look's video, at this step, mixed into its sky (H, W) bool."""
         clip = frames(self.config.video, self.look.draws["video"].index)

@@ -66,6 +66,21 @@ def test_severity_zero_is_the_original_also_after_another_look(walker: DMCEnv) -
         np.testing.assert_array_equal(frame, original)
 
 
+def test_an_episode_drawn_again_from_its_states_is_as_drawn_on_the_way(egl) -> None:
+    """Also what moves by itself, and noise that differs from step to step."""
+    env = _open(render="fast")
+    look, states, frames = draw_look(SeedSequence(2), "color_hard+distractors+noise", "held_out"), [], []
+    env.begin(SeedSequence(1))
+    for _ in range(4):
+        states.append(env.get_sim_state())
+        frames.append(env.frames_of([look])[0])
+        env.act(np.full(6, 0.3, np.float32))
+    env.begin(SeedSequence(3))
+    np.testing.assert_array_equal(env.redraw(np.stack(states[:3]), look), frames[:3])
+    np.testing.assert_array_equal(env.redraw(np.stack(states[3:]), look, 3), frames[3:])
+    env.close()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_severer_palette_differs_more(walker: DMCEnv, family: str) -> None:
     for index in (0, 4, 9):
