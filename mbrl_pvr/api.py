@@ -371,6 +371,7 @@ def preview_env(
     """
     from mbrl_pvr.envs import EnvConfig
     from mbrl_pvr.envs.names import family, resolve
+    from mbrl_pvr.envs.offers import sparse_only
     from mbrl_pvr.errors import ConfigError
 
     for shift in shifts:
@@ -380,7 +381,10 @@ def preview_env(
     repeat = 2 if family(resolve(env)) == "dmc" else 1
     try:
         limit = 1000 if family(resolve(env)) == "gym" else None  # some of gymnasium's have no time limit of their own
-        config = EnvConfig(env, repeat, max_steps=limit, size=size, render=render, bands=bands, video=video)
+        reward = "sparse" if sparse_only(resolve(env)) else "dense"
+        config = EnvConfig(
+            env, repeat, max_steps=limit, size=size, render=render, reward=reward, bands=bands, video=video
+        )
     except ValueError as error:
         raise ConfigError(str(error), "envs preview") from error
     from mbrl_pvr.preview import preview, write_preview
@@ -587,8 +591,9 @@ def list_envs(pattern: str = "*") -> list[str]:
 def random_score(
     env: str,
     *,
-    action_repeat: int = 2,
+    action_repeat: int | None = None,
     episodes: int = 2500,
+    reward: str = "dense",
     shifts: str = "none",
     severity: float = 1.0,
     bands: str = "interleaved",
@@ -596,14 +601,17 @@ def random_score(
 ) -> "RandomScore":
     """Measure what uniformly random actions earn in a task: the zero of normalised returns. Nothing is stored.
 
-    Of the shifts (as `env.shifts`) only those that change the physics matter.
+    `action_repeat` is by default what runs on this task have. Of the shifts (as `env.shifts`) only those that change
+    the physics matter.
     """
     _at_least(1, episodes=episodes)
     from mbrl_pvr.envs.random_score import measure
 
     shift = {"shifts": shifts, "severity": severity, "bands": bands} if shifts != "none" else {}
-    words = {"action_repeat": action_repeat, **shift}
-    config = configure([f"env={env}", *(f"env.{key}={value}" for key, value in words.items())])
+    repeat = {} if action_repeat is None else {"action_repeat": action_repeat}
+    words = {"reward": reward, **repeat, **shift} if reward != "dense" else {**repeat, **shift}
+    settings = [f"env={env}", *(f"env.{key}={value}" for key, value in words.items())]
+    config = configure(["agent=dreamerv3", *settings])  # an agent that acts in every task; it is never made
     return measure(config.env, episodes, progress=progress)
 
 

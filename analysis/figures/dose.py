@@ -52,6 +52,8 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
         _legend(figure, shifted, lines, looks, bool(random_scores))
     table = pd.concat(numbers, ignore_index=True)
     notes = style.single_seeds(style.seed_counts(shifted))
+    played = table.set_index(["task", "agent", "series"])[["episodes", "episodes_inside"]].stack()
+    notes += style.unequal(played[played > 0])
     return style.Drawn(figure, table, _caption(shifted), notes)
 
 
@@ -75,7 +77,9 @@ def _line(axis: Axes, rows: pd.DataFrame, inside: pd.DataFrame, look: style.Look
     base = float(inside.groupby("seed")["return"].mean().mean()) if len(inside) else float("nan")
     axis.axhline(base, color=look.colour, lw=0.9, ls=(0, (1, 2)), zorder=2)
     table = {"severity": band.x, "mean": band.mean, "low": band.low, "high": band.high}
-    return pd.DataFrame({**table, "in_distribution": base, "seeds": len(curves)})
+    counts = rows.groupby("severity").size().reindex(band.x).to_numpy()
+    here = {"in_distribution": base, "seeds": len(curves), "episodes": counts, "episodes_inside": len(inside)}
+    return pd.DataFrame({**table, **here})
 
 
 def _legend(figure, rows: pd.DataFrame, lines: dict[str, tuple], looks: dict[str, style.Look], random: bool) -> None:

@@ -12,7 +12,7 @@ from analysis.figures import style
 
 COLUMNS = ("task", "encoder", "seed", "split", "shift", "severity", "return")
 IN = "in distribution"
-MARKERS = ("D", "s", "^", "v", "P", "X")  # of the shifts; the disc is in distribution
+MARKERS = tuple("Ds^vPX<>ph*d8H")  # of the shifts; the disc is in distribution
 
 
 def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = None) -> style.Drawn:
@@ -45,6 +45,7 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
             )
         _legend(figure, conditions, bool(random_scores), numbers)
     notes = style.single_seeds(numbers.groupby(["series", "task", "agent"])["seeds"].min())
+    notes += style.unequal(numbers.set_index(["task", "agent", "series"])["episodes"])
     return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(numbers), notes)
 
 
@@ -68,17 +69,34 @@ def condition_names(episodes: pd.DataFrame) -> pd.Series:
 def summarise(episodes: pd.DataFrame) -> pd.DataFrame:
     """Mean and interval per task, agent, series and condition; a seed counts once, as the mean of its episodes.
 
-    `retained`: the mean as a share of the same series' mean in distribution.
+    `retained`: the mean as a share of the same series' mean in distribution, over the episodes (by `seed` and
+    `episode`, where they are numbered) that both have: equal numbers begin in the same state.
     """
-    rows = []
+    rows, plain = [], {}
     for key, mine in episodes.groupby(["task", "agent", "series", "encoder", "condition"], sort=True):
         interval = stats.bootstrap(mine.groupby("seed")["return"].mean().to_numpy(), stats.mean)
         rows.append((*key, interval.point, interval.low, interval.high, interval.runs, len(mine)))
+        if key[-1] == IN:
+            plain[key[:-1]] = mine
     columns = ["task", "agent", "series", "encoder", "condition", "mean", "low", "high", "seeds", "episodes"]
-    table = pd.DataFrame(rows, columns=columns)
-    inside = table[table["condition"] == IN].set_index(["task", "agent", "series"])["mean"]
-    base = pd.MultiIndex.from_frame(table[["task", "agent", "series"]]).map(inside).to_numpy(float)
-    return table.assign(retained=np.divide(table["mean"], base, out=np.full(len(table), np.nan), where=base != 0))
+    by_key = episodes.groupby(columns[:5], sort=True)
+    shares = [_retained(mine, plain.get(key[:-1])) for key, mine in by_key]
+    return pd.DataFrame(rows, columns=columns).assign(retained=shares)
+
+
+def _retained(mine: pd.DataFrame, plain: pd.DataFrame | None) -> float:
+    if plain is None:
+        return np.nan
+    if "episode" in mine and len(mine) != len(plain):
+        mine, plain = _shared(mine, plain), _shared(plain, mine)
+    above, below = (one.groupby("seed")["return"].mean().mean() for one in (mine, plain))
+    return above / below if len(mine) and below else np.nan
+
+
+def _shared(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """The episodes that the others have too."""
+    keys = ["seed", "episode"]
+    return rows[pd.MultiIndex.from_frame(rows[keys]).isin(pd.MultiIndex.from_frame(others[keys]))]
 
 
 def _panel(
@@ -124,4 +142,6 @@ def _legend(figure, conditions: list[str], random: bool, numbers: pd.DataFrame) 
 def _caption(numbers: pd.DataFrame) -> str:
     spread = style.spread(numbers["seeds"])
     bars = f"Bars: {spread}; ticks are seeds." if spread else "One seed: no interval; ticks are single episodes."
-    return f"Mean return in and out of distribution. {bars}"
+    uneven = bool(numbers.groupby(["task", "agent", "series"])["episodes"].nunique().max() > 1)
+    warning = " Conditions were played in unequal numbers of episodes, from other starts: see `retained` of the CSV."
+    return f"Mean return in and out of distribution. {bars}" + warning * uneven

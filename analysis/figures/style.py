@@ -29,7 +29,7 @@ from analysis.figures import latex
 from analysis.files import write_files
 
 COLUMN, PAGE = 3.3, 6.9  # inches
-LETTER, HANDLE = 0.05, 0.45  # inches of a letter of a legend, and of what stands before a label
+LETTER, HANDLE, LINE = 0.05, 0.45, 0.15  # inches of a letter of a legend, of what stands before a label, of a line
 FORMATS = ("pdf", "png", "svg")
 GREY, LIGHT = "#6b6b6b", "#d9d9d9"
 
@@ -233,10 +233,14 @@ def panels(count: int, height: float) -> tuple[Figure, list[Panel]]:
 
 
 def legend(figure: Figure, entries: Sequence[Artist], columns: int = 4) -> None:
-    """Below all panels, with as many entries side by side as `columns` and the width of the figure allow."""
+    """Below all panels, with as many entries side by side as `columns` and the width of the figure allow. The figure
+    grows by what more than two lines of them take.
+    """
     longest = max((len(str(entry.get_label())) for entry in entries), default=0)
     fitting = int(figure.get_figwidth() / (HANDLE + LETTER * longest))
-    figure.legend(handles=entries, loc="outside lower center", ncols=max(1, min(columns, fitting)))
+    across = max(1, min(columns, fitting))
+    figure.set_figheight(figure.get_figheight() + LINE * max(0, -(-len(entries) // across) - 2))
+    figure.legend(handles=entries, loc="outside lower center", ncols=across)
 
 
 def series_entries(table: pd.DataFrame, chosen: Mapping[str, Look], *, lines: Mapping[str, Any] | None = None,
@@ -287,6 +291,17 @@ def spread(counts: Iterable[int], units: str = "seeds") -> str:
 def single_seeds(counts: pd.Series) -> list[str]:
     """A note on every series of a task that has one seed; `counts` as of `seed_counts`."""
     return [f"{task}: {series} has one seed, so no interval" for (series, task, _), n in counts.items() if n == 1]
+
+
+def unequal(episodes: pd.Series) -> list[str]:
+    """A note where means compare different numbers of episodes of one task, agent and series; `episodes` by these
+    three first.
+    """
+    found = []
+    for (task, _, series), counts in episodes.groupby(level=[0, 1, 2]):
+        if counts.min() < counts.max():
+            found.append(f"{task}: {series} was played in {_from_to(list(counts))} episodes a condition")
+    return found
 
 
 def _from_to(numbers: Sequence[int]) -> str:

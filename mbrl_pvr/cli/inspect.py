@@ -38,8 +38,11 @@ def envs_list(pattern: Pattern = "*", as_json: Json = False) -> None:
 
 def envs_random_score(
     env: Annotated[str, typer.Argument(help="Its name, as in env=…")],
-    action_repeat: Annotated[int, typer.Option(help="Simulator steps per action.")] = 2,
+    action_repeat: Annotated[
+        int | None, typer.Option(help="Simulator steps per action [default: that of runs on this task].")
+    ] = None,
     episodes: Annotated[int, typer.Option(help="How many to play; nothing is drawn.")] = 2500,
+    reward: Annotated[str, typer.Option(help="As env.reward.")] = "dense",
     shift: Annotated[str, typer.Option(help="As env.shifts; only what changes the physics matters.")] = "none",
     severity: Annotated[float, typer.Option(help="As env.severity.")] = 1.0,
     bands: Annotated[str, typer.Option(help="As env.bands.")] = "interleaved",
@@ -54,6 +57,7 @@ def envs_random_score(
             env,
             action_repeat=action_repeat,
             episodes=episodes,
+            reward=reward,
             shifts=shift,
             severity=severity,
             bands=bands,

@@ -46,7 +46,7 @@ def no_renderer(backend: str, cause: str) -> EnvError:
 def label(config: EnvConfig) -> str:
     """What draws an environment, for the error of one that does not answer in time."""
     if family(config.name) == "maniskill":
-        return f"Vulkan (the first frame takes up to a minute; a driver that hangs is replaced by: {vulkan.SETUP})"
+        return f"Vulkan (the first frame takes up to a minute; where a driver hangs: {vulkan.remedy()})"
     drawn_by = "miniworld" if family(config.name) == "miniworld" else config.backend
     apt = f"apt-get install -y --no-install-recommends {' '.join(packages(drawn_by))}"
     return f"backend {config.backend} (a graphics driver that hangs is passed by with LIBGL_ALWAYS_SOFTWARE=1; {apt})"

@@ -113,19 +113,24 @@ def _make(task: str, size: int) -> Any:
     """The simulator's own object. Its second buffer, for people to look at, is made as small as the first."""
     if lacking := backend.missing("miniworld"):
         raise _cannot_draw(f"{' and '.join(name for name, _ in lacking)} not found")
+    sides = dict.fromkeys(("obs_width", "obs_height", "window_width", "window_height"), size)
     try:
         from miniworld import envs
+
+        kind = getattr(envs, task)
+        sim = kind.__new__(kind)
+        sim.render_obs = lambda *_: None  # it draws after every step, and in its constructor; here only `frame` does
+        with redirect_stdout(StringIO()):
+            sim.__init__(**sides)
     except ModuleNotFoundError as error:
         what = f"Miniworld is not installed: {error}"
         raise Unavailable(what, f"miniworld/{task}", "pip install miniworld") from error
     except ImportError as error:  # pyglet, of a library that does not load
         raise _cannot_draw(str(error)) from error
-    sides = dict.fromkeys(("obs_width", "obs_height", "window_width", "window_height"), size)
-    kind = getattr(envs, task)
-    sim = kind.__new__(kind)
-    sim.render_obs = lambda *_: None  # it draws after every step, and in its constructor; here only `frame` does
-    with redirect_stdout(StringIO()):
-        sim.__init__(**sides)
+    except Exception as error:
+        if not type(error).__module__.startswith("pyglet."):
+            raise
+        raise _cannot_draw(f"{type(error).__name__}: {error}") from error  # no configuration, no context: the driver
     return sim
 
 

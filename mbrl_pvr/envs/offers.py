@@ -64,7 +64,7 @@ def shifted(name: str) -> tuple[str, ...]:
     """The factors that an environment can draw, in the table's order."""
     own = set(SHIFTED.get(family(name), ())) | set(IMAGE) | _TASKS_ADD.get(spelled(name), set())
     for pattern, lacking in _TASKS_LACK.items():
-        if fnmatchcase(name, pattern):
+        if fnmatchcase(spelled(name), pattern):
             own -= lacking
     return tuple(f for f in FACTORS if f in own)
 
@@ -90,6 +90,11 @@ def check_pairs(shift: str, name: str) -> None:
         )
 
 
+def sparse_only(name: str) -> bool:
+    """Whether a task has no dense reward."""
+    return name in {f"maniskill/{task}" for task in MANISKILL_SPARSE}
+
+
 def check_offers(config: EnvConfig) -> None:
     """ConfigError for the first setting that means nothing in this environment, with the reason."""
     for key, why in LACKS.get(family(config.name), _PLUGIN).items():
@@ -98,8 +103,7 @@ def check_offers(config: EnvConfig) -> None:
             usual = {None: "null", False: "false"}.get(default, default)
             what = f"env.{key}={value} means nothing in {config.name}: {why}"
             raise ConfigError(what, f"env.{key}", f"Leave it out, or give env.{key}={usual}")
-    kind, _, task = config.name.partition("/")
-    if kind == "maniskill" and config.reward == "dense" and task in MANISKILL_SPARSE:
+    if config.reward == "dense" and sparse_only(config.name):
         what = f"env.reward=dense, but {config.name} has no dense reward"
         raise ConfigError(what, "env.reward", "Give env.reward=sparse")
     if config.shifts != "none":

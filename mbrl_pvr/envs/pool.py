@@ -72,7 +72,8 @@ class Worker:
         how = f"exit code {code}"
         if code < 0:
             how += f", {signal.Signals(-code).name}"
-        hint = f"{self.last_words()} A training run goes on with: mbrl-pvr resume RUN"
+        words = self.last_words() or "It printed nothing (out of memory?)."
+        hint = f"{words} A training run goes on with: mbrl-pvr resume RUN"
         return WorkerDied(f"the worker process died ({how})", self.label, hint)
 
     def last_words(self) -> str:
@@ -80,7 +81,7 @@ class Worker:
         self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, self._log.tell() - 2000))
         lines = self._log.read().decode(errors="replace").strip().splitlines()
-        return f"Its last words: {lines[-1].strip()}" if lines else "It printed nothing (out of memory?)."
+        return f"Its last words: {lines[-1].strip()}" if lines else ""
 
     def kill(self) -> None:
         """End the process at once and release everything; may be called twice."""

@@ -7,6 +7,7 @@ in the picture alone changes nothing here; sizes and scenes that physics has do,
 """
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +24,7 @@ from mbrl_pvr.envs.vector import make
 from mbrl_pvr.seeding import derive
 from mbrl_pvr.storage import make_folders, write_atomic
 
+_log = logging.getLogger(__name__)
 EPISODES = 200  # of a task whose score is not stored
 
 
@@ -73,12 +75,23 @@ def random_score(config: EnvConfig, folder: Path, progress: Callable[[int, int],
             return score
     scenes = f"_{blind.shifts}_{blind.severity:g}_{blind.bands}" if built else ""
     path = folder / f"{name.replace('/', '_')}_repeat{config.action_repeat}{scenes}.json"
-    if path.exists() and (kept := RandomScore(**json.loads(path.read_text()))).versions == versions:
+    if (kept := _kept(path)) is not None and kept.versions == versions:
         return kept
     score = measure(config, EPISODES, progress=progress)
     make_folders(folder)
     write_atomic(path, json.dumps(asdict(score), indent=1).encode())
     return score
+
+
+def _kept(path: Path) -> RandomScore | None:
+    """The score in a file of the cache; None where there is none, or a damaged one, which is measured again."""
+    try:
+        return RandomScore(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, UnicodeDecodeError):
+        _log.warning("%s is damaged: the random policy is played again", path)
+        return None
 
 
 @cache
@@ -114,6 +127,8 @@ def measure(
             progress(k + 1, episodes)
     returns = np.array(totals)
     command = f"mbrl-pvr envs random-score {name} --action-repeat {config.action_repeat} --episodes {episodes}"
+    if config.reward != "dense":
+        command += f" --reward {config.reward}"
     if blind.shifts != "none":
         command += f" --shift {blind.shifts} --severity {blind.severity:g} --bands {blind.bands}"
     mean, std = round(float(returns.mean()), 4), round(float(returns.std(ddof=min(1, episodes - 1))), 4)

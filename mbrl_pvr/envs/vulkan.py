@@ -66,9 +66,20 @@ def select() -> Driver:
 def no_driver(cause: str) -> EnvError:
     """The error for a driver that cannot draw: what happened, and how to get one that can."""
     hint = f"Run: {SETUP}   (unpacks Mesa's software driver beside the environment; a GPU needs its own driver)."
-    if named := [name for name in _OWN if os.environ.get(name) and Path(os.environ[name]) != _unpacked_file()]:
-        hint = f"{' and '.join(named)} names the driver: unset it, or name one that works. {hint}"
+    if named := _named():
+        hint = f"{named} names the driver: unset it, or name one that works. {hint}"
     return EnvError(f"ManiSkill cannot draw: {cause}", hint=hint)
+
+
+def remedy() -> str:
+    """What gets another driver than the one that would be used."""
+    named = _named()
+    return f"unset {named}, which names it, then {SETUP}" if named else SETUP
+
+
+def _named() -> str:
+    """The user's variables that name a driver."""
+    return " and ".join(n for n in _OWN if os.environ.get(n) and Path(os.environ[n]) != _unpacked_file())
 
 
 def _load(folder: Path) -> None:

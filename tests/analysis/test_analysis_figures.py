@@ -114,6 +114,26 @@ def test_ood_counts_each_seed_once_and_gives_what_is_retained():
     assert numbers.loc[(TASKS[0], "vc1", "color easy (held out)"), "retained"] == pytest.approx(80 / 120)
 
 
+def test_what_is_retained_counts_the_episodes_that_both_have():
+    """Later episodes begin better, so that means of unequal numbers of them compare starts."""
+    rows = [("none", 0.0, 8), *((f"shift {n}", 1.0, 2) for n in range(12))]
+    table = pd.DataFrame(
+        {"task": TASKS[0], "encoder": "vc1", "seed": 1, "split": "held_out", "shift": shift, "severity": severity,
+         "episode": n, "return": 100.0 * (n + 1) * (0.5 if severity else 1)}
+        for shift, severity, count in rows for n in range(count)
+    )  # fmt: skip
+    drawn = ood.draw(table)
+    numbers = drawn.numbers.set_index("condition")
+    assert numbers.loc["shift 3 (held out)", "mean"] == 75 and numbers.loc["in distribution", "mean"] == 450
+    assert set(numbers["retained"]) == {1.0, 0.5}
+    assert "vc1 was played in 2-8 episodes a condition" in drawn.notes[-1] and "unequal numbers" in drawn.caption
+    FigureCanvasAgg(drawn.figure).draw()
+    (axis,), (legend,) = drawn.figure.axes, drawn.figure.legends
+    assert axis.get_window_extent().y0 > legend.get_window_extent().y1, "the legend lies below the panel"
+    markers = [handle.get_marker() for handle in legend.legend_handles[:13]]
+    assert len(set(markers)) == 13
+
+
 def test_ood_names_severities_only_where_there_are_several():
     rows = ood_rows()
     more = rows[rows["shift"] == "color_hard"].assign(severity=0.5)

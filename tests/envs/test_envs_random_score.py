@@ -60,6 +60,11 @@ def test_what_is_not_stored_is_measured_once(tmp_path: Path, monkeypatch: pytest
     assert random_score.random_score(COUNTING, tmp_path, lambda done, total: None) == first
     with pytest.raises(pytest.fail.Exception):
         random_score.random_score(replace(COUNTING, action_repeat=1), tmp_path, lambda done, total: None)
+    (kept,) = tmp_path.iterdir()
+    for damage in ("{", "[]"):  # measured again
+        kept.write_text(damage)
+        with pytest.raises(pytest.fail.Exception):
+            random_score.random_score(COUNTING, tmp_path, lambda done, total: None)
     monkeypatch.setattr(random_score, "simulator_versions", lambda name: {"mujoco": "another"})
     for config in (COUNTING, EnvConfig("dmc/walker-walk")):  # what another simulator gave counts no more
         with pytest.raises(pytest.fail.Exception):
@@ -115,3 +120,12 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     assert f"counting/default: {printed.mean:.4g} (95 % of the mean" in capsys.readouterr().out
     assert main(["envs", "random-score", "counting/default", "--episodes", "0"]) == 2
+
+
+def test_tasks_of_choices_and_of_sparse_rewards_have_scores_too(capsys: pytest.CaptureFixture[str]) -> None:
+    score = mbrl_pvr.random_score("gym:CartPole-v1", episodes=2)
+    assert score.action_repeat == 1 and score.mean > 5  # a step upright is worth 1
+    assert main(["envs", "random-score", "maniskill/StackPyramid-v1", "--episodes", "1"]) == 2
+    assert "Give env.reward=sparse" in capsys.readouterr().err
+    sparse = random_score.measure(replace(COUNTING, reward="sparse"), 1)
+    assert sparse.command.endswith("--episodes 1 --reward sparse")
