@@ -16,6 +16,7 @@ from scipy.stats import t as student
 from analysis import stats
 from analysis.errors import AnalysisError
 from analysis.folders import Tables
+from analysis.played import NONE, strongest
 
 SCORES = {  # and the tables that they are read from
     "in_distribution": "ood",  # mean normalised return under the training looks, of the newest checkpoint played
@@ -73,10 +74,10 @@ def _returns(ood: pd.DataFrame) -> pd.DataFrame:
     if "normalised" not in ood or ood.empty:
         return pd.DataFrame()
     newest = ood[ood["step"] == ood.groupby("run")["step"].transform("max")]
-    inside = newest["shift"] == "none"
+    parts = (newest[name].to_numpy() for name in ("split", "shift", "severity", "run"))
     means = {
-        "in_distribution": newest[inside].groupby("run")["normalised"].mean(),
-        "out_of_distribution": newest[~inside].groupby("run")["normalised"].mean(),
+        "in_distribution": newest[newest["shift"] == NONE].groupby("run")["normalised"].mean(),
+        "out_of_distribution": newest[strongest(*parts)].groupby("run")["normalised"].mean(),
     }
     return pd.DataFrame(means)
 

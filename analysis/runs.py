@@ -14,6 +14,7 @@ import pandas as pd
 from analysis import files, latents
 from analysis.errors import DAMAGED, AnalysisError, damaged
 from analysis.files import INTEGER, NUMBER, OPTIONAL, TEXT
+from analysis.played import NONE, Played, strongest
 from analysis.records import Latents, Record, find_records, read_latents
 
 FORMAT = 1  # newest layout of a run folder that this code knows
@@ -104,17 +105,17 @@ class Run:
         return found[steps == steps.max()] if len(steps) else found
 
     @cached_property
-    def held_out(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Of the episodes at `ood_step`, each (n,): whether it had the looks of training, its return, and its
-        normalised return, NaN where it has none. None where nothing was played out of distribution.
-        """
+    def played(self) -> Played | None:
+        """What was played in and out of distribution at `ood_step`; None where nothing was."""
         if self.ood is None:
             return None
-        newest = self.ood["step"].to_numpy() == self.ood_step
-        inside = self.ood["shift"].to_numpy()[newest] == "none"
-        plain = self.ood["return"].to_numpy(float)[newest]
+        split, shift, severity, step = (self.ood[name].to_numpy() for name in ("split", "shift", "severity", "step"))
+        inside, outside = shift == NONE, strongest(split, shift, severity)
+        rows = (step == self.ood_step) & (inside | outside)
         share = pd.to_numeric(self.ood["normalised"]).to_numpy(float) if "normalised" in self.ood else np.nan
-        return inside, plain, np.broadcast_to(share, newest.shape)[newest]
+        conditions = frozenset(zip(shift[rows & outside], severity[rows & outside], strict=True))
+        returns = self.ood["return"].to_numpy(float)[rows]
+        return Played(inside[rows], returns, np.broadcast_to(share, rows.shape)[rows], conditions)
 
     def on(self, bank: str) -> "Run":
         """The same run, seen on a bank's trajectories, or with "" on policy."""

@@ -95,19 +95,22 @@ def profile(runs: Sequence[Run], names: Names, options: Options) -> Any:
 
 
 def final(runs: Sequence[Run], names: Names, series: Mapping[str, str] | None = None) -> tuple[str, pd.DataFrame]:
-    """One row per run with its mean return in distribution (`inside`), and over all held-out shifts (`outside`, NaN
-    where none was played); and what they are: normalised where all runs have such episodes, otherwise plain, and then
-    `inside` is of the last evaluation where nothing was played later.
+    """One row per run with its mean return in distribution (`inside`), and under held-out shifts as in `Played`
+    (`outside`, NaN where none was played); and what they are: normalised where all runs have such episodes, otherwise
+    plain, and then `inside` is of the last evaluation where nothing was played later.
+
+    Raises AnalysisError where runs on one task were played under other shifts or severities.
     """
-    played = [run.held_out for run in runs]
-    normalised = all(one is not None and one[0].any() and np.isfinite(one[2]).all() for one in played)
+    _require_same_conditions(runs)
+    played = [run.played for run in runs]
+    normalised = all(one is not None and one.inside.any() and np.isfinite(one.normalised).all() for one in played)
     rows = []
     for run, one in zip(runs, played, strict=True):
         found = {"inside": _mean(run.last_returns), "outside": np.nan}
         if one is not None:
-            inside, values = one[0], one[2] if normalised else one[1]
-            found["inside"] = _mean(values[inside]) if inside.any() else found["inside"]
-            found["outside"] = _mean(values[~inside])
+            values = one.normalised if normalised else one.returns
+            found["inside"] = _mean(values[one.inside]) if one.inside.any() else found["inside"]
+            found["outside"] = _mean(values[~one.inside])
         rows.append({**labels(run, names), **found})
     table = pd.DataFrame(rows)
     if series is not None:
@@ -202,3 +205,23 @@ def area(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import area
 
     return area.draw(stack(runs, names, evaluated))
+
+
+def _require_same_conditions(runs: Sequence[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in runs:
+        if run.played is None or not run.played.conditions:
+            continue
+        other = first.setdefault(run.task, run)
+        assert other.played is not None
+        if run.played.conditions != other.played.conditions:
+            theirs, own = (_in_words(one.played.conditions) for one in (other, run) if one.played is not None)
+            raise AnalysisError(
+                f"runs on {run.task} were played under different shifts: {theirs} and {own}",
+                f"{other.path} and {run.path}",
+                "Means over them are not comparable; play the same ones: mbrl-pvr ood RUN --shift … --severity …",
+            )
+
+
+def _in_words(conditions: frozenset[tuple[str, float]]) -> str:
+    return ", ".join(f"{shift} at {severity:g}" for shift, severity in sorted(conditions))

@@ -251,6 +251,6 @@ def shrink(config: RunConfig) -> RunConfig:
         encoder=replace(config.encoder, compile="off"),
         agent=replace(agent, **{name: min(sizes[name], high) for name, high in agent.smallest().items()}),
         env=replace(env, max_steps=min(env.max_steps or 20, 20), num=min(env.num, 2)),
-        replay=replace(config.replay, capacity=min(config.replay.capacity, 1000)),
+        replay=config.replay if config.data else replace(config.replay, capacity=min(config.replay.capacity, 1000)),
         eval=replace(config.eval, every=min(config.eval.every, 100), episodes=1),
     )

@@ -8,9 +8,9 @@ from matplotlib.lines import Line2D
 
 from analysis import stats
 from analysis.figures import style
+from analysis.played import HELD_OUT
 
 COLUMNS = ("task", "encoder", "seed", "split", "shift", "severity", "return")
-HELD_OUT = "held_out"  # all factors of the shift at once
 
 
 def doses(episodes: pd.DataFrame) -> pd.DataFrame:

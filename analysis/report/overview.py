@@ -30,8 +30,9 @@ def caption() -> str:
     """How the numbers of the table are meant."""
     return (
         "Final return: mean of the last evaluation's episodes, with its 95 % bootstrap interval over them; their range "
-        f"where they are fewer than {stats.FEW}. Out of distribution: mean of all episodes under shifts at the newest "
-        "checkpoint that played them, with the number of episodes. Steps are agent steps of the newest checkpoint."
+        f"where they are fewer than {stats.FEW}. Out of distribution: mean with all factors of a shift held out, at "
+        "its highest severity and the newest checkpoint that was played so, beside the mean under the looks of "
+        "training from the same call, with the numbers of episodes. Steps are agent steps of the newest checkpoint."
     )
 
 
@@ -59,10 +60,11 @@ def _final(run: Run) -> str:
 
 
 def _out(run: Run) -> str:
-    if (played := run.held_out) is None or played[0].all():
+    if (played := run.played) is None or played.inside.all():
         return NOTHING
-    shifted = played[1][~played[0]]
-    return f"{shifted.mean():.1f} ({len(shifted)})"
+    outside, inside = played.returns[~played.inside], played.returns[played.inside]
+    beside = f", beside {inside.mean():.1f} ({len(inside)})" if len(inside) else ""
+    return f"{outside.mean():.1f} ({len(outside)}){beside}"
 
 
 def _recorded(run: Run) -> str:

@@ -94,6 +94,10 @@ class FrameEnv(gymnasium.Env[dict[str, NDArray], NDArray], ABC):
         """This moment as numbers for `set_sim_state`; None where a simulator cannot give them."""
         return None
 
+    def set_sim_state(self, state: NDArray) -> None:
+        """Go to a state of `get_sim_state`, of any episode of this task; look and step count stay this episode's."""
+        raise EnvError("this simulator has no states to go to", self.config.name)
+
     def check_pictures(self) -> None:
         """Raise, when it has just been built, what stands in the way of pictures that only a film will ask for."""
 

@@ -38,7 +38,9 @@ def study(rng, levels, seeds=5, tasks=TASKS, noise=0.08, agent="dreamerv3", insi
                 drawn = 0.1 * place + rng.normal(0, noise)
                 start = (inside or {}).get(encoder, level)
                 for shift, value in (("none", start), ("dark", level)):
-                    ood.append({"run": name, "step": 10, "shift": shift, "normalised": value + drawn})
+                    split = "train" if shift == "none" else "held_out"
+                    row = {"run": name, "step": 10, "split": split, "shift": shift, "severity": 1.0}
+                    ood.append({**row, "normalised": value + drawn})
     return {"runs": pa.Table.from_pylist(runs), "ood": pa.Table.from_pylist(ood)}
 
 

@@ -276,13 +276,14 @@ def test_overview_of_known_episodes(make_run: Any, synthetic: Any) -> None:
     shifted = {"split": "held_out", "shift": "color_easy", "severity": 1.0}
     inside = {"split": "train", "severity": 0.0}
     table = [{**synthetic["row"](nested, step, value, 0), **where} for step, value, where in
-             ((10, 1.0, shifted), (20, 5.0, shifted), (20, 8.0, shifted), (20, 99.0, inside))]  # fmt: skip
+             ((10, 1.0, shifted), (20, 5.0, shifted), (20, 8.0, shifted), (20, 99.0, inside),
+              (20, 50.0, {**shifted, "severity": 0.5}), (20, 70.0, {**shifted, "split": "held_out:agent"}))]  # fmt: skip
     pd.DataFrame(table).to_parquet(run / "ood.parquet")
     (row,) = overview.rows([load_run(run)])
     assert dict(zip(overview.COLUMNS, row.cells, strict=True)) == {
         **{"run": "run", "agent": "tdmpc2", "encoder": "embedded", "task": "dmc/walker-walk", "seed": "1"},
         **{"steps": "100,000", "state": "finished", "final return": "60.0 [20.0, 120.0]"},
-        "out of distribution": "6.5 (2)",
+        "out of distribution": "6.5 (2), beside 99.0 (1)",
     }
     assert row.record == "no"
 
