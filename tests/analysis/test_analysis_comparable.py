@@ -2,10 +2,12 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from analysis import AnalysisError, load_runs
 from analysis.groups import check_comparable
+from analysis.tables import Names, final
 
 VERSIONS = {"dm_control": "1.0.50", "mujoco": "3.17.0", "torch": "2.13.0", "sapien": "3.0"}
 
@@ -62,3 +64,23 @@ def test_what_makes_no_difference_is_not_compared(pair, make_run):
     clip = told(make_run("clip", "clip_vitl14", parts=()), encoder={"weights_sha256": "ab"})
     vit = told(make_run("vit", "vc1_vitb", parts=()), encoder={"weights_sha256": "cd"})
     check_comparable(load_runs([clip, vit, make_run("silent", "vc1_vitb", 3, parts=())]))
+
+
+def test_returns_under_other_severities_are_not_averaged(make_run):
+    """A run that was also played at lower severities and under single factors counts as one that was not."""
+    folders = [make_run(name, seed=seed) for name, seed in (("plain", 1), ("doses", 2), ("mild", 3))]
+    for folder, top in zip(folders[1:], (1.0, 0.5), strict=True):
+        rows = pd.read_parquet(folder / "ood.parquet").astype({"severity": float})
+        shifted = rows[rows["shift"] != "none"]
+        weak = shifted.assign(severity=0.25, **{"return": 1000.0})
+        alone = shifted.assign(split="held_out:agent", **{"return": 0.0})
+        rows.loc[rows["shift"] != "none", "severity"] = top
+        pd.concat([rows, weak, alone]).to_parquet(folder / "ood.parquet")
+    plain, doses, mild = load_runs(folders)
+    names = Names({run.id: "embedded" for run in (plain, doses, mild)}, {"embedded": "embedded"})
+    _, table = final([plain, doses], names)
+    assert table["outside"].between(100, 900).all() and (table["outside"] < table["inside"]).all()
+    assert doses.played.conditions == plain.played.conditions == {("color_easy", 1.0)}
+    with pytest.raises(AnalysisError, match=r"color_easy at 1 and color_easy at 0\.5") as caught:
+        final([plain, doses, mild], names)
+    assert "plain and " in caught.value.where and "mbrl-pvr ood RUN" in caught.value.hint

@@ -277,7 +277,8 @@ def test_overview_of_known_episodes(make_run: Any, synthetic: Any) -> None:
     inside = {"split": "train", "severity": 0.0}
     table = [{**synthetic["row"](nested, step, value, 0), **where} for step, value, where in
              ((10, 1.0, shifted), (20, 5.0, shifted), (20, 8.0, shifted), (20, 99.0, inside),
-              (20, 50.0, {**shifted, "severity": 0.5}), (20, 70.0, {**shifted, "split": "held_out:agent"}))]  # fmt: skip
+              (20, 50.0, {**shifted, "severity": 0.5}),
+              (20, 70.0, {**shifted, "split": "held_out:agent"}))]  # fmt: skip
     pd.DataFrame(table).to_parquet(run / "ood.parquet")
     (row,) = overview.rows([load_run(run)])
     assert dict(zip(overview.COLUMNS, row.cells, strict=True)) == {
