@@ -19,6 +19,7 @@ TASKS = {  # with shifts that are drawn in different ways
     "miniworld/PickupObjects": "study",
     "miniworld/OneRoom": "distracting_hard",
     "maniskill/StackCube-v1": "tint+physical_size+distractors",
+    "gym:gymnasium_robotics:AdroitHandDoor-v1": "noise",
 }
 
 
