@@ -208,8 +208,8 @@ def _caption(errors: pd.DataFrame) -> str:
     meanings = [one.meaning for name, one in MEASURES.items() if name in set(errors["measure"])]
     return (
         f"Left: {'; or '.join(meanings)}; right: absolute error of the open-loop reward. Both are means over the first "
-        f"k steps without an observation, from the start of an episode, after {_given(errors)} given, so that k times the value is the accumulated "
-        "error; dotted: windows of "
+        f"k steps without an observation, from the start of an episode, after {_given(errors)} given, so that k times "
+        "the value is the accumulated error; dotted: windows of "
         f"{' and '.join(map(str, dynamics.STUDY_WINDOWS))} steps. Dashed: keeping the last encoded latent, and "
         f"predicting the mean reward. Bands: {'; '.join(filter(None, spreads)) or 'none, one trajectory of one seed'}."
     )
