@@ -122,7 +122,8 @@ def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     for title, run in _pictured(runs, names):
         record, read = recorded(run)
         states = _seen(record, read, options)
-        clouds.append(latents.cloud(title, run.task, read, states, colour_of(record, read, options.colour)))
+        shown, whose = colour_of(record, read, options.colour), {"agent": run.agent, "series": names.series[run.id]}
+        clouds.append(latents.cloud(title, run.task, read, states, shown, **whose))
     drawn = latents.draw(clouds, max_points=options.max_points, seed=options.seed, colour=options.colour)
     drawn.caption += _of_dreamer(runs, options)
     return drawn
