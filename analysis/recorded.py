@@ -96,23 +96,19 @@ def correlation_of_runs(runs: Sequence[Run], names: Names, options: Options) -> 
 def _correlation(runs: Sequence[Run], names: Names, options: Options, *, per_run: bool) -> Any:
     from analysis.figures import correlation
 
-    window = min(min(steps_ahead(run) for run in runs), options.windows[0])
-    sums = error_sums(runs, names, [window])
-    means = sums.groupby("run")[["error", "reward_error"]].mean()  # of the trajectories that last so long
-    measure = sums.groupby("run")["measure"].first()
+    sums = error_sums(runs, names, options.windows)
+    per_step = sums["scale"] * sums["window"]
+    sums = sums.assign(
+        dynamics_error=sums["error"] / per_step,
+        reward_error=sums["reward_error"] / sums["window"],
+        dynamics_error_sum=sums["error"],
+        reward_error_sum=sums["reward_error"],
+    )
+    keys = ["run", "task", "agent", "series", "encoder", "seed", "measure", "window"]
+    means = sums.groupby(keys)[[*correlation.DRAWN, *correlation.SUMS]].mean()  # of trajectories that last so long
     score, scores = final(runs, names)
-    returns = scores.set_index("run")["inside"]
-    rows = [
-        {
-            **labels(run, names),
-            "measure": measure[run.id],
-            "dynamics_error": means.loc[run.id, "error"],
-            "reward_error": means.loc[run.id, "reward_error"],
-            "return": returns[run.id],
-        }
-        for run in runs
-    ]
-    return correlation.draw(pd.DataFrame(rows), window, per_run=per_run, score=score)
+    returns = scores.set_index("run")["inside"].rename("return")
+    return correlation.draw(means.reset_index().join(returns, on="run"), per_run=per_run, score=score)
 
 
 def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:

@@ -23,33 +23,39 @@ def point_rows(
             "encoder": encoder,
             "seed": seed,
             "measure": "MSE" if agent == "tdmpc2" else "KL",
-            "dynamics_error": 10.0 + (3 * n) % 5 + 0.1 * seed,
+            "window": window,
+            "dynamics_error": 10.0 + (3 * n) % 5 + 0.1 * seed if window == 33 else float(n),
             "reward_error": 1.0 + n + 0.1 * seed,
             "return": 900.0 - 100 * n - 5 * seed,
         }
         for agent in agents
         for n, encoder in enumerate(encoders)
         for seed in (1, 2, 3)
+        for window in (33, 500)
     ]
     return pd.DataFrame(rows)
 
 
 def test_correlations_are_of_means_over_seeds():
-    drawn = correlation.draw(point_rows(), 33)
-    table = drawn.numbers.set_index(["agent", "error"])
-    assert table.loc[("tdmpc2", "reward"), "pearson"] == pytest.approx(-1)
-    assert abs(table.loc[("tdmpc2", "dynamics"), "pearson"]) < 0.5 and table.loc[("tdmpc2", "reward"), "points"] == 5
+    drawn = correlation.draw(point_rows())
+    table = drawn.numbers.set_index(["agent", "error", "window"])
+    assert table.loc[("tdmpc2", "reward", 33), "pearson"] == pytest.approx(-1)
+    assert abs(table.loc[("tdmpc2", "dynamics", 33), "pearson"]) < 0.5
+    assert table.loc[("tdmpc2", "dynamics", 500), "pearson"] == pytest.approx(-1)
+    assert table.loc[("tdmpc2", "reward", 33), "points"] == 5
     texts = [text.get_text() for axis in drawn.figure.axes for text in axis.texts]
-    assert len(texts) == 6 and all("n = 5" in text for text in texts[:4]) and "r = -1.00" in texts[1]
-    assert all("n = 10" in text for text in texts[4:])  # both agents, each in its own standard deviations
+    assert len(texts) == 12 and all("n = 5" in text for text in texts[:8]) and "r = -1.00" in texts[1]
+    assert all("n = 10" in text for text in texts[8:])  # both agents, each in its own standard deviations
     assert [axis.get_xlabel() for axis in drawn.figure.axes][:2] == [
-        "KL, summed over 33 steps",
-        "|r − r̂|, summed over 33 steps",
+        "KL per latent, nats, mean",
+        "|r − r̂|, mean",
     ]
-    two = correlation.draw(point_rows(("tdmpc2",), ("embedded", "scratch")), 33)
+    assert drawn.figure.axes[2].get_title() == "walker-walk · dreamerv3, 500 steps: dynamics"
+    two = correlation.draw(point_rows(("tdmpc2",), ("embedded", "scratch")))
     assert two.notes == [
-        "walker-walk, dynamics: 2 points: no correlation",
-        "walker-walk, reward: 2 points: no correlation",
+        f"walker-walk, {window} steps, {error}: 2 points: no correlation"
+        for window in (33, 500)
+        for error in ("dynamics", "reward")
     ]
 
 

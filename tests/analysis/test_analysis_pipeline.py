@@ -274,12 +274,19 @@ def test_the_correlation_wants_three_encoders(make_run, tmp_path):
     with pytest.raises(AnalysisError, match="3 encoders or more with one agent on one task, and there are 2"):
         analysis.analyze(paths[:4], tmp_path / "out", ["correlation"])
     assert "correlation" not in analysis.analyze(paths[:2], tmp_path / "two", ["returns"])["figures"]
-    report = analysis.analyze(paths, tmp_path / "out", ["correlation"])
-    assert "33 steps" in report["captions"]["correlation"]
+    with np.load(paths[0] / "latents.npz") as file:  # numbers twice as large: errors are not, on their own scale
+        doubled = {name: 2 * file[name] if name in ("posterior", "open_loop") else file[name] for name in file}
+    np.savez(paths[0] / "latents.npz", **doubled)
+    report = analysis.analyze(paths, tmp_path / "out", ["correlation", "errors"])
+    assert "33 and 117 steps" in report["captions"]["correlation"]
     table = pd.read_csv(tmp_path / "out" / "correlation.csv")
-    first, points = table.iloc[0], table.iloc[2:]
-    assert first["error"] == "dynamics" and first["pearson"] < -0.9 and first["points"] == 4
-    assert len(points) == 4 and set(points["seeds"]) == {2}
+    found, points = table.iloc[:4], table.iloc[4:]
+    assert list(zip(found["window"], found["error"], strict=True))[::2] == [(33, "dynamics"), (117, "dynamics")]
+    assert (found["pearson"][::2] < -0.9).all() and (found["points"] == 4).all()
+    assert len(points) == 8 and set(points["seeds"]) == {2}
+    both = points.merge(pd.read_csv(tmp_path / "out" / "errors.csv"), on=["series", "window"])
+    assert len(both) == 8 and both["dynamics_error"].to_numpy() == pytest.approx(both["relative"], rel=1e-4)
+    assert both["dynamics_error_sum"].to_numpy() == pytest.approx(both["error_y"], rel=1e-4)
 
 
 def test_profiles_want_normalised_returns_of_two_encoders(make_run, tmp_path):
