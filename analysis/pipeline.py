@@ -51,6 +51,7 @@ def analyze(
     that have not finished are listed and left out unless `unfinished`. `command` goes into the metadata of the files.
     `keep` is given the name and the `style.Drawn` of every figure once its files are there.
     """
+    _check(options, formats)
     runs, skipped = load_sources(paths)
     wanted = list(_forms(list(FIGURES) if figures is None else figures, runs))
     used = [run for run in runs if run.finished or unfinished]
@@ -106,6 +107,15 @@ def analyze(
         if figures is not None and not any(made.partition(ON)[0] == name for made in report["figures"]):
             raise error
     return report
+
+
+def _check(options: Options, formats: Sequence[str]) -> None:
+    """Raise AnalysisError for what no run could be drawn with."""
+    from analysis.figures import style
+
+    style.check_formats(formats)
+    if wrong := [window for window in options.windows if window < 1]:
+        raise AnalysisError(f"errors are summed over windows of one step or more, not {wrong[0]}")
 
 
 def left_out(skipped: Mapping[str, str]) -> list[dict[str, str]]:

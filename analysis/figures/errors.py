@@ -112,10 +112,6 @@ def _left_out(sums: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
     return [
         f"{task}: {series}, {window} steps: {n - left} of {n} trajectories are shorter, or not finite in places"
         for (task, _, series, window), (n, left) in short.items()
-    ] + [
-        f"{window} steps stand for the study's {dynamics.STUDY_WINDOWS[-1]}: episodes are no longer"
-        for window in sorted(set(sums["window"]))
-        if dynamics.STUDY_WINDOWS[0] < window < dynamics.STUDY_WINDOWS[-1]
     ]
 
 

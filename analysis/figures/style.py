@@ -299,6 +299,12 @@ def seed_counts(table: pd.DataFrame) -> pd.Series:
     return table.groupby(["series", "task", "agent"])["seed"].nunique()
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise AnalysisError for what is no format of figures."""
+    if unknown := [kind for kind in formats if kind not in FORMATS]:
+        raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
+
+
 def save(
     drawn: Drawn,
     folder: str | Path,
@@ -309,8 +315,7 @@ def save(
     """Write the figure in every format, its numbers as CSV, and as a LaTeX table what a paper prints of them (with a
     CSV of its own where that is not all); all files appear or none does. Returns the paths.
     """
-    if unknown := [kind for kind in formats if kind not in FORMATS]:
-        raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
+    check_formats(formats)
     provenance = provenance or Provenance()
     files = {
         f"{name}.{kind}": picture(drawn.figure, kind, metadata=_metadata(kind, name, drawn.caption, provenance))

@@ -225,6 +225,19 @@ def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path,
     assert len(str(caught.value).splitlines()) == 1  # no command helps
 
 
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"formats": ("png", "gif")}, "unknown figure format 'gif'\nAvailable: pdf, png, svg"),
+        ({"options": Options(windows=(33, 0))}, "windows of one step or more, not 0"),
+    ],
+)
+def test_wrong_requests_stop_before_anything_is_written(make_run, tmp_path, how, said):
+    with pytest.raises(AnalysisError, match=said) as caught:
+        analysis.analyze([make_run(parts=())], tmp_path / "out", **how)
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
+
+
 def test_mixed_protocols_stop_before_anything_is_written(make_run, tmp_path):
     runs = [make_run("a", parts=()), make_run("b", "scratch", parts=(), env__action_repeat=4)]
     with pytest.raises(AnalysisError, match=r"env\.action_repeat is 2 in one and 4 in another"):
