@@ -229,7 +229,7 @@ def _probe_scores(run: Run) -> pd.DataFrame:
         found = probing.probe(inputs[use][some], targets, episode[some])
         for variable, one in found.items():
             ends = {"low": one.r2.low, "high": one.r2.high, "penalty": one.penalty}
-            rows.append({"source": source, "variable": variable, "r2": one.r2.point, **ends})
+            rows.append({"source": source, "variable": variable, "r2": one.r2.point, "held_out": one.r2.runs, **ends})
     return pd.DataFrame(rows)
 
 

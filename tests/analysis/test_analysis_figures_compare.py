@@ -120,11 +120,26 @@ def test_probes_show_mean_and_range_over_seeds():
     assert (table["r2"], table["low"], table["high"]) == pytest.approx((0.74, 0.72, 0.76)) and table["seeds"] == 3
     axis = drawn.figure.axes[0]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["hip angle", "hip speed", "reward"]
-    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() not in ("None", "", None)]
-    assert len(points) == 12 and min(points) == probes.FLOOR  # -3 is drawn at the edge
+    marks = [(line.get_xdata()[0], line.get_marker()) for line in axis.lines if line.get_markersize() == 4]
+    assert len([x for x, marker in marks if marker not in ("None", "<")]) == 10
+    assert [x for x, marker in marks if marker == "<"] == [probes.FLOOR] * 2  # -3 is an arrow at the edge
     still = probe_rows()
     still.loc[still["variable"] == "reward", "r2"] = np.nan
     assert probes.draw(still).notes == ["reward: no R² where it does not vary in the held-out episodes"]
+
+
+def test_probes_of_a_state_have_no_feature_in_the_legend():
+    rows = probe_rows()
+    rows = rows[(rows["source"] == "latent") & (rows["seed"] == 1)].assign(
+        encoder="state", held_out=1, variable="action 0", low=np.nan, high=np.nan
+    )
+    drawn = probes.draw(rows.iloc[:1])
+    entries = drawn.figure.legends[0].legend_handles
+    assert [entry.get_label() for entry in entries] == ["state (1 seed)", "from the latent"]
+    assert {(entry.get_marker(), entry.get_markerfacecolor()) for entry in entries} == {("s", "white")}
+    assert drawn.notes == ["walker-walk: state is probed on 1 held-out episode, so no interval"]
+    assert "features" not in drawn.caption and "action is the one that led to the state" in drawn.caption
+    assert "action" not in probes.draw(probe_rows()).caption
 
 
 def test_the_page_on_someone_elses_returns_works_to_the_letter(tmp_path, monkeypatch, capsys):
