@@ -91,7 +91,8 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colo
             for (line, column), (upper, lower) in pairs.items():
                 one = lines[line][column] if column < len(lines[line]) else None
                 if one is None:
-                    _empty(upper), _empty(lower)
+                    for axis in (upper, lower):
+                        axis.set(xticks=[], yticks=[], visible=False)
                     continue
                 picked = chosen[one.name]
                 numbers = _measure(one, picked.index, seed)
@@ -129,10 +130,6 @@ def _pairs(part: Any, lines: int, across: int) -> dict[tuple[int, int], tuple[Ax
 def _height(across: int) -> float:
     """Inches of a line of the grid: about square panels, two rows of them where encoders stand side by side."""
     return 2.8 if across == 1 else 2 * ((style.PAGE - 0.8) / max(across, 3) + 0.3)
-
-
-def _empty(axis: Axes) -> None:
-    axis.set(xticks=[], yticks=[], visible=False)
 
 
 def _panels(upper: Axes, lower: Axes, name: str, colours: np.ndarray, numbers: dict) -> None:

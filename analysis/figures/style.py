@@ -80,10 +80,11 @@ class Look:
     marker: str
 
 
-# Controls are black and grey; encoders that meet in one figure most often are far apart.
+# Controls are black and grey, of a blue tint: plain grey as dark is a protanope's green. Encoders that meet in one
+# figure most often are far apart.
 ENCODERS = {
     "scratch": Look("#000000", "o"),
-    "state": Look("#b0b0b0", "s"),
+    "state": Look("#9090ae", "s"),
     "embedded": Look("#0072B2", "o"),
     "random_resnet18": Look("#999933", "v"),
     "random_resnet50": Look("#999933", "P"),
@@ -285,8 +286,20 @@ def spread(counts: Iterable[int], units: str = "seeds") -> str:
 
 
 def single_seeds(counts: pd.Series) -> list[str]:
-    """A note on every series of a task that has one seed; `counts` as of `seed_counts`."""
-    return [f"{task}: {series} has one seed, so no interval" for (series, task, _), n in counts.items() if n == 1]
+    """A note on every series of a task that has one seed, with its agent where there are several; `counts` as of
+    `seed_counts`.
+    """
+    agents = counts.index.get_level_values("agent")
+    return [
+        f"{named(task, agent, series, agents)} has one seed, so no interval"
+        for (series, task, agent), n in counts.items()
+        if n == 1
+    ]
+
+
+def named(task: str, agent: str, series: str, agents: Iterable[str]) -> str:
+    """How a note begins: whose it is, with the agent where there are several."""
+    return f"{task}: {f'{agent}: ' if len(set(agents)) > 1 else ''}{series}"
 
 
 def _from_to(numbers: Sequence[int]) -> str:

@@ -87,7 +87,8 @@ def test_drift_is_found_at_the_stage_where_it_begins(make_run, synthetic, tmp_pa
     assert set(table["stage"]) == {"feature", "latent", "predicted reward"} and notes == []
     other = make_run("other", seed=2)
     with pytest.raises(
-        AnalysisError, match=r"no record of a bank under a shift\nMake its inputs with: mbrl-pvr record"
+        AnalysisError,
+        match=r"no record of a bank under a shift\nMake its inputs with: mbrl-pvr bank make .* --shift SHIFT &&",
     ):
         numbers([other], tmp_path / "out", "drift")
 

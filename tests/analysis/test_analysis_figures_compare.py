@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
-from analysis.figures import correlation, probes, profile, properties
+from analysis.figures import correlation, probes, profile, properties, style
 
 TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
 
@@ -57,6 +57,20 @@ def test_correlations_are_of_means_over_seeds():
         for window in (33, 500)
         for error in ("dynamics", "reward")
     ]
+
+
+def test_notes_on_one_seed_name_the_agent_where_there_are_several():
+    rows = point_rows(encoders=("embedded",))
+    counts = style.seed_counts(rows[rows["seed"] == 1].assign(series="embedded"))
+    said = "dmc/walker-walk: {}embedded has one seed, so no interval"
+    assert style.single_seeds(counts) == [said.format("dreamerv3: "), said.format("tdmpc2: ")]
+    assert style.single_seeds(counts[counts.index.get_level_values("agent") == "tdmpc2"]) == [said.format("")]
+
+
+def test_thin_lines_of_a_state_are_seen_on_white():
+    """A contrast of 3 : 1, as WCAG 2 asks of graphics."""
+    linear = np.array([int(style.look("state").colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]) ** 2.2
+    assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3
 
 
 def normalised_rows():
