@@ -2,7 +2,6 @@
 
 import difflib
 import shlex
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypedDict
 
 from analysis import groups
 from analysis.errors import BAD_REQUEST, AnalysisError
-from analysis.kinds import BEYOND_COMMANDS, FIGURES, FigureKind
+from analysis.kinds import FIGURES, NO_BANK, FigureKind, Lack
 from analysis.results import load_sources
 from analysis.runs import Run
 from analysis.tables import Names, Options
@@ -52,6 +51,7 @@ def analyze(
     that have not finished are listed and left out unless `unfinished`. `command` goes into the metadata of the files.
     `keep` is given the name and the `style.Drawn` of every figure once its files are there.
     """
+    _check(options, formats)
     runs, skipped = load_sources(paths)
     wanted = list(_forms(list(FIGURES) if figures is None else figures, runs))
     used = [run for run in runs if run.finished or unfinished]
@@ -84,26 +84,38 @@ def analyze(
     refused: dict[str, AnalysisError] = {}
     for name, bank in wanted:
         kind, seen = FIGURES[name], [run.on(bank) for run in used]
-        ready = [run for run in seen if not kind.lacks(run)]
-        if not kind.extra:
-            report["missing"] += _missing(_file_name(name, bank), seen)
-        why = kind.together(ready, options) if ready else kind.lacks(seen[0])
-        if why:
-            refused.setdefault(name, _refusal(name, why, seen, bool(ready)))
+        lacks = [(run, kind.lacks(run)) for run in seen]
+        lacking, ready = [(run, lack) for run, lack in lacks if lack], [run for run, lack in lacks if not lack]
+        unlike = kind.together(ready, options) if ready and kind.together else None
+        if unlike:
+            report["missing"].append(_entry(_file_name(name, bank), ready, unlike))
+        elif not (ready and kind.together):
+            report["missing"] += _missing(_file_name(name, bank), lacking, one_each=bool(ready))
+        if unlike or not ready:
+            refused.setdefault(name, _refusal(name, unlike or lacking[0][1], seen))
             continue
         try:
             _make(report, name, ready, job)
         except AnalysisError as problem:
             if figures is not None or problem.exit_code != BAD_REQUEST:
                 raise
-            where = str(ready[0].path) if len(ready) == 1 else f"{len(ready)} runs"
-            report["missing"].append(
-                {"figure": _file_name(name, bank), "run": where, "reason": problem.what, "command": ""}
-            )
+            report["missing"].append(_entry(_file_name(name, bank), ready, Lack(problem.what)))
+    here = [run for run in used if not run.exported]
+    if figures is None and here and not any(run.banks for run in used):
+        report["missing"] += _missing("figures of records on a bank", [(run, NO_BANK) for run in here], one_each=False)
     for name, error in refused.items():
         if figures is not None and not any(made.partition(ON)[0] == name for made in report["figures"]):
             raise error
     return report
+
+
+def _check(options: Options, formats: Sequence[str]) -> None:
+    """Raise AnalysisError for what no run could be drawn with."""
+    from analysis.figures import style
+
+    style.check_formats(formats)
+    if wrong := [window for window in options.windows if window < 1]:
+        raise AnalysisError(f"errors are summed over windows of one step or more, not {wrong[0]}")
 
 
 def left_out(skipped: Mapping[str, str]) -> list[dict[str, str]]:
@@ -158,7 +170,7 @@ def _outdated(kind: FigureKind, run: Run) -> str:
     """That the figure shows an older checkpoint than the run has now, and the command that mends it; "" otherwise."""
     if (step := kind.step(run)) is None or run.step is None or step == run.step:
         return ""
-    renew = "" if run.exported else f"; renew with: {_for(run, kind.command_for(run))}"
+    renew = "" if run.exported else f"; renew with: {_for(run, kind.renew(run))}"
     return f"{run.path}: drawn is step {step}, the run is at {run.step}{renew}"
 
 
@@ -168,26 +180,37 @@ def _unknown(name: str) -> AnalysisError:
     return AnalysisError(f"unknown figure {name!r}", hint=f"{meant}Available: {', '.join(FIGURES)}")
 
 
-def _missing(file: str, runs: Sequence[Run]) -> list[dict[str, str]]:
-    """An entry for each run that lacks something for a figure; of exported runs one for all that lack the same."""
-    kind, found, exported = FIGURES[file.partition(ON)[0]], [], Counter[str]()
-    for run in runs:
-        if (reason := kind.lacks(run)) and run.exported:
-            exported[reason] += 1
-        elif reason:
-            command = "" if reason in BEYOND_COMMANDS else _for(run, kind.command_for(run))
-            found.append({"figure": file, "run": str(run.path), "reason": reason, "command": command})
-    whose = {reason: f"{count} exported run{'s' * (count > 1)}" for reason, count in exported.items()}
-    return found + [{"figure": file, "run": who, "reason": why, "command": ""} for why, who in whose.items()]
+def _missing(file: str, lacking: Sequence[tuple[Run, Lack]], *, one_each: bool) -> list[dict[str, str]]:
+    """Entries for runs that lack something for a figure: one for each run, or for all that lack the same; of exported
+    runs always that.
+    """
+    alike: dict[tuple[Lack, bool, str], list[Run]] = {}
+    for run, lack in lacking:
+        alike.setdefault((lack, run.exported, run.id if one_each and not run.exported else ""), []).append(run)
+    return [_entry(file, runs, lack) for (lack, _, _), runs in alike.items()]
 
 
-def _refusal(name: str, why: str, runs: Sequence[Run], ready: bool) -> AnalysisError:
-    others = " (and the other runs)" if len(runs) > 1 else ""
-    hint = f"Make its inputs with: {_for(runs[0], FIGURES[name].command_for(runs[0]))}{others}"
-    helpless = ready or why in BEYOND_COMMANDS or runs[0].exported
-    return AnalysisError(f"figure {name!r} cannot be made: {why}", hint="" if helpless else hint)
+def _entry(file: str, runs: Sequence[Run], lack: Lack) -> dict[str, str]:
+    """Of `Report["missing"]`: one run by its folder, more by their number, and the first where the command is for it;
+    exported ones have no folder here.
+    """
+    if runs[0].exported:
+        whose = f"{len(runs)} exported run{'s' * (len(runs) > 1)}"
+    elif len(runs) == 1:
+        whose = str(runs[0].path)
+    else:
+        whose = f"{len(runs)} runs" + (f", first {runs[0].path}" if "{run}" in lack.command else "")
+    return {"figure": file, "run": whose, "reason": lack.why, "command": _for(runs[0], lack.command)}
+
+
+def _refusal(name: str, lack: Lack, runs: Sequence[Run]) -> AnalysisError:
+    command = _for(runs[0], lack.command)
+    others = " (and the other runs)" if len(runs) > 1 and str(runs[0].path) in command else ""
+    hint = f"Make its inputs with: {command}{others}" if command else ""
+    return AnalysisError(f"figure {name!r} cannot be made: {lack.why}", hint=hint)
 
 
 def _for(run: Run, command: str) -> str:
     """The command for a run; "" where its folder is not here."""
-    return "" if run.exported else command.format(run=shlex.quote(str(run.path)))
+    places = {"run": shlex.quote(str(run.path)), "task": shlex.quote(run.task)}
+    return "" if run.exported and "{run}" in command else command.format(**places)

@@ -43,24 +43,45 @@ def dynamics_curves(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def errors(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import errors
 
-    return errors.draw(error_sums(runs, names, options.windows))
+    sums, notes = error_sums(runs, names, options.windows)
+    drawn = errors.draw(sums)
+    drawn.notes += notes
+    return drawn
 
 
-def error_sums(runs: Sequence[Run], names: Names, windows: Sequence[int]) -> pd.DataFrame:
-    """`horizons.window_table` of all runs; windows of a task are cut to what its shortest record holds, and where runs
-    come from an export, to the next that all of these have.
-    """
-    tables = []
+def error_sums(runs: Sequence[Run], names: Names, windows: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
+    """`horizons.window_table` of all runs, with windows that all runs of a task have; and notes on what was cut."""
+    tables, notes = [], []
     for task in dict.fromkeys(run.task for run in runs):
         mine = [run for run in runs if run.task == task]
-        shortest = min(steps_ahead(run) for run in mine)
-        stored = [set(run.window_errors["window"]) for run in mine if run.window_errors is not None]
-        common = set.intersection(*stored) if stored else None
-        fitting = horizons.windows_that_fit(shortest, windows)
-        if common is not None:
-            fitting = sorted({max(n for n in common if n <= window) for window in fitting})
+        fitting, cut = _windows_that_all_have(mine, windows)
         tables += [_window_sums(run, fitting).assign(**labels(run, names)) for run in mine]
-    return pd.concat(tables, ignore_index=True)
+        notes += [f"{task}: {note}" for note in cut]
+    return pd.concat(tables, ignore_index=True), notes
+
+
+def _windows_that_all_have(runs: Sequence[Run], wanted: Sequence[int]) -> tuple[list[int], list[str]]:
+    """Windows cut to what the shortest record holds, and where runs come from an export, to the next that all of these
+    have; a note on each that stands for others.
+    """
+    steps = {run.id: steps_ahead(run) for run in runs}
+    short = min(runs, key=lambda run: steps[run.id])
+    shortest, longest = steps[short.id], max(steps.values())
+    stored = [set(run.window_errors["window"]) for run in runs if run.window_errors is not None]
+    common = set.intersection(*stored) if stored else set(wanted) | {shortest}
+    instead: dict[int, list[int]] = {}
+    for window in sorted(set(wanted)):
+        instead.setdefault(max(n for n in common if n <= min(window, shortest)), []).append(window)
+    why = "episodes are no longer"
+    if shortest < longest:
+        why = f"the record of {short.path} is no longer than {shortest}, others go on to {longest}"
+    notes = [
+        f"{used} steps stand for {', '.join(map(str, cut))}: "
+        + (why if min(cut) > shortest == used else "no longer window is in all exports")
+        for used, windows in instead.items()
+        if (cut := [window for window in windows if window != used])
+    ]
+    return list(instead), notes
 
 
 def _window_sums(run: Run, windows: Sequence[int]) -> pd.DataFrame:
@@ -96,23 +117,21 @@ def correlation_of_runs(runs: Sequence[Run], names: Names, options: Options) -> 
 def _correlation(runs: Sequence[Run], names: Names, options: Options, *, per_run: bool) -> Any:
     from analysis.figures import correlation
 
-    window = min(min(steps_ahead(run) for run in runs), options.windows[0])
-    sums = error_sums(runs, names, [window])
-    means = sums.groupby("run")[["error", "reward_error"]].mean()  # of the trajectories that last so long
-    measure = sums.groupby("run")["measure"].first()
+    sums, notes = error_sums(runs, names, options.windows)
+    per_step = sums["scale"] * sums["window"]
+    sums = sums.assign(
+        dynamics_error=sums["error"] / per_step,
+        reward_error=sums["reward_error"] / sums["window"],
+        dynamics_error_sum=sums["error"],
+        reward_error_sum=sums["reward_error"],
+    )
+    keys = ["run", "task", "agent", "series", "encoder", "seed", "measure", "window"]
+    means = sums.groupby(keys)[[*correlation.DRAWN, *correlation.SUMS]].mean()  # of trajectories that last so long
     score, scores = final(runs, names)
-    returns = scores.set_index("run")["inside"]
-    rows = [
-        {
-            **labels(run, names),
-            "measure": measure[run.id],
-            "dynamics_error": means.loc[run.id, "error"],
-            "reward_error": means.loc[run.id, "reward_error"],
-            "return": returns[run.id],
-        }
-        for run in runs
-    ]
-    return correlation.draw(pd.DataFrame(rows), window, per_run=per_run, score=score)
+    returns = scores.set_index("run")["inside"].rename("return")
+    drawn = correlation.draw(means.reset_index().join(returns, on="run"), per_run=per_run, score=score)
+    drawn.notes += notes
+    return drawn
 
 
 def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
@@ -122,7 +141,8 @@ def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     for title, run in _pictured(runs, names):
         record, read = recorded(run)
         states = _seen(record, read, options)
-        clouds.append(latents.cloud(title, run.task, read, states, colour_of(record, read, options.colour)))
+        shown, whose = colour_of(record, read, options.colour), {"agent": run.agent, "series": names.series[run.id]}
+        clouds.append(latents.cloud(title, run.task, read, states, shown, **whose))
     drawn = latents.draw(clouds, max_points=options.max_points, seed=options.seed, colour=options.colour)
     drawn.caption += _of_dreamer(runs, options)
     return drawn
@@ -209,7 +229,7 @@ def _probe_scores(run: Run) -> pd.DataFrame:
         found = probing.probe(inputs[use][some], targets, episode[some])
         for variable, one in found.items():
             ends = {"low": one.r2.low, "high": one.r2.high, "penalty": one.penalty}
-            rows.append({"source": source, "variable": variable, "r2": one.r2.point, **ends})
+            rows.append({"source": source, "variable": variable, "r2": one.r2.point, "held_out": one.r2.runs, **ends})
     return pd.DataFrame(rows)
 
 

@@ -19,8 +19,10 @@ def draw(evaluations: pd.DataFrame) -> style.Drawn:
     evaluations = style.prepare(evaluations, COLUMNS)
     means = evaluations.groupby([*KEYS, "seed", "step"])["return"].mean().reset_index("step")
     many = means.groupby(level=[*KEYS, "seed"])["step"].transform("nunique") > 1
-    notes = [f"{task}: {series}, seed {seed}: one evaluation has no area" for task, _, series, _, seed in
-             dict.fromkeys(means.index[~many])]  # fmt: skip
+    notes = [
+        f"{style.named(task, agent, series, evaluations['agent'])}, seed {seed}: one evaluation has no area"
+        for task, agent, series, _, seed in dict.fromkeys(means.index[~many])
+    ]
     curves = dict(iter(means[many].groupby(level=[*KEYS, "seed"])))
     spans = _spans(curves)
     areas = pd.DataFrame(

@@ -1,5 +1,6 @@
-"""Figure "correlation": the error of a world model against the return of its agent. One row of panels per task and
-agent (errors of two agents never share an axis), and where a task has several agents one of all, each standardised.
+"""Figure "correlation": the error of a world model against the return of its agent. One row of panels per task,
+agent and window (errors of two agents never share an axis), and where a task has several agents one of all, each
+standardised.
 """
 
 from typing import Any
@@ -11,16 +12,19 @@ from matplotlib.lines import Line2D
 
 from analysis import correlation
 from analysis.figures import style
+from analysis.figures.errors import UNITS
 
-COLUMNS = ("task", "encoder", "seed", "measure", "dynamics_error", "reward_error", "return")
+COLUMNS = ("task", "encoder", "seed", "measure", "window", "dynamics_error", "reward_error", "return")
+SUMS = ("dynamics_error_sum", "reward_error_sum")  # as the study has them, listed and not drawn
 DRAWN = {"dynamics_error": "dynamics", "reward_error": "reward"}
 FILLS: tuple[Any, ...] = ("full", "none", "left", "right")  # of agents that share a panel
 
 
-def draw(runs: pd.DataFrame, window: int, *, per_run: bool = False, score: str = "episode return") -> style.Drawn:
-    """Left: error of the latent, right: of the reward, both summed over `window` steps without an observation; y: mean
-    return in distribution, which `score` names. A point is an encoder, the mean over its seeds; with `per_run` a run,
-    and the bootstrap draws encoders. `runs`: one row per run with `COLUMNS`; optional `series`, `agent`.
+def draw(runs: pd.DataFrame, *, per_run: bool = False, score: str = "episode return") -> style.Drawn:
+    """Left: error of the latent on a scale that encoders share, right: of the reward, both means of the `window` steps
+    without an observation; y: mean return in distribution, which `score` names. A point is an encoder, the mean over
+    its seeds; with `per_run` a run, and the bootstrap draws encoders. `runs`: one row per run and window with
+    `COLUMNS`; optional `series`, `agent`, `SUMS`.
     """
     runs = style.prepare(runs, COLUMNS)
     looks, rows, notes = style.looks(runs["encoder"]), [], []
@@ -28,32 +32,34 @@ def draw(runs: pd.DataFrame, window: int, *, per_run: bool = False, score: str =
     with style.paper():
         figure = style.new_figure(style.PAGE, 2.0 * len(panels) + 0.35)
         grid = figure.subplots(len(panels), 2, squeeze=False)
-        for axes, ((task, agent), title) in zip(grid, panels.items(), strict=True):
-            mine = runs[(runs["task"] == task) & ((runs["agent"] == agent) | (agent == correlation.STANDARDISED))]
+        for axes, ((task, agent, window), title) in zip(grid, panels.items(), strict=True):
+            mine = runs[(runs["task"] == task) & (runs["window"] == window)]
+            mine = mine[(mine["agent"] == agent) | (agent == correlation.STANDARDISED)]
             points = _points(mine, per_run, agent == correlation.STANDARDISED)
             for axis, (column, name) in zip(axes, DRAWN.items(), strict=True):
                 found = _correlation(mine, column, per_run)[agent]
                 _panel(axis, points, column, found, looks)
-                axis.set(xlabel=_unit(mine, agent, name, window), title=f"{title}: {name}")
-                rows.append({"task": task, "agent": agent, "error": name, **_numbers(found)})
+                axis.set(xlabel=_unit(mine, agent, name), title=f"{title}: {name}")
+                rows.append({"task": task, "agent": agent, "window": window, "error": name, **_numbers(found)})
                 if found.note:
                     notes.append(f"{title}, {name}: {found.note}")
             axes[0].set_ylabel("standardised return" if agent == correlation.STANDARDISED else score)
         _legend(figure, runs, looks)
     correlations = pd.DataFrame(rows)
     numbers = pd.concat([correlations, _listed(runs, per_run)], ignore_index=True)
-    return style.Drawn(figure, numbers, _caption(window, per_run, runs["agent"].nunique() > 1), notes, correlations)
+    return style.Drawn(figure, numbers, _caption(runs, per_run), notes, correlations)
 
 
-def _panels(runs: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(task, agent) to the title of its row, the one of all agents of a task behind its own."""
+def _panels(runs: pd.DataFrame) -> dict[tuple[str, str, int], str]:
+    """(task, agent, window) to the title of its row, those of all agents of a task behind its own."""
     titles = style.panel_names(runs)
-    found: dict[tuple[str, str], str] = {}
+    found: dict[tuple[str, str, int], str] = {}
     for task in dict.fromkeys(task for task, _ in titles):
-        own = {key: title for key, title in titles.items() if key[0] == task}
-        found |= own
+        own = {agent: title for (other, agent), title in titles.items() if other == task}
         if len(own) > 1:
-            found[task, correlation.STANDARDISED] = f"{task.rpartition('/')[2]} · {correlation.STANDARDISED}"
+            own[correlation.STANDARDISED] = f"{task.rpartition('/')[2]} · {correlation.STANDARDISED}"
+        windows = sorted(set(runs.loc[runs["task"] == task, "window"]))
+        found |= {(task, agent, n): f"{title}, {n} steps" for agent, title in own.items() for n in windows}
     return found
 
 
@@ -73,11 +79,11 @@ def _points(mine: pd.DataFrame, per_run: bool, standardised: bool) -> pd.DataFra
     return points
 
 
-def _unit(mine: pd.DataFrame, agent: str, name: str, window: int) -> str:
+def _unit(mine: pd.DataFrame, agent: str, name: str) -> str:
     if agent == correlation.STANDARDISED:
-        return f"{name} error over {window} steps, standard deviations of its agent"
-    unit = mine["measure"].iloc[0] if name == "dynamics" else "|r − r̂|"
-    return f"{unit}, summed over {window} steps"
+        return f"{name} error, standard deviations of its agent"
+    measure = mine["measure"].iloc[0]
+    return f"{UNITS.get(measure, measure) if name == 'dynamics' else '|r − r̂|'}, mean"
 
 
 def _panel(
@@ -127,8 +133,8 @@ def _numbers(found: correlation.Correlation) -> dict[str, float]:
 
 def _listed(runs: pd.DataFrame, per_run: bool) -> pd.DataFrame:
     """The points that are drawn, below the correlations."""
-    keys = ["task", "agent", "series", *(["seed"] if per_run else [])]
-    means = runs.groupby(keys)[[*DRAWN, "return"]].mean()
+    keys = ["task", "agent", "window", "series", *(["seed"] if per_run else [])]
+    means = runs.groupby(keys)[[*DRAWN, *(name for name in SUMS if name in runs), "return"]].mean()
     return means.assign(seeds=runs.groupby(keys)["seed"].nunique()).reset_index()
 
 
@@ -142,16 +148,22 @@ def _legend(figure, runs: pd.DataFrame, looks: dict[str, style.Look]) -> None:
     style.legend(figure, entries)
 
 
-def _caption(window: int, per_run: bool, several: bool) -> str:
+def _caption(runs: pd.DataFrame, per_run: bool) -> str:
+    several, windows = runs["agent"].nunique() > 1, " and ".join(map(str, sorted(set(runs["window"]))))
     point = (
         "One point is a run; intervals draw encoders, since runs of one are not independent, and there is no p. "
         if per_run
         else "One point is an encoder with one agent, the mean over its seeds; intervals draw points. "
     )
     return (
-        f"Error of the world model over {window} steps without an observation against the mean return in distribution. "
+        f"Error of the world model, mean of {windows} steps without an observation, of the latent relative to its "
+        "variance or per categorical latent, against the mean return in distribution. "
         f"{point}r: Pearson, ρ: Spearman, with 95 % bootstrap intervals"
         + ("" if per_run else " and two-sided p")
         + "."
-        + (" Where a task has several agents, a last row has both in standard deviations of each." if several else "")
+        + (
+            " Where a task has several agents, the last rows have both in standard deviations of each."
+            if several
+            else ""
+        )
     )

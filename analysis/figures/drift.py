@@ -21,8 +21,11 @@ def draw(drifts: pd.DataFrame) -> style.Drawn:
     them, NaN where a stage is constant; optional `series`, `agent`.
     """
     drifts = style.prepare(drifts, COLUMNS)
-    still = drifts.loc[drifts["relative"].isna(), ["task", "series", "stage"]].drop_duplicates()
-    notes = [f"{task}: {series}: the {stage} is constant" for task, series, stage in still.itertuples(index=False)]
+    still = drifts.loc[drifts["relative"].isna(), ["task", "agent", "series", "stage"]].drop_duplicates()
+    notes = [
+        f"{style.named(task, agent, series, drifts['agent'])}: the {stage} is constant"
+        for task, agent, series, stage in still.itertuples(index=False)
+    ]
     drifts = drifts[drifts["relative"].notna()]
     if len(drifts) == 0:
         raise AnalysisError("nothing varies that a shift could move")

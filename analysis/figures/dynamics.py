@@ -223,10 +223,9 @@ def _given(errors: pd.DataFrame) -> str:
 
 def _notes(errors: pd.DataFrame) -> list[str]:
     notes = []
-    several = errors["agent"].nunique() > 1
     for (task, agent, series), rows in errors.groupby(["task", "agent", "series"]):
         bad = rows.loc[rows[["error", "reward_error"]].isna().any(axis=1), ["seed", "trajectory"]].drop_duplicates()
         if len(bad):
             what = f"{len(bad)} trajectories have predictions that are not finite, left out from there on"
-            notes.append(f"{task}: {agent + ': ' if several else ''}{series}: {what}")
+            notes.append(f"{style.named(task, agent, series, errors['agent'])}: {what}")
     return notes

@@ -110,12 +110,9 @@ def _left_out(sums: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
     before, after = (rows.groupby(keys).size() for rows in (sums, whole))
     short = {key: (int(n), int(after.get(key, 0))) for key, n in before.items() if after.get(key, 0) < n}
     return [
-        f"{task}: {series}, {window} steps: {n - left} of {n} trajectories are shorter, or not finite in places"
-        for (task, _, series, window), (n, left) in short.items()
-    ] + [
-        f"{window} steps stand for the study's {dynamics.STUDY_WINDOWS[-1]}: episodes are no longer"
-        for window in sorted(set(sums["window"]))
-        if dynamics.STUDY_WINDOWS[0] < window < dynamics.STUDY_WINDOWS[-1]
+        f"{style.named(task, agent, series, sums['agent'])}, {window} steps: {n - left} of {n} trajectories are "
+        "shorter, or not finite in places"
+        for (task, agent, series, window), (n, left) in short.items()
     ]
 
 

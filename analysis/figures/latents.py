@@ -1,10 +1,11 @@
-"""Figure "latents": UMAP of latents coloured by reward (or value, time, a state variable), PCA beside it, with numbers
-from the full latent in the picture.
+"""Figure "latents": UMAP of latents coloured by reward (or value, time, a state variable), PCA with it, with numbers
+from the full latent in the picture; of each task a grid, its rows agents and its columns encoders.
 """
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,14 +19,15 @@ from analysis.records import Latents
 
 COLOUR_MAP = "viridis"  # even in lightness, safe for colour-blind readers and in grey print
 NEIGHBOURS = 15
-ACROSS = 4  # clouds side by side
+ACROSS = 4  # encoders side by side; more go on below
 
 
 @dataclass(frozen=True)
 class Cloud:
     """Latents of one run: points (N, L), the reward that arrived with each (N,), and the episode of each (N,).
 
-    Clouds of one `task` share a colour scale, of the reward or of what else each point has for a `colour` (N,).
+    Clouds of one `task` share a colour scale, of the reward or of what else each point has for a `colour` (N,). A cloud
+    stands in the row of its `agent` and the column of its `series` (default: the name).
     """
 
     name: str
@@ -34,6 +36,12 @@ class Cloud:
     reward: np.ndarray
     episode: np.ndarray
     colour: np.ndarray | None = None
+    agent: str = ""
+    series: str = ""
+
+    @property
+    def column(self) -> str:
+        return self.series or self.name
 
     @property
     def shown(self) -> np.ndarray:
@@ -42,7 +50,14 @@ class Cloud:
 
 
 def cloud(
-    name: str, task: str, latents: Latents, states: np.ndarray | None = None, colour: np.ndarray | None = None
+    name: str,
+    task: str,
+    latents: Latents,
+    states: np.ndarray | None = None,
+    colour: np.ndarray | None = None,
+    *,
+    agent: str = "",
+    series: str = "",
 ) -> Cloud:
     """All valid steps that carry a reward (an episode's first has none), as their posterior latents or as `states`
     (E, T, W), coloured by reward or by `colour` (E, T).
@@ -52,7 +67,7 @@ def cloud(
     episode = np.broadcast_to(np.arange(len(use))[:, None], use.shape)
     points = latents.posterior if states is None else states
     shown = None if colour is None else colour[use]
-    return Cloud(name, task, points[use], latents.reward_true[use], episode[use], shown)
+    return Cloud(name, task, points[use], latents.reward_true[use], episode[use], shown, agent, series)
 
 
 def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colour: str = "reward") -> style.Drawn:
@@ -62,38 +77,58 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colo
     has the numbers of all points, not only of those drawn.
     """
     rows, notes, table = [], [], []
-    bands = _bands(clouds)
-    heights = [_height(len(band)) for band in bands]
+    by_task = {one.task: [other for other in clouds if other.task == one.task] for one in clouds}
+    grids = {task: _grid(mine) for task, mine in by_task.items()}
+    across = max(len(line) for lines in grids.values() for line in lines)  # of all tasks, so that panels are alike
+    heights = [len(lines) * _height(across) for lines in grids.values()]
     with style.paper():
         figure = style.new_figure(style.PAGE, sum(heights))
-        parts = figure.subfigures(len(bands), 1, height_ratios=heights, squeeze=False)[:, 0]
-        for part, band in zip(parts, bands, strict=True):
-            chosen = [space.select(one.points, one.reward, max_points, seed) for one in band]
-            colours = _colours(np.concatenate([one.shown[c.index] for one, c in zip(band, chosen, strict=True)]))
-            grid = part.subplots(1, 2, squeeze=False).reshape(2, 1) if len(band) == 1 else part.subplots(2, len(band))
-            for one, picked, (upper, lower) in zip(band, chosen, grid.T, strict=True):
+        parts = figure.subfigures(len(grids), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, (task, lines) in zip(parts, grids.items(), strict=True):
+            pairs = _pairs(part, len(lines), across)
+            chosen = {one.name: space.select(one.points, one.reward, max_points, seed) for one in by_task[task]}
+            colours = _colours(np.concatenate([one.shown[chosen[one.name].index] for one in by_task[task]]))
+            for (line, column), (upper, lower) in pairs.items():
+                one = lines[line][column] if column < len(lines[line]) else None
+                if one is None:
+                    for axis in (upper, lower):
+                        axis.set(xticks=[], yticks=[], visible=False)
+                    continue
+                picked = chosen[one.name]
                 numbers = _measure(one, picked.index, seed)
                 shown = colours.to_rgba(one.shown[picked.index])
                 _panels(upper, lower, textwrap.fill(one.name, 28), shown, numbers)
                 rows.append(_points_table(one, picked.index, numbers, colour))
                 table.append(_described(one, numbers, seed))
                 notes += _notes(one.name, picked, numbers)
-            if len({one.task for one in clouds}) > 1:
-                part.suptitle(band[0].task.rpartition("/")[2], size=7.5)
-            part.colorbar(colours, ax=list(grid.ravel()), pad=0.015, aspect=25 if len(band) == 1 else 40, label=colour)
+            if len(grids) > 1:
+                part.suptitle(task.rpartition("/")[2], size=7.5)
+            axes = [axis for pair in pairs.values() for axis in pair]
+            part.colorbar(colours, ax=axes, pad=0.015, aspect=25 * len(lines), label=colour)
     return style.Drawn(figure, pd.concat(rows, ignore_index=True), _caption(colour), notes, pd.DataFrame(table))
 
 
-def _bands(clouds: Sequence[Cloud]) -> list[list[Cloud]]:
-    """Clouds that stand side by side: of one task, at most `ACROSS`."""
-    by_task: dict[str, list[Cloud]] = {}
-    for one in clouds:
-        by_task.setdefault(one.task, []).append(one)
-    return [group[n : n + ACROSS] for group in by_task.values() for n in range(0, len(group), ACROSS)]
+def _grid(clouds: Sequence[Cloud]) -> list[list[Cloud | None]]:
+    """Clouds of one task in lines, one for each agent, of the same encoders, at most `ACROSS`; None where there is no
+    such cloud.
+    """
+    places = {(one.agent, one.column): one for one in clouds}
+    columns, agents = sorted({one.column for one in clouds}), sorted({one.agent for one in clouds})
+    parts = [columns[n : n + ACROSS] for n in range(0, len(columns), ACROSS)]
+    lines = [[places.get((agent, column)) for column in part] for part in parts for agent in agents]
+    return [line for line in lines if any(line)]
+
+
+def _pairs(part: Any, lines: int, across: int) -> dict[tuple[int, int], tuple[Axes, Axes]]:
+    """Line and column of the grid to the panels of UMAP and PCA: the latter below, or beside where there is room."""
+    if across == 1:
+        return {(line, 0): (upper, lower) for line, (upper, lower) in enumerate(part.subplots(lines, 2, squeeze=False))}
+    axes = part.subplots(2 * lines, across, squeeze=False)
+    return {(n, k): (axes[2 * n, k], axes[2 * n + 1, k]) for n in range(lines) for k in range(across)}
 
 
 def _height(across: int) -> float:
-    """Inches of a band: about square panels, two rows of them where clouds stand side by side."""
+    """Inches of a line of the grid: about square panels, two rows of them where encoders stand side by side."""
     return 2.8 if across == 1 else 2 * ((style.PAGE - 0.8) / max(across, 3) + 0.3)
 
 
@@ -205,8 +240,9 @@ def _points_table(one: Cloud, index: np.ndarray, row: dict, colour: str) -> pd.D
 
 def _caption(colour: str) -> str:
     return (
-        f"Encoded latents of recorded episodes, coloured by {colour}: "
-        f"UMAP, and principal components with their share of variance. Trustworthiness: of {NEIGHBOURS} neighbours. "
+        f"Encoded latents of recorded episodes, coloured by {colour}; rows: agents, columns: encoders, one scale of "
+        "colours for a task. UMAP, and principal components with their share of variance. "
+        f"Trustworthiness: of {NEIGHBOURS} neighbours. "
         f"Reward purity: share of the {NEIGHBOURS} "
         "nearest neighbours in the full latent whose reward is in the same fifth of all rewards."
     )

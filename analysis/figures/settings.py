@@ -103,9 +103,12 @@ def _places(numbers: pd.DataFrame) -> list[Line2D]:
 
 
 def _notes(scores: pd.DataFrame) -> list[str]:
-    counts = scores.groupby(["task", "series", "setting"])["seed"].nunique()
-    single = [key for key, n in counts.items() if n == 1]
-    notes = [f"{task}: {series}, {value}: one seed, so no interval" for task, series, value in single]
+    counts = scores.groupby(["task", "agent", "series", "setting"])["seed"].nunique()
+    notes = [
+        f"{style.named(task, agent, series, scores['agent'])}, {value}: one seed, so no interval"
+        for (task, agent, series, value), n in counts.items()
+        if n == 1
+    ]
     return notes + (["nothing was played out of distribution"] if scores["outside"].isna().all() else [])
 
 

@@ -80,10 +80,11 @@ class Look:
     marker: str
 
 
-# Controls are black and grey; encoders that meet in one figure most often are far apart.
+# Controls are black and grey, of a blue tint: plain grey as dark is a protanope's green. Encoders that meet in one
+# figure most often are far apart.
 ENCODERS = {
     "scratch": Look("#000000", "o"),
-    "state": Look("#b0b0b0", "s"),
+    "state": Look("#9090ae", "s"),
     "embedded": Look("#0072B2", "o"),
     "random_resnet18": Look("#999933", "v"),
     "random_resnet50": Look("#999933", "P"),
@@ -289,8 +290,20 @@ def spread(counts: Iterable[int], units: str = "seeds") -> str:
 
 
 def single_seeds(counts: pd.Series) -> list[str]:
-    """A note on every series of a task that has one seed; `counts` as of `seed_counts`."""
-    return [f"{task}: {series} has one seed, so no interval" for (series, task, _), n in counts.items() if n == 1]
+    """A note on every series of a task that has one seed, with its agent where there are several; `counts` as of
+    `seed_counts`.
+    """
+    agents = counts.index.get_level_values("agent")
+    return [
+        f"{named(task, agent, series, agents)} has one seed, so no interval"
+        for (series, task, agent), n in counts.items()
+        if n == 1
+    ]
+
+
+def named(task: str, agent: str, series: str, agents: Iterable[str]) -> str:
+    """How a note begins: whose it is, with the agent where there are several."""
+    return f"{task}: {f'{agent}: ' if len(set(agents)) > 1 else ''}{series}"
 
 
 def unequal(episodes: pd.Series) -> list[str]:
@@ -314,6 +327,12 @@ def seed_counts(table: pd.DataFrame) -> pd.Series:
     return table.groupby(["series", "task", "agent"])["seed"].nunique()
 
 
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise AnalysisError for what is no format of figures."""
+    if unknown := [kind for kind in formats if kind not in FORMATS]:
+        raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
+
+
 def save(
     drawn: Drawn,
     folder: str | Path,
@@ -324,8 +343,7 @@ def save(
     """Write the figure in every format, its numbers as CSV, and as a LaTeX table what a paper prints of them (with a
     CSV of its own where that is not all); all files appear or none does. Returns the paths.
     """
-    if unknown := [kind for kind in formats if kind not in FORMATS]:
-        raise AnalysisError(f"unknown figure format {unknown[0]!r}", hint=f"Available: {', '.join(FORMATS)}")
+    check_formats(formats)
     provenance = provenance or Provenance()
     files = {
         f"{name}.{kind}": picture(drawn.figure, kind, metadata=_metadata(kind, name, drawn.caption, provenance))

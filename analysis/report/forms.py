@@ -58,8 +58,8 @@ Form = Curves | Intervals | Dots
 _PANEL = ("task", "agent")
 _FIRST_K = "k, agent steps without an observation"
 _CORRELATION = (
-    Dots("dynamics_error", "return", _PANEL, ("accumulated error of the latent", "episode return"), "dynamics"),
-    Dots("reward_error", "return", _PANEL, ("accumulated error of the reward", "episode return"), "reward"),
+    Dots("dynamics_error", "return", (*_PANEL, "window"), ("error of the latent, scale-free", "return"), "dynamics"),
+    Dots("reward_error", "return", (*_PANEL, "window"), ("error of the reward |r − r̂|", "return"), "reward"),
 )
 
 

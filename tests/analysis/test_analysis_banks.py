@@ -94,10 +94,24 @@ def test_short_windows_start_at_every_point_and_long_ones_at_the_first(make_run,
     assert table.loc[117, "error"] == 0
     assert "over 33 steps from 3, otherwise one" in report["captions"]["errors"]
     assert "3 first observations given" in report["captions"]["errors"]
-    assert "117 steps stand for the study's 500: episodes are no longer" in report["notes"]["errors"]
+    assert "dmc/walker-walk: 117 steps stand for 500: episodes are no longer" in report["notes"]["errors"]
     read = analysis.load_runs([folder])[0].latents
     starts = records.read_starts(folder / "latents.npz")
     assert starts.open_loop.shape == (8, 3, 33, read.posterior.shape[2])
+
+
+def test_windows_that_not_all_records_have_are_cut_and_said(make_run, arrays, tmp_path):
+    """The shortest record decides for all, and is named."""
+    long, short = make_run("long", parts=()), make_run("short", seed=2, parts=())
+    np.savez(long / "latents.npz", **arrays(0.1))
+    np.savez(short / "latents.npz", **arrays(0.1, steps=23))
+    report = analysis.analyze([long, short], tmp_path / "out", ["errors"], formats=())
+    assert set(pd.read_csv(tmp_path / "out" / "errors.csv")["window"]) == {20}
+    why = f"the record of {short} is no longer than 20, others go on to 117"
+    assert report["notes"]["errors"][-1] == f"dmc/walker-walk: 20 steps stand for 33, 500: {why}"
+    far = Options(windows=(33, 9999))
+    notes = analysis.analyze([long], tmp_path / "out", ["errors"], formats=(), options=far)["notes"]["errors"]
+    assert notes[-1] == "dmc/walker-walk: 117 steps stand for 9999: episodes are no longer"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def planted(synthetic, seed=0, episodes=8):
 def test_probes_find_what_is_there_and_not_what_is_not(make_run, synthetic, tmp_path):
     folder = make_run(parts=())
     np.savez(folder / "latents.npz", **planted(synthetic))
-    table, _, caption = numbers([folder], tmp_path / "out", "probes")
+    table, notes, caption = numbers([folder], tmp_path / "out", "probes")
+    assert any("held-out episodes, so no interval" in note for note in notes)
     r2 = table.set_index(["source", "variable"])["r2"]
     assert r2["feature", "state 0"] > 0.99 and r2["feature", "state 1"] > 0.99 and r2["latent", "state 0"] > 0.99
     assert r2["latent", "state 1"] < 0.1 and r2["feature", "action 0"] < 0.1 and r2["latent", "reward"] > 0.99
@@ -86,7 +87,8 @@ def test_drift_is_found_at_the_stage_where_it_begins(make_run, synthetic, tmp_pa
     assert set(table["stage"]) == {"feature", "latent", "predicted reward"} and notes == []
     other = make_run("other", seed=2)
     with pytest.raises(
-        AnalysisError, match=r"no record of a bank under a shift\nMake its inputs with: mbrl-pvr record"
+        AnalysisError,
+        match=r"no record of a bank under a shift\nMake its inputs with: mbrl-pvr bank make .* --shift SHIFT &&",
     ):
         numbers([other], tmp_path / "out", "drift")
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
-from analysis.figures import correlation, probes, profile, properties
+from analysis.figures import correlation, probes, profile, properties, style
 
 TASKS = ("dmc/walker-walk", "dmc/cheetah-run")
 
@@ -23,34 +23,54 @@ def point_rows(
             "encoder": encoder,
             "seed": seed,
             "measure": "MSE" if agent == "tdmpc2" else "KL",
-            "dynamics_error": 10.0 + (3 * n) % 5 + 0.1 * seed,
+            "window": window,
+            "dynamics_error": 10.0 + (3 * n) % 5 + 0.1 * seed if window == 33 else float(n),
             "reward_error": 1.0 + n + 0.1 * seed,
             "return": 900.0 - 100 * n - 5 * seed,
         }
         for agent in agents
         for n, encoder in enumerate(encoders)
         for seed in (1, 2, 3)
+        for window in (33, 500)
     ]
     return pd.DataFrame(rows)
 
 
 def test_correlations_are_of_means_over_seeds():
-    drawn = correlation.draw(point_rows(), 33)
-    table = drawn.numbers.set_index(["agent", "error"])
-    assert table.loc[("tdmpc2", "reward"), "pearson"] == pytest.approx(-1)
-    assert abs(table.loc[("tdmpc2", "dynamics"), "pearson"]) < 0.5 and table.loc[("tdmpc2", "reward"), "points"] == 5
+    drawn = correlation.draw(point_rows())
+    table = drawn.numbers.set_index(["agent", "error", "window"])
+    assert table.loc[("tdmpc2", "reward", 33), "pearson"] == pytest.approx(-1)
+    assert abs(table.loc[("tdmpc2", "dynamics", 33), "pearson"]) < 0.5
+    assert table.loc[("tdmpc2", "dynamics", 500), "pearson"] == pytest.approx(-1)
+    assert table.loc[("tdmpc2", "reward", 33), "points"] == 5
     texts = [text.get_text() for axis in drawn.figure.axes for text in axis.texts]
-    assert len(texts) == 6 and all("n = 5" in text for text in texts[:4]) and "r = -1.00" in texts[1]
-    assert all("n = 10" in text for text in texts[4:])  # both agents, each in its own standard deviations
+    assert len(texts) == 12 and all("n = 5" in text for text in texts[:8]) and "r = -1.00" in texts[1]
+    assert all("n = 10" in text for text in texts[8:])  # both agents, each in its own standard deviations
     assert [axis.get_xlabel() for axis in drawn.figure.axes][:2] == [
-        "KL, summed over 33 steps",
-        "|r − r̂|, summed over 33 steps",
+        "KL per latent, nats, mean",
+        "|r − r̂|, mean",
     ]
-    two = correlation.draw(point_rows(("tdmpc2",), ("embedded", "scratch")), 33)
+    assert drawn.figure.axes[2].get_title() == "walker-walk · dreamerv3, 500 steps: dynamics"
+    two = correlation.draw(point_rows(("tdmpc2",), ("embedded", "scratch")))
     assert two.notes == [
-        "walker-walk, dynamics: 2 points: no correlation",
-        "walker-walk, reward: 2 points: no correlation",
+        f"walker-walk, {window} steps, {error}: 2 points: no correlation"
+        for window in (33, 500)
+        for error in ("dynamics", "reward")
     ]
+
+
+def test_notes_on_one_seed_name_the_agent_where_there_are_several():
+    rows = point_rows(encoders=("embedded",))
+    counts = style.seed_counts(rows[rows["seed"] == 1].assign(series="embedded"))
+    said = "dmc/walker-walk: {}embedded has one seed, so no interval"
+    assert style.single_seeds(counts) == [said.format("dreamerv3: "), said.format("tdmpc2: ")]
+    assert style.single_seeds(counts[counts.index.get_level_values("agent") == "tdmpc2"]) == [said.format("")]
+
+
+def test_thin_lines_of_a_state_are_seen_on_white():
+    """A contrast of 3 : 1, as WCAG 2 asks of graphics."""
+    linear = np.array([int(style.look("state").colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]) ** 2.2
+    assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3
 
 
 def normalised_rows():
@@ -114,11 +134,26 @@ def test_probes_show_mean_and_range_over_seeds():
     assert (table["r2"], table["low"], table["high"]) == pytest.approx((0.74, 0.72, 0.76)) and table["seeds"] == 3
     axis = drawn.figure.axes[0]
     assert [tick.get_text() for tick in axis.get_yticklabels()] == ["hip angle", "hip speed", "reward"]
-    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() not in ("None", "", None)]
-    assert len(points) == 12 and min(points) == probes.FLOOR  # -3 is drawn at the edge
+    marks = [(line.get_xdata()[0], line.get_marker()) for line in axis.lines if line.get_markersize() == 4]
+    assert len([x for x, marker in marks if marker not in ("None", "<")]) == 10
+    assert [x for x, marker in marks if marker == "<"] == [probes.FLOOR] * 2  # -3 is an arrow at the edge
     still = probe_rows()
     still.loc[still["variable"] == "reward", "r2"] = np.nan
     assert probes.draw(still).notes == ["reward: no R² where it does not vary in the held-out episodes"]
+
+
+def test_probes_of_a_state_have_no_feature_in_the_legend():
+    rows = probe_rows()
+    rows = rows[(rows["source"] == "latent") & (rows["seed"] == 1)].assign(
+        encoder="state", held_out=1, variable="action 0", low=np.nan, high=np.nan
+    )
+    drawn = probes.draw(rows.iloc[:1])
+    entries = drawn.figure.legends[0].legend_handles
+    assert [entry.get_label() for entry in entries] == ["state (1 seed)", "from the latent"]
+    assert {(entry.get_marker(), entry.get_markerfacecolor()) for entry in entries} == {("s", "white")}
+    assert drawn.notes == ["walker-walk: state is probed on 1 held-out episode, so no interval"]
+    assert "features" not in drawn.caption and "action is the one that led to the state" in drawn.caption
+    assert "action" not in probes.draw(probe_rows()).caption
 
 
 def test_the_page_on_someone_elses_returns_works_to_the_letter(tmp_path, monkeypatch, capsys):

@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import AnalysisError, dynamics, latents
+from analysis import AnalysisError, dynamics, kinds, latents
 from analysis.tables import Options
 
 EVERY = ["returns", "ood", "area", "dynamics", "errors", "calibration", "latents", "probes"]  # of one recorded run
-RECORDED = ["dynamics", "errors", "calibration", "latents"]  # missed where nothing was recorded
+RECORDED = ["dynamics", "errors", "calibration", "latents", "probes"]  # missed where nothing was recorded
+NOT_OF_ONE = ["dose", "profile", "properties", "truncation", "front_end", "cost", "latents_shifted", "drift",
+              "correlation", "correlation_of_runs", "figures of records on a bank"]  # fmt: skip
 
 
 @pytest.fixture
@@ -29,12 +31,14 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     )
     assert list(report["figures"]) == EVERY
     for name, paths in report["figures"].items():
-        printed = [f"{name}_table.csv"] if name in ("returns", *RECORDED) and name != "calibration" else []
+        printed = (
+            [f"{name}_table.csv"] if name in ("returns", *RECORDED) and name not in ("calibration", "probes") else []
+        )
         assert [path.name for path in paths] == [f"{name}.{end}" for end in ("pdf", "png", "csv")] + printed + [
             f"{name}.tex"
         ]
         assert all(path.stat().st_size > 50 for path in paths)
-    assert report["missing"] == [] == report["unfinished"]
+    assert [one["figure"] for one in report["missing"]] == NOT_OF_ONE and report["unfinished"] == []
     table = pd.read_csv(tmp_path / "out" / "latents.csv")
     assert len(table) == 200 and table["trustworthiness_umap"][0] > 0.9
     assert table["purity"][0] > table["purity_chance"][0] + 0.1
@@ -45,15 +49,55 @@ def test_one_recorded_run_gives_all_figures(make_run, tmp_path):
     assert any("no interval" in note for notes in report["notes"].values() for note in notes)
 
 
-def test_what_is_missing_is_listed_with_its_command(make_run, tmp_path):
-    report = analysis.analyze([make_run("my run", parts=())], tmp_path / "out")
+def test_every_figure_that_is_not_drawn_is_listed_with_what_makes_it(make_run, tmp_path):
+    """Of two runs that lack the same, one line."""
+    folder = make_run("my run", parts=())
+    report = analysis.analyze([folder, make_run("other", seed=2, parts=())], tmp_path / "out", formats=())
     assert list(report["figures"]) == ["returns", "area"]
-    folder = str(tmp_path / "my run")
-    assert [(one["figure"], one["command"]) for one in report["missing"]] == [
-        ("ood", f"mbrl-pvr ood '{folder}'"),
-        *((name, f"mbrl-pvr record '{folder}'") for name in RECORDED),
-    ]
-    assert report["missing"][0]["reason"] == "no out-of-distribution episodes"
+    first, bank = f"'{folder}'", "mbrl-pvr bank make env=dmc/walker-walk"
+    on_bank = f"mbrl-pvr record {first} --bank BANK"
+    wanted = {
+        "ood": f"mbrl-pvr ood {first}",
+        "dose": f"mbrl-pvr ood {first} --severity 0 --severity 0.25 --severity 0.5 --severity 0.75 --severity 1",
+        "profile": f"mbrl-pvr ood {first}",
+        "properties": f"mbrl-pvr ood {first}",
+        "truncation": "mbrl-pvr train … encoder=ENCODER encoder.truncate=K",
+        "front_end": "mbrl-pvr train … agent.front_end=mlp",
+        "cost": "",
+        **dict.fromkeys(RECORDED, f"mbrl-pvr record {first}"),
+        "latents_shifted": f"{bank} --shift SHIFT && {on_bank}",
+        "drift": f"{bank} --shift SHIFT && {on_bank}",
+        "correlation": f"mbrl-pvr record {first}",
+        "correlation_of_runs": f"mbrl-pvr record {first}",
+        "figures of records on a bank": f"{bank} && {on_bank}",
+    }
+    assert [(one["figure"], one["command"]) for one in report["missing"]] == list(wanted.items())
+    assert wanted.keys() | {"returns", "area"} == kinds.FIGURES.keys() | {"figures of records on a bank"}
+    assert {one["run"] for one in report["missing"] if first in one["command"]} == {f"2 runs, first {folder}"}
+    assert {one["run"] for one in report["missing"] if first not in one["command"]} == {"2 runs"}
+    assert all(one["reason"] for one in report["missing"])
+
+
+def test_a_run_without_a_policy_is_recorded_on_a_bank(make_run, tmp_path):
+    folder = make_run(parts=(), agent__policy=False)
+    (folder / "episodes.jsonl").unlink()
+    report = analysis.analyze([folder], tmp_path / "out")
+    missing = {one["figure"]: (one["reason"], one["command"]) for one in report["missing"]}
+    assert missing["dynamics"] == ("no recorded latents", f"mbrl-pvr record {folder} --bank BANK")
+    assert missing["ood"] == missing["area"] == ("it learned no policy, so it plays no episodes", "")
+
+
+def test_further_runs_are_what_a_comparison_wants(make_run, tmp_path, no_umap):
+    """Another front end than the one that is there."""
+    report = analysis.analyze([make_run(agent__front_end="mlp")], tmp_path / "out", formats=())
+    missing = {one["figure"]: (one["reason"], one["command"]) for one in report["missing"]}
+    assert missing["front_end"][1] == "mbrl-pvr train … agent.front_end=linear"
+    assert missing["correlation"] == (
+        "it compares 3 encoders or more with one agent on one task, and there is 1",
+        "mbrl-pvr train … encoder=ENCODER",
+    )
+    with pytest.raises(AnalysisError, match="mbrl-pvr train … encoder=ENCODER"):
+        analysis.analyze([tmp_path / "run"], tmp_path / "out", ["correlation"])
 
 
 def test_a_figure_asked_for_by_name_fails_without_its_inputs(make_run, tmp_path):
@@ -72,7 +116,8 @@ def test_runs_without_the_inputs_do_not_stop_those_that_have_them(make_run, tmp_
     runs = [make_run("a", seed=1), make_run("b", seed=2, parts=("ood",)), make_run("c", "resnet18_in1k")]
     report = analysis.analyze(runs, tmp_path / "out", formats=("png",))
     assert list(report["figures"]) == EVERY
-    assert {(one["figure"], one["run"]) for one in report["missing"]} == {(name, str(runs[1])) for name in RECORDED}
+    lacking = {(one["figure"], one["run"]) for one in report["missing"] if one["run"] == str(runs[1])}
+    assert lacking == {(name, str(runs[1])) for name in RECORDED}
     numbers = pd.read_csv(tmp_path / "out" / "ood.csv").set_index(["series", "condition"])
     assert numbers.loc[("embedded", "in distribution"), "seeds"] == 2
     assert set(pd.read_csv(tmp_path / "out" / "latents.csv")["series"]) == {"embedded, seed 1", "resnet18_in1k, seed 1"}
@@ -125,7 +170,7 @@ def test_both_algorithms_in_one_call_share_no_axis(make_run, tmp_path, no_umap):
     """The KL is taken with the run's own unimix; the picture shows the state, not the logits."""
     dreamer = make_run("dreamer", **DREAMER)
     report = analysis.analyze([dreamer, make_run("tdmpc")], tmp_path / "out")
-    assert list(report["figures"]) == EVERY and report["missing"] == []
+    assert list(report["figures"]) == EVERY and [one["figure"] for one in report["missing"]] == NOT_OF_ONE
     numbers = pd.read_csv(tmp_path / "out" / "dynamics.csv").set_index(["agent", "measure", "k"])
     assert {key[:2] for key in numbers.index} == {("dreamerv3", "KL"), ("tdmpc2", "MSE")}
     recorded = analysis.load_runs([dreamer])[0].latents
@@ -167,8 +212,8 @@ def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path,
     np.savez(dead / "latents.npz", **arrays)
     report = analysis.analyze([good, dead], tmp_path / "out")
     reason = "its latents are constant, so errors of predicting them mean nothing"
-    assert report["missing"] == [
-        {"figure": name, "run": str(dead), "reason": reason, "command": ""} for name in ("dynamics", "errors")
+    assert [one for one in report["missing"] if one["run"] == str(dead)] == [
+        {"figure": name, "run": str(dead), "reason": reason, "command": ""} for name in ("dynamics", "errors", "probes")
     ]
     assert set(pd.read_csv(tmp_path / "out" / "dynamics.csv")["series"]) == {"embedded"}
     assert (
@@ -178,6 +223,19 @@ def test_runs_with_constant_latents_are_left_out_of_dynamics(make_run, tmp_path,
     with pytest.raises(AnalysisError, match="figure 'dynamics' cannot be made: its latents are constant") as caught:
         analysis.analyze([dead], tmp_path / "alone", ["dynamics"])
     assert len(str(caught.value).splitlines()) == 1  # no command helps
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"formats": ("png", "gif")}, "unknown figure format 'gif'\nAvailable: pdf, png, svg"),
+        ({"options": Options(windows=(33, 0))}, "windows of one step or more, not 0"),
+    ],
+)
+def test_wrong_requests_stop_before_anything_is_written(make_run, tmp_path, how, said):
+    with pytest.raises(AnalysisError, match=said) as caught:
+        analysis.analyze([make_run(parts=())], tmp_path / "out", **how)
+    assert caught.value.exit_code == 2 and not (tmp_path / "out").exists()
 
 
 def test_mixed_protocols_stop_before_anything_is_written(make_run, tmp_path):
@@ -229,12 +287,19 @@ def test_the_correlation_wants_three_encoders(make_run, tmp_path):
     with pytest.raises(AnalysisError, match="3 encoders or more with one agent on one task, and there are 2"):
         analysis.analyze(paths[:4], tmp_path / "out", ["correlation"])
     assert "correlation" not in analysis.analyze(paths[:2], tmp_path / "two", ["returns"])["figures"]
-    report = analysis.analyze(paths, tmp_path / "out", ["correlation"])
-    assert "33 steps" in report["captions"]["correlation"]
+    with np.load(paths[0] / "latents.npz") as file:  # numbers twice as large: errors are not, on their own scale
+        doubled = {name: 2 * file[name] if name in ("posterior", "open_loop") else file[name] for name in file}
+    np.savez(paths[0] / "latents.npz", **doubled)
+    report = analysis.analyze(paths, tmp_path / "out", ["correlation", "errors"])
+    assert "33 and 117 steps" in report["captions"]["correlation"]
     table = pd.read_csv(tmp_path / "out" / "correlation.csv")
-    first, points = table.iloc[0], table.iloc[2:]
-    assert first["error"] == "dynamics" and first["pearson"] < -0.9 and first["points"] == 4
-    assert len(points) == 4 and set(points["seeds"]) == {2}
+    found, points = table.iloc[:4], table.iloc[4:]
+    assert list(zip(found["window"], found["error"], strict=True))[::2] == [(33, "dynamics"), (117, "dynamics")]
+    assert (found["pearson"][::2] < -0.9).all() and (found["points"] == 4).all()
+    assert len(points) == 8 and set(points["seeds"]) == {2}
+    both = points.merge(pd.read_csv(tmp_path / "out" / "errors.csv"), on=["series", "window"])
+    assert len(both) == 8 and both["dynamics_error"].to_numpy() == pytest.approx(both["relative"], rel=1e-4)
+    assert both["dynamics_error_sum"].to_numpy() == pytest.approx(both["error_y"], rel=1e-4)
 
 
 def test_profiles_want_normalised_returns_of_two_encoders(make_run, tmp_path):

@@ -197,6 +197,7 @@ def test_what_is_missing_stands_in_the_page_with_its_command(small: Any, make_ru
     )
     recorded = [cell for cell in shown.texts("td") if cell == "no" or "episodes, " in cell]
     assert recorded == ["3 episodes, 75 steps, without frames", "no", "8 episodes, 960 steps, without frames"]
+    assert "Nothing" not in " ".join(shown.texts("p")) and {"drift", "truncation"} <= {*shown.texts("td")}
     both = analysis.write_report([old, going], tmp_path / "both", unfinished=True, options=Options(max_points=20))
     assert len(both["runs"]) == 2
 

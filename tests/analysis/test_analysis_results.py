@@ -199,7 +199,10 @@ def test_windows_of_errors_are_those_that_all_exported_runs_have(make_run, synth
     shorter = synthetic["latents"](np.random.default_rng(0), steps=90)
     np.savez(tmp_path / "runs" / "short" / "latents.npz", **shorter)
     report = analysis.analyze([exported("one.duckdb", tmp_path / "runs")], tmp_path / "out", ["errors"], formats=())
-    assert set(pd.read_csv(tmp_path / "out" / "errors.csv")["window"]) == {33} and report["figures"]
+    assert set(pd.read_csv(tmp_path / "out" / "errors.csv")["window"]) == {33}
+    assert (
+        report["notes"]["errors"][-1] == "dmc/walker-walk: 33 steps stand for 500: no longer window is in all exports"
+    )
 
 
 def test_exports_of_two_machines_are_put_together(make_run, exported, tmp_path):
