@@ -135,7 +135,7 @@ claims:
 
 
 def test_the_claims_of_the_study_are_no_study_and_no_preset():
-    assert available("claims") == ("schneider2024",)
+    assert available("claims") == ("schneider2024", "small_cpu")
     assert "claims" not in studies() and not any("claims" in name for name in presets())
     claims = {claim.name: claim for claim in read_claims("schneider2024")}
     assert len(claims) >= 15 and claims["out_of_distribution_dmc"].tasks == 5
