@@ -242,13 +242,13 @@ def test_presets_mean_what_a_task_has() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["StackCube-v1", "PlugCharger-v1"])
-def test_previews_show_all_shifts(maniskill: None, task: str) -> None:
-    shown = preview(EnvConfig(name=f"maniskill/{task}", size=32, action_repeat=1))
+@pytest.mark.parametrize(("task", "seed"), [("StackCube-v1", 9), ("PlugCharger-v1", 6)])
+def test_previews_show_all_shifts(maniskill: None, task: str, seed: int) -> None:
+    """From these seeds the wrist has all objects in sight."""
+    shown = preview(EnvConfig(name=f"maniskill/{task}", size=32, action_repeat=1), seed=seed)
     assert {*OWN, "study", "physical_size"} <= set(shown.shifts)
     for shift, frames in zip(shown.shifts, shown.frames, strict=True):
-        of_objects = shift in ("tint", "physical_size", "study")  # which may be out of sight
-        assert of_objects or (frames[0] != frames[-1]).any(), shift
+        assert (frames[0] != frames[-1]).any(), shift
 
 
 @pytest.mark.slow
