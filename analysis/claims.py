@@ -20,6 +20,7 @@ from analysis import effects, stats
 from analysis.effects import SCORES, Effect
 from analysis.errors import AnalysisError
 from analysis.folders import Tables
+from analysis.played import require_same
 
 LEVEL = 0.95
 CONTROLS = ("state", "scratch")
@@ -174,6 +175,10 @@ def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str
     reason = f"no comparison on {', '.join(dropped)}, where a control did not learn" if dropped else ""
     try:
         left, right = _side(claim.left, mine, claim.score, groups), _side(claim.right, mine, claim.score, groups)
+        if effects.OUTSIDE in (claim.score, claim.correlate):
+            compared = left if claim.correlate else pd.concat([left, right])
+            rows = compared[["task", effects.CONDITIONS]].dropna()
+            require_same(zip(rows["task"], rows.index, rows[effects.CONDITIONS], strict=True))
         found, level = _compare(claim, left, right)
     except AnalysisError as problem:
         return ClaimVerdict(

@@ -18,6 +18,7 @@ from analysis.errors import AnalysisError
 from analysis.folders import Tables
 from analysis.played import NONE, strongest
 
+OUTSIDE, CONDITIONS = "out_of_distribution", "conditions"  # the second: under which the first was played
 SCORES = {  # and the tables that they are read from
     "in_distribution": "ood",  # mean normalised return under the training looks, of the newest checkpoint played
     "out_of_distribution": "ood",  # the same under all held-out looks
@@ -46,7 +47,7 @@ class Effect:
 
 
 def score_table(tables: Tables) -> pd.DataFrame:
-    """One row for each finished run: what `runs` says of it, and `SCORES`, NaN where it has none.
+    """One row for each finished run: what `runs` says of it, `SCORES` and `CONDITIONS`, NaN where it has none.
 
     Files of encoders that were made for one task ("autoencoder-walker-walk.safetensors") are one encoder over all of
     them ("autoencoder").
@@ -60,7 +61,7 @@ def score_table(tables: Tables) -> pd.DataFrame:
         scores = scores.join(_returns(tables["ood"].to_pandas()))
     if "errors" in tables:
         scores = scores.join(_errors(tables["errors"].to_pandas()))
-    return runs.join(scores.reindex(columns=list(SCORES)))
+    return runs.join(scores.reindex(columns=[*SCORES, CONDITIONS]))
 
 
 def _family(encoder: str, task: str) -> str:
@@ -75,9 +76,15 @@ def _returns(ood: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     newest = ood[ood["step"] == ood.groupby("run")["step"].transform("max")]
     parts = (newest[name].to_numpy() for name in ("split", "shift", "severity", "run"))
+    outside = newest[strongest(*parts)]
+    kinds = outside[["run", "shift", "severity"]].drop_duplicates()
     means = {
         "in_distribution": newest[newest["shift"] == NONE].groupby("run")["normalised"].mean(),
-        "out_of_distribution": newest[strongest(*parts)].groupby("run")["normalised"].mean(),
+        OUTSIDE: outside.groupby("run")["normalised"].mean(),
+        CONDITIONS: pd.Series(
+            {run: frozenset(zip(own["shift"], own["severity"], strict=True)) for run, own in kinds.groupby("run")},
+            dtype=object,
+        ),
     }
     return pd.DataFrame(means)
 

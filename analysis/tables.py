@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis import dynamics, groups
 from analysis.errors import AnalysisError
+from analysis.played import require_same
 from analysis.runs import Run, look_up
 
 
@@ -98,10 +99,7 @@ def final(runs: Sequence[Run], names: Names, series: Mapping[str, str] | None = 
     """One row per run with its mean return in distribution (`inside`), and under held-out shifts as in `Played`
     (`outside`, NaN where none was played); and what they are: normalised where all runs have such episodes, otherwise
     plain, and then `inside` is of the last evaluation where nothing was played later.
-
-    Raises AnalysisError where runs on one task were played under other shifts or severities.
     """
-    _require_same_conditions(runs)
     played = [run.played for run in runs]
     normalised = all(one is not None and one.inside.any() and np.isfinite(one.normalised).all() for one in played)
     rows = []
@@ -116,6 +114,12 @@ def final(runs: Sequence[Run], names: Names, series: Mapping[str, str] | None = 
     if series is not None:
         table["series"] = table["run"].map(series)
     return ("normalised return" if normalised else "episode return"), table
+
+
+def in_and_out(runs: Sequence[Run], names: Names, series: Mapping[str, str] | None = None) -> tuple[str, pd.DataFrame]:
+    """`final`, for figures that show `outside`: AnalysisError where runs were played under different conditions."""
+    require_same((run.task, str(run.path), run.played.conditions) for run in runs if run.played is not None)
+    return final(runs, names, series)
 
 
 def _mean(values: np.ndarray) -> float:
@@ -136,7 +140,7 @@ def properties(runs: Sequence[Run], names: Names, options: Options) -> Any:
     if not known:
         raise AnalysisError("the properties of none of these encoders are known")
     kinds = list(dict.fromkeys(name for run in known for name in options.properties[run.encoder]))
-    _, scores = final(known, names)
+    _, scores = in_and_out(known, names)
     has = {run.id: options.properties[run.encoder] for run in known}
     for kind in kinds:
         scores[kind] = [bool(has[run].get(kind, False)) for run in scores["run"]]
@@ -149,7 +153,7 @@ def properties(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def truncation(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import settings
 
-    score, scores = final(runs, names, groups.series_names(runs, ["encoder.truncate"]))
+    score, scores = in_and_out(runs, names, groups.series_names(runs, ["encoder.truncate"]))
     depths = {run.id: depth(run) for run in runs}
     return settings.over_numbers(varying(scores.assign(setting=scores["run"].map(depths))), "blocks kept", score)
 
@@ -168,7 +172,7 @@ def depth(run: Run) -> int | None:
 def front_end(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import settings
 
-    score, scores = final(runs, names, groups.series_names(runs, ["agent.front_end"]))
+    score, scores = in_and_out(runs, names, groups.series_names(runs, ["agent.front_end"]))
     layers = {run.id: look_up(run.config, "agent.front_end") for run in runs}
     return settings.over_words(varying(scores.assign(setting=scores["run"].map(layers))), "front end", score)
 
@@ -205,23 +209,3 @@ def area(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import area
 
     return area.draw(stack(runs, names, evaluated))
-
-
-def _require_same_conditions(runs: Sequence[Run]) -> None:
-    first: dict[str, Run] = {}
-    for run in runs:
-        if run.played is None or not run.played.conditions:
-            continue
-        other = first.setdefault(run.task, run)
-        assert other.played is not None
-        if run.played.conditions != other.played.conditions:
-            theirs, own = (_in_words(one.played.conditions) for one in (other, run) if one.played is not None)
-            raise AnalysisError(
-                f"runs on {run.task} were played under different shifts: {theirs} and {own}",
-                f"{other.path} and {run.path}",
-                "Means over them are not comparable; play the same ones: mbrl-pvr ood RUN --shift … --severity …",
-            )
-
-
-def _in_words(conditions: frozenset[tuple[str, float]]) -> str:
-    return ", ".join(f"{shift} at {severity:g}" for shift, severity in sorted(conditions))

@@ -607,9 +607,9 @@ def random_score(
     _at_least(1, episodes=episodes)
     from mbrl_pvr.envs.random_score import measure
 
-    shift = {"shifts": shifts, "severity": severity, "bands": bands} if shifts != "none" else {}
-    repeat = {} if action_repeat is None else {"action_repeat": action_repeat}
-    words = {"reward": reward, **repeat, **shift} if reward != "dense" else {**repeat, **shift}
+    words: dict[str, Any] = {} if reward == "dense" else {"reward": reward}  # what is left out may mean nothing there
+    words |= {} if action_repeat is None else {"action_repeat": action_repeat}
+    words |= {} if shifts == "none" else {"shifts": shifts, "severity": severity, "bands": bands}
     settings = [f"env={env}", *(f"env.{key}={value}" for key, value in words.items())]
     config = configure(["agent=dreamerv3", *settings])  # an agent that acts in every task; it is never made
     return measure(config.env, episodes, progress=progress)

@@ -12,7 +12,7 @@ from mbrl_pvr.doctor import compiler_lacks
 from mbrl_pvr.downloads import Bars
 from mbrl_pvr.errors import ConfigError, Unavailable
 from mbrl_pvr.features import Features
-from mbrl_pvr.fits import check_choices
+from mbrl_pvr.fits import check_choices, seen_size
 from mbrl_pvr.process import keep_freed_memory, set_threads
 from mbrl_pvr.replay import row_bytes
 from mbrl_pvr.settings import WITHOUT_ENCODER
@@ -134,8 +134,7 @@ def least_frame(config: RunConfig) -> int | None:
     """Height in pixels of the smallest frames that can stand in for the environment's; None where none but its own."""
     if config.encoder.name == "scratch":
         return None
-    seen = 0 if config.encoder.name in WITHOUT_ENCODER else encoder_spec(config.encoder).render_size
-    return max(seen, config.agent.drawn or 0)
+    return max(seen_size(config.encoder), config.agent.drawn or 0)
 
 
 def planned_shapes(config: RunConfig) -> ObsShapes:

@@ -16,7 +16,7 @@ from typing import Any
 from mbrl_pvr.envs.config import EnvConfig
 from mbrl_pvr.envs.names import family, resolve
 from mbrl_pvr.errors import ConfigError
-from mbrl_pvr.fits import check_names, encoder_spec, is_path
+from mbrl_pvr.fits import check_names, encoder_spec, is_path, seen_size
 from mbrl_pvr.names import did_you_mean, quoted, safe_name
 from mbrl_pvr.presets import agents, available, presets, read
 from mbrl_pvr.schema import (
@@ -31,7 +31,7 @@ from mbrl_pvr.schema import (
     section,
     unknown_key,
 )
-from mbrl_pvr.settings import RUNS, WITHOUT_ENCODER, EncoderConfig, EvalConfig, ReplayConfig, RunConfig, inert, shrink
+from mbrl_pvr.settings import RUNS, EncoderConfig, EvalConfig, ReplayConfig, RunConfig, inert, shrink
 from mbrl_pvr.yamlfile import dump_flow, dump_yaml, read_yaml
 
 __all__ = [
@@ -101,7 +101,10 @@ def load_config(
     if tree["data"] is not None:
         tree = _take_bank(tree, asked)
     elif "env.size" not in asked:
-        tree["env"]["size"] = max(tree["env"]["size"], _seen_size(tree))
+        tree["env"]["size"] = max(
+            tree["env"]["size"],
+            _seen_size(tree),
+        )
     config = from_dict(tree, debug=debug)
     for key, setting in inert(config).items():
         if key in typed and changes.source[key] in own:
@@ -237,9 +240,7 @@ def _make_absolute(tree: dict[str, Any]) -> None:
 
 
 def _seen_size(tree: dict[str, Any]) -> int:
-    """Pixels that the encoder wants to see, so that frames are never enlarged unnoticed; 0 without an encoder."""
-    choice = build(EncoderConfig, check_tree(EncoderConfig, tree["encoder"], ""), prefix="encoder.")
-    return 0 if choice.name in WITHOUT_ENCODER else encoder_spec(choice).render_size
+    return seen_size(build(EncoderConfig, check_tree(EncoderConfig, tree["encoder"], ""), prefix="encoder."))
 
 
 def _take_bank(tree: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:

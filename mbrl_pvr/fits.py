@@ -179,6 +179,11 @@ def _check_patches(kind: str, shape: tuple[int, ...]) -> None:
         raise ConfigError(what, "agent.patches", "Take agent.patches=each or flatten")
 
 
+def seen_size(choice: EncoderConfig) -> int:
+    """Pixels that the encoder wants to see, so that frames are never enlarged unnoticed; 0 without an encoder."""
+    return 0 if choice.name in WITHOUT_ENCODER else encoder_spec(choice).render_size
+
+
 def encoder_spec(choice: EncoderConfig) -> Any:
     """The `EncoderSpec` of a choice, nothing built; raises ConfigError, Unavailable, ZooError for damaged files."""
     import pvr_zoo

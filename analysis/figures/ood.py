@@ -72,16 +72,14 @@ def summarise(episodes: pd.DataFrame) -> pd.DataFrame:
     `retained`: the mean as a share of the same series' mean in distribution, over the episodes (by `seed` and
     `episode`, where they are numbered) that both have: equal numbers begin in the same state.
     """
-    rows, plain = [], {}
-    for key, mine in episodes.groupby(["task", "agent", "series", "encoder", "condition"], sort=True):
+    keys = ["task", "agent", "series", "encoder", "condition"]
+    groups = dict(iter(episodes.groupby(keys, sort=True)))
+    rows = []
+    for key, mine in groups.items():
         interval = stats.bootstrap(mine.groupby("seed")["return"].mean().to_numpy(), stats.mean)
-        rows.append((*key, interval.point, interval.low, interval.high, interval.runs, len(mine)))
-        if key[-1] == IN:
-            plain[key[:-1]] = mine
-    columns = ["task", "agent", "series", "encoder", "condition", "mean", "low", "high", "seeds", "episodes"]
-    by_key = episodes.groupby(columns[:5], sort=True)
-    shares = [_retained(mine, plain.get(key[:-1])) for key, mine in by_key]
-    return pd.DataFrame(rows, columns=columns).assign(retained=shares)
+        retained = _retained(mine, groups.get((*key[:-1], IN)))
+        rows.append((*key, interval.point, interval.low, interval.high, interval.runs, len(mine), retained))
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "seeds", "episodes", "retained"])
 
 
 def _retained(mine: pd.DataFrame, plain: pd.DataFrame | None) -> float:

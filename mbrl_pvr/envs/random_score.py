@@ -89,7 +89,7 @@ def _kept(path: Path) -> RandomScore | None:
         return RandomScore(**json.loads(path.read_text()))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, UnicodeDecodeError):
+    except (ValueError, TypeError):
         _log.warning("%s is damaged: the random policy is played again", path)
         return None
 

@@ -281,3 +281,17 @@ def verdict_of_none(tables, runs):
     return evaluate(
         parse_claims({"claims": {"it": CLAIM}}, "here"), {**tables, "runs": pa.Table.from_pandas(runs)}, GROUPS
     )
+
+
+def test_returns_under_other_severities_decide_nothing(rng):
+    """Lower severities of one run do not count; runs whose highest differ are not compared."""
+    tables = study(rng, WORSE)
+    rows = tables["ood"].to_pylist()
+    mild = [
+        {**row, "severity": 0.25, "normalised": 5.0} for row in rows if "-a-" in row["run"] and row["shift"] != "none"
+    ]
+    found = verdict({**tables, "ood": pa.Table.from_pylist(rows + mild)})
+    assert found.outcome == verdict(tables).outcome == "supported"
+    other = [{**row, "severity": 0.5} if "-b-" in row["run"] and row["shift"] != "none" else row for row in rows]
+    found = verdict({**tables, "ood": pa.Table.from_pylist(other)})
+    assert found.outcome == "undecided" and "different shifts: dark at 1 and dark at 0.5" in found.reason

@@ -7,7 +7,7 @@ import pytest
 
 from analysis import AnalysisError, load_runs
 from analysis.groups import check_comparable
-from analysis.tables import Names, final
+from analysis.tables import Names, in_and_out
 
 VERSIONS = {"dm_control": "1.0.50", "mujoco": "3.17.0", "torch": "2.13.0", "sapien": "3.0"}
 
@@ -78,9 +78,9 @@ def test_returns_under_other_severities_are_not_averaged(make_run):
         pd.concat([rows, weak, alone]).to_parquet(folder / "ood.parquet")
     plain, doses, mild = load_runs(folders)
     names = Names({run.id: "embedded" for run in (plain, doses, mild)}, {"embedded": "embedded"})
-    _, table = final([plain, doses], names)
+    _, table = in_and_out([plain, doses], names)
     assert table["outside"].between(100, 900).all() and (table["outside"] < table["inside"]).all()
     assert doses.played.conditions == plain.played.conditions == {("color_easy", 1.0)}
     with pytest.raises(AnalysisError, match=r"color_easy at 1 and color_easy at 0\.5") as caught:
-        final([plain, doses, mild], names)
+        in_and_out([plain, doses, mild], names)
     assert "plain and " in caught.value.where and "mbrl-pvr ood RUN" in caught.value.hint
