@@ -39,6 +39,7 @@ NO_EPISODES = Lack("no episodes are logged", RESUME)
 NO_OOD = Lack("no out-of-distribution episodes", OOD)
 NO_RETURNS = Lack("no evaluation is logged", OOD)
 NO_BANK = Lack("no record of a bank", BANK)
+NO_SHIFTED_EPISODES = Lack("no record of its own episodes under a shift", f"{RECORD} --shift SHIFT")
 NO_SHIFTED = Lack("no record of a bank under a shift", BANK_SHIFTED)
 
 
@@ -174,8 +175,21 @@ def _lacks_episodes_of(number: int) -> Callable[[Run], Lack | None]:
 def _lacks_pairs(run: Run) -> Lack | None:
     if not run.bank:
         return _lacks_latents(run) if run.exported else NO_SHIFTED
-    without = Lack(f"no record of bank {run.bank} under a shift", BANK_SHIFTED)
-    return _lacks_rollouts(run) or (None if run.shifted else without)
+    return _lacks_rollouts(run) or _lacks_shift(run)
+
+
+def _lacks_shift(run: Run) -> Lack | None:
+    if run.shifts:
+        return None
+    return Lack(f"no record of bank {run.bank} under a shift", BANK_SHIFTED) if run.bank else NO_SHIFTED_EPISODES
+
+
+def _lacks_looks(run: Run) -> Lack | None:
+    return _lacks_rollouts(run) or _lacks_shift(run)
+
+
+def _lacks_shifted_errors(run: Run) -> Lack | None:
+    return _lacks_errors(run) or _lacks_shift(run)
 
 
 def _encoders(wanted: int) -> Callable[[Sequence[Run], Options], Lack | None]:
@@ -252,7 +266,8 @@ FIGURES = {
     "calibration": _of_records(recorded.calibration, _lacks_latents),
     "latents": _of_records(recorded.latents, _lacks_latents),
     "probes": _of_records(recorded.probes, _lacks_episodes_of(3)),
-    "latents_shifted": _of_records(recorded.latents_shifted, _lacks_pairs, on_banks=True),
+    "latents_shifted": _of_records(recorded.latents_shifted, _lacks_looks),
+    "errors_shifted": _of_records(recorded.errors_shifted, _lacks_shifted_errors),
     "drift": _of_records(recorded.drifts, _lacks_pairs, on_banks=True),
     "correlation": _of_records(recorded.correlation, _lacks_point, together=_encoders(3)),
     "correlation_of_runs": _of_records(recorded.correlation_of_runs, _lacks_point, together=_encoders(3)),

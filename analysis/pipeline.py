@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from analysis import groups
+from analysis import groups, recorded
 from analysis.errors import BAD_REQUEST, AnalysisError
 from analysis.kinds import FIGURES, NO_BANK, FigureKind, Lack
 from analysis.results import load_sources
@@ -64,6 +64,7 @@ def analyze(
         listed = ", ".join(f"{run.path} ({run.state})" for run in runs)
         command = waiting[0]["command"]
         raise AnalysisError(f"no run has finished: {listed}", hint=f"Continue with: {command}" if command else "")
+    recorded.check_colour(used, options.colour)
     groups.check_comparable(used)
     job = _Job(
         names=Names(groups.series_names(used), groups.encoder_names(used)),
@@ -116,6 +117,8 @@ def _check(options: Options, formats: Sequence[str]) -> None:
     style.check_formats(formats)
     if wrong := [window for window in options.windows if window < 1]:
         raise AnalysisError(f"errors are summed over windows of one step or more, not {wrong[0]}")
+    if options.latent not in recorded.SEEN:
+        raise AnalysisError(f"a picture shows latent {' or '.join(recorded.SEEN)}, not {options.latent!r}")
 
 
 def left_out(skipped: Mapping[str, str]) -> list[dict[str, str]]:

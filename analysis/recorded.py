@@ -18,6 +18,8 @@ from analysis.runs import Run
 from analysis.tables import Names, Options, final, labels
 from analysis.window_errors import unimix
 
+COLOURS = ("reward", "value", "time")  # that latents can be coloured by, beside the variables of their state
+SEEN = ("state", "z")  # of DreamerV3's latents: [h, z], or z alone
 MOST_PROBED, MOST_PAIRS = 20_000, 10_000  # steps that probes and drifts look at, drawn at random
 
 
@@ -45,6 +47,20 @@ def errors(runs: Sequence[Run], names: Names, options: Options) -> Any:
 
     sums, notes = error_sums(runs, names, options.windows)
     drawn = errors.draw(sums)
+    drawn.notes += notes
+    return drawn
+
+
+def errors_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
+    from analysis.figures import errors_shifted, shifted
+
+    tables, notes = [], []
+    for look in ("", *sorted({shift for run in runs for shift in run.shifts})):
+        mine = [run.under(look) for run in runs if look in ("", *run.shifts)]
+        sums, cut = error_sums(mine, names, options.windows)
+        tables.append(sums.assign(looks=look or shifted.INSIDE))
+        notes += [note for note in cut if note not in notes]
+    drawn = errors_shifted.draw(pd.concat(tables, ignore_index=True))
     drawn.notes += notes
     return drawn
 
@@ -153,14 +169,16 @@ def latents_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
 
     pairs = []
     for title, run in _pictured(runs, names):
-        record, read = recorded(run)
-        use = read.valid
-        moved = {
-            shift: _seen(other, records.read_latents(other.path), options)[use]
-            for shift, other in run.shifted.items()
-        }  # fmt: skip
-        pairs.append(shifted.Shifted(title, run.task, _seen(record, read, options)[use], moved))
-    drawn = shifted.draw(pairs, max_points=options.max_points, seed=options.seed)
+        clouds, shown = {}, {}
+        for look in ("", *run.shifts):
+            record, read = recorded(run.under(look))
+            use = read.valid.copy()
+            use[:, 0] = False  # no reward arrives with an episode's first observation
+            clouds[look or shifted.INSIDE] = _seen(record, read, options)[use]
+            shown[look or shifted.INSIDE] = colour_of(record, read, options.colour)[use]
+        inside = clouds.pop(shifted.INSIDE)
+        pairs.append(shifted.Shifted(title, run.task, inside, clouds, shown, paired=bool(run.bank)))
+    drawn = shifted.draw(pairs, max_points=options.max_points, seed=options.seed, colour=options.colour)
     drawn.caption += _of_dreamer(runs, options)
     return drawn
 
@@ -179,8 +197,6 @@ def _pictured(runs: Sequence[Run], names: Names) -> list[tuple[str, Run]]:
 
 def _seen(record: Record, read: Latents, options: Options) -> np.ndarray:
     """What a picture shows (E, T, W): z of DreamerV3 stands behind h, as wide as its logits."""
-    if options.latent not in ("state", "z"):
-        raise AnalysisError(f"a picture shows latent 'state' or 'z', not {options.latent!r}")
     states = records.read_states(record.path, record.kind)
     return states if options.latent == "state" else states[..., -read.posterior.shape[2] :]
 
@@ -194,8 +210,10 @@ def _of_dreamer(runs: Sequence[Run], options: Options) -> str:
 def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray:
     """(E, T) what points are coloured by; raises AnalysisError for what was not recorded."""
     steps = np.broadcast_to(np.arange(read.value.shape[1]), read.value.shape)
-    known = {"reward": read.reward_true, "value": read.value, "time": steps}
+    known = dict(zip(COLOURS, (read.reward_true, read.value, steps), strict=True))
     if colour in known:
+        if not np.isfinite(known[colour]).any():
+            raise AnalysisError(f"latents cannot be coloured by {colour!r}: the run has none", str(record.path))
         return known[colour]
     state = records.read_part(record.path, "state")
     names = records.state_names(record.path)
@@ -203,6 +221,16 @@ def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray:
         hint = f"There are: {', '.join([*known, *names])}"
         raise AnalysisError(f"latents cannot be coloured by {colour!r}", str(record.path), hint)
     return state[..., names.index(colour)]  # type: ignore[index]
+
+
+def check_colour(runs: Sequence[Run], colour: str) -> None:
+    """AnalysisError where no record of any run has what latents should be coloured by."""
+    if colour in COLOURS:
+        return
+    found = [name for run in runs for record in run.records for name in records.state_names(record.path)]
+    if colour not in found:
+        hint = f"There are: {', '.join(dict.fromkeys([*COLOURS, *found]))}"
+        raise AnalysisError(f"latents cannot be coloured by {colour!r}: no record has it", hint=hint)
 
 
 def probes(runs: Sequence[Run], names: Names, options: Options) -> Any:
@@ -258,8 +286,8 @@ def _drifts(run: Run) -> pd.DataFrame:
     place = np.flatnonzero(use)[space.thinned(int(use.sum()), MOST_PAIRS)]
     trajectory = place // use.shape[1]
     clean, rows = _stages(record, place), []
-    for shift, other in run.shifted.items():
-        moved = _stages(other, place)
+    for shift in run.shifts:
+        moved = _stages(recorded(run.under(shift))[0], place)
         for stage in clean.keys() & moved.keys():
             if space.is_constant(clean[stage].reshape(len(place), -1)):
                 rows.append({"shift": shift, "stage": stage, "pairs": len(place)})

@@ -1,5 +1,6 @@
-"""Reads what `mbrl-pvr record` writes: `latents.npz` of fresh episodes, `latents_on_<bank>.npz` of a bank's
-trajectories, and `latents_on_<bank>_<shift>.npz` of the same states under a shift.
+"""Reads what `mbrl-pvr record` writes: `latents.npz` of fresh episodes, `latents_under_<shift>.npz` of such under a
+shift, `latents_on_<bank>.npz` of a bank's trajectories, and `latents_on_<bank>_<shift>.npz` of the same states under a
+shift.
 """
 
 import re
@@ -12,7 +13,7 @@ from analysis import files
 from analysis.errors import damaged
 
 KINDS = ("deterministic", "categorical")
-_NAME = re.compile(r"latents(?:_on_([0-9a-z]+)(?:_(.+))?)?\.npz")
+_NAME = re.compile(r"latents(?:_on_([0-9a-z]+)(?:_(.+))?|_under_(.+))?\.npz")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,8 +202,8 @@ def read_frames(path: Path, episode: np.ndarray, step: np.ndarray) -> np.ndarray
 
 @dataclass(frozen=True)
 class Record:
-    """One recorded file, its headers checked: of fresh episodes (no `bank`), or of a bank's trajectories, as they are
-    or under one of the bank's shifts.
+    """One recorded file, its headers checked: of fresh episodes (no `bank`), or of a bank's trajectories; under its own
+    looks or under a shift, which of fresh episodes ends with its severity.
     """
 
     path: Path
@@ -216,7 +217,7 @@ class Record:
 def named(path: Path) -> tuple[str, str] | None:
     """Bank and shift of a recorded file, by its name; None where it has another."""
     match = _NAME.fullmatch(path.name)
-    return (match[1] or "", match[2] or "") if match else None
+    return (match[1] or "", match[2] or match[3] or "") if match else None
 
 
 def find_records(folder: Path) -> tuple[Record, ...]:

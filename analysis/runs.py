@@ -46,8 +46,9 @@ CONFIG_KEYS = {"seed": int, "env.name": str, "encoder.name": str, "agent.name": 
 class Run:
     """One run folder. Logs are None where they are missing or empty; `latents` is read when first asked for.
 
-    What was recorded is seen on policy, or `on` one bank. Steps of checkpoints are None where none is known: `step` of
-    the newest, `ood_step` and `latents_step` of those that the out-of-distribution episodes and the latents come from.
+    What was recorded is seen on policy, or `on` one bank; without a shift, or `under` one. Steps of checkpoints are
+    None where none is known: `step` of the newest, `ood_step` and `latents_step` of those that the out-of-distribution
+    episodes and the latents come from.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class Run:
     errors: pd.DataFrame | None = None  # of an exported run: `window_errors.ERROR_COLUMNS`, in place of its records
     exported: bool = False  # its folder is not here, so that no command can add to it
     bank: str = ""  # whose records are seen; "": those of fresh episodes
+    shift: str = ""  # under which they were made; "": none
 
     @property
     def seed(self) -> int:
@@ -121,22 +123,27 @@ class Run:
         """The same run, seen on a bank's trajectories, or with "" on policy."""
         return replace(self, bank=bank)
 
-    @property
-    def record(self) -> Record | None:
-        """What was recorded on policy, or on `bank` without a shift; None where nothing was."""
-        return next((one for one in self.records if (one.bank, one.shift) == (self.bank, "")), None)
+    def under(self, shift: str) -> "Run":
+        """The same run, seen under one of `shifts`."""
+        return replace(self, shift=shift)
 
     @property
-    def shifted(self) -> dict[str, Record]:
-        """Shift to the record of `bank` under it: rows of equal index are one state."""
-        return {one.shift: one for one in self.records if one.bank == self.bank and one.shift}
+    def record(self) -> Record | None:
+        """What was recorded on policy, or on `bank`, under `shift`; None where nothing was."""
+        return next((one for one in self.records if (one.bank, one.shift) == (self.bank, self.shift)), None)
+
+    @property
+    def shifts(self) -> list[str]:
+        """Under which the run was recorded, on policy or on `bank`: there rows of equal index are one state."""
+        exported = () if self.errors is None else self.errors.loc[self.errors["bank"] == self.bank, "shift"].unique()
+        return sorted({*(one.shift for one in self.records if one.bank == self.bank), *exported} - {""})
 
     @property
     def window_errors(self) -> pd.DataFrame | None:
-        """What an export holds of the errors of `bank` without a shift; None where that is nothing."""
+        """What an export holds of the errors of `bank` under `shift`; None where that is nothing."""
         if self.errors is None:
             return None
-        rows = self.errors[(self.errors["bank"] == self.bank) & (self.errors["shift"] == "")]
+        rows = self.errors[(self.errors["bank"] == self.bank) & (self.errors["shift"] == self.shift)]
         return rows if len(rows) else None
 
     @property

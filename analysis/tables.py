@@ -14,6 +14,8 @@ from analysis.errors import AnalysisError
 from analysis.played import require_same
 from analysis.runs import Run, look_up
 
+BLIND = "state"  # the "encoder" of agents that are given the simulator's state alone
+
 
 @dataclass(frozen=True)
 class Options:
@@ -80,13 +82,22 @@ def returns(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def ood(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import ood
 
-    return ood.draw(stack(runs, names, newest_ood), options.random_scores)
+    drawn = ood.draw(stack(runs, names, newest_ood), options.random_scores)
+    drawn.notes += _blind(runs, names)
+    return drawn
+
+
+def _blind(runs: Sequence[Run], names: Names) -> list[str]:
+    found = dict.fromkeys(names.series[run.id] for run in runs if run.encoder == BLIND)
+    return [f"{series} sees no pictures: shifts of looks leave its episodes as they are" for series in found]
 
 
 def dose(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import dose
 
-    return dose.draw(stack(runs, names, newest_ood), options.random_scores)
+    drawn = dose.draw(stack(runs, names, newest_ood), options.random_scores)
+    drawn.notes += _blind(runs, names)
+    return drawn
 
 
 def profile(runs: Sequence[Run], names: Names, options: Options) -> Any:

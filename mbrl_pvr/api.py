@@ -6,7 +6,7 @@ than others because it is the one place of all calls.
 
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,16 +132,10 @@ def ood(
     By default shift and severity are those of training; a shift that the run was not trained under has severity 1.
     Several shifts and severities are all combined. `each_factor` also holds out each factor of a shift alone.
     """
-    from mbrl_pvr.errors import ConfigError
-
     _at_least(1, episodes=episodes)
     asked = (shifts,) if isinstance(shifts, str) else tuple(shifts)
     strengths = (severities,) if isinstance(severities, int | float) else tuple(severities)
-    for shift in asked:
-        _check_shift(shift)
-    for severity in strengths:
-        if not 0 <= severity <= 1:
-            raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
+    _check_shifts(asked, strengths)
     path = _run_folder(run)
     from mbrl_pvr import evaluation
 
@@ -158,6 +152,8 @@ def record(
     starts: int = 8,
     horizon: int = 33,
     bank: str | Path | None = None,
+    shift: str = "",
+    severity: float | None = None,
     frames: bool = True,
     debug: bool = False,
 ) -> list[Path]:
@@ -165,10 +161,12 @@ def record(
 
     The first `context` observations are given, the rest is predicted open loop; so are `horizon` steps from each of
     `starts` points of an episode. One file, latents.npz; with a bank one for its own looks and one for each shift that
-    it was drawn under. `frames` keeps a small picture of every step, for `report`; an environment that cannot draw
+    it was drawn under. With `shift` fresh episodes are played with its looks held out, from the same states as without,
+    into a file of its own. `frames` keeps a small picture of every step, for `report`; an environment that cannot draw
     needs False.
     """
     _at_least(1, episodes=episodes, context=context, starts=starts, horizon=horizon)
+    _check_shifts([shift] if shift else [], [] if severity is None else [severity])
     path = _run_folder(run)
     from mbrl_pvr import recording
 
@@ -176,7 +174,8 @@ def record(
     from analysis.window_errors import store_errors
 
     few = _few(episodes, debug)
-    written = recording.record(path, episodes=few, points=points, bank=bank, frames=frames, debug=debug)
+    how = {"bank": bank, "shift": shift, "severity": severity, "frames": frames, "debug": debug}
+    written = recording.record(path, episodes=few, points=points, **how)  # type: ignore[arg-type]
     for record in written:
         store_errors(record, path)
     return written
@@ -393,6 +392,16 @@ def preview_env(
     if out is not None:
         write_preview(shown, Path(out).expanduser())
     return shown
+
+
+def _check_shifts(shifts: Iterable[str], severities: Iterable[float]) -> None:
+    from mbrl_pvr.errors import ConfigError
+
+    for shift in shifts:
+        _check_shift(shift)
+    for severity in severities:
+        if not 0 <= severity <= 1:
+            raise ConfigError(f"severity={severity} must lie in 0..1", "severity")
 
 
 def _check_shift(shift: str) -> None:

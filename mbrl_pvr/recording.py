@@ -12,13 +12,14 @@ import torch
 from mbrl_pvr import film
 from mbrl_pvr.bank import PLAIN, Bank, differences
 from mbrl_pvr.build import least_frame
+from mbrl_pvr.config import RunConfig
 from mbrl_pvr.display import Display
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.evaluation import episode_steps, output, play, shortened
 from mbrl_pvr.offline import view_of
 from mbrl_pvr.rollout import Episode
 from mbrl_pvr.session import Trained, load_trained
-from mbrl_pvr.splits import IN_DISTRIBUTION
+from mbrl_pvr.splits import IN_DISTRIBUTION, Split, held_out_splits
 from mbrl_pvr.storage import TEMPORARY, make_folders
 from mbrl_pvr.video import write_video
 from world_models.frames import TOGETHER, averaged
@@ -49,21 +50,24 @@ def record(
     episodes: int = 10,
     points: Points = Points(),
     bank: Path | str | None = None,
+    shift: str = "",
+    severity: float | None = None,
     frames: bool = True,
     debug: bool = False,
 ) -> list[Path]:
     """Write what the newest checkpoint's model predicts into the run folder; returns the files.
 
-    Of fresh episodes under the training looks: `latents.npz`. Of the first `episodes` trajectories of a bank:
-    `latents_on_<bank's id>.npz`, and one more file for each shift that the bank was drawn under, so that rows of equal
-    index are one state under several looks. The first `points.context` observations of an episode are given to the
-    model, the rest is predicted open loop under the recorded actions; `open_loop_from` and `reward_open_loop_from`
-    (E, P, K, …) begin behind those before `starts` (P,), NaN where an episode has ended. With `frames` a small
-    picture of every step is kept, also of an agent that sees none: `frame` (E, T, h, w, 3) uint8, what the environment
-    shows, averaged over areas to at most `THUMBNAIL` a side. Where the agent draws pixels, the first fresh episodes are
-    filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it shows). Arrays are padded to
-    the longest episode; `length` says how many steps are real. Raises ConfigError where nothing is left to predict, and
-    for a bank of another environment.
+    Of fresh episodes under the training looks: `latents.npz`; of as many, from the same states, with the looks of a
+    `shift` held out (of `severity`, by default as `ood` has it): `latents_under_<shift>_<severity>.npz`. Of the first
+    `episodes` trajectories of a bank: `latents_on_<bank's id>.npz`, and one more file for each shift that the bank was
+    drawn under, so that rows of equal index are one state under several looks. The first `points.context` observations
+    of an episode are given to the model, the rest is predicted open loop under the recorded actions; `open_loop_from`
+    and `reward_open_loop_from` (E, P, K, …) begin behind those before `starts` (P,), NaN where an episode has ended.
+    With `frames` a small picture of every step is kept, also of an agent that sees none: `frame` (E, T, h, w, 3) uint8,
+    what the environment shows, averaged over areas to at most `THUMBNAIL` a side. Where the agent draws pixels, the
+    first fresh episodes are filmed beside what it predicts, into the run's videos/ (`mbrl_pvr.film` says what it
+    shows). Arrays are padded to the longest episode; `length` says how many steps are real. Raises ConfigError where
+    nothing is left to predict, for a bank of another environment, and for a shift of a bank, which has its own.
     """
     with load_trained(run) as loaded:
         trained = shortened(loaded, debug)
@@ -74,8 +78,13 @@ def record(
                 str(trained.run.path),
             )
         if bank is None:
-            fresh = play(trained, IN_DISTRIBUTION, "record", episodes, pixels=frames, state=True)
-            return [_write(trained, "latents.npz", fresh, episodes, points, frames=frames, films=True)]
+            split = _split(trained.config, shift, severity)
+            name = "latents.npz" if split == IN_DISTRIBUTION else f"latents_under_{shift}_{split.severity:g}.npz"
+            fresh = play(trained, split, "record", episodes, pixels=frames, state=True)
+            return [_write(trained, name, fresh, episodes, points, frames=frames, films=split == IN_DISTRIBUTION)]
+        if shift or severity is not None:
+            how = f"Record it without: all its looks are ({', '.join(Bank.open(bank).shifts) or 'it has no shifts'})"
+            raise ConfigError("a bank has shifts of its own, with their severity", str(bank), how)
         source = Bank.open(bank)
         _require_same_env(trained, source)
         written = []
@@ -85,6 +94,14 @@ def record(
             replayed = _replayed(trained, source, shift, count)
             written.append(_write(trained, name, replayed, count, points, frames=frames, films=False))
         return written
+
+
+def _split(config: RunConfig, shift: str, severity: float | None) -> Split:
+    if not shift:
+        if severity is None:
+            return IN_DISTRIBUTION
+        raise ConfigError(f"severity={severity:g} of no shift", "record", "Name one: --shift NAME")
+    return held_out_splits(config, [shift], [] if severity is None else [severity])[0]
 
 
 def _write(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import correlation, dynamics
+from analysis import correlation, dynamics, stats
 from analysis.errors import AnalysisError
 from analysis.figures import style
 
@@ -63,14 +63,18 @@ def _windows(numbers: pd.DataFrame, task: str, agent: str) -> list[tuple[int, pd
 def _row(key: tuple, rows: pd.DataFrame) -> dict[str, object]:
     """Means of one series with intervals over seeds (drawn where there are several) or trajectories."""
     row: dict[str, object] = dict(zip(KEYS, key, strict=True))
-    seeds = rows["seed"].nunique()
     for value, (baseline, _) in PANELS.items():
-        each = rows.groupby("seed")[value].mean() if seeds > 1 else rows[value]
-        interval = dynamics.over_trajectories(each.to_numpy())
-        row |= {value: interval.point, f"{value}_low": interval.low, f"{value}_high": interval.high}
+        row |= mean_with_ends(rows, value)
         row[baseline] = rows.groupby("seed")[baseline].mean().mean()
     trajectories = len(rows[["seed", "trajectory"]].drop_duplicates())
-    return row | {"points": rows["points"].max(), "trajectories": trajectories, "seeds": seeds}
+    return row | {"points": rows["points"].max(), "trajectories": trajectories, "seeds": rows["seed"].nunique()}
+
+
+def mean_with_ends(rows: pd.DataFrame, value: str) -> dict[str, float]:
+    """The mean of a column, and as `…_low` and `…_high` its interval over seeds, or over the trajectories of one."""
+    each = rows.groupby("seed")[value].mean() if rows["seed"].nunique() > 1 else rows[value]
+    interval = dynamics.over_trajectories(each.to_numpy())
+    return {value: interval.point, f"{value}_low": interval.low, f"{value}_high": interval.high}
 
 
 def _standardised(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -96,13 +100,29 @@ def _bars(axis: Axes, rows: pd.DataFrame, value: str, baseline: str, looks: dict
 
 
 def _legend(figure, sums: pd.DataFrame) -> None:
-    several = sums.groupby(["series", "task", "agent"])["seed"].nunique().max() > 1
     entries = [
         Patch(color=style.LIGHT, label="world model"),
-        Line2D([], [], color="black", lw=1.0, label=f"interval over {'seeds' if several else 'trajectories'}"),
+        interval_entry(sums, "black"),
         Line2D([], [], color=style.GREY, ls="", marker="|", ms=7, mew=1.4, label="last latent kept, mean reward"),
     ]
     style.legend(figure, entries)
+
+
+def interval_entry(sums: pd.DataFrame, colour: str = style.GREY) -> Line2D:
+    """Of the legend: what the lines of `mean_with_ends` are, in the main."""
+    counts = sums.groupby(["series", "task", "agent"])[["seed", "trajectory"]].nunique().max()
+    unit = "seed" if counts["seed"] > 1 else "trajectory"
+    kind = "range" if counts[unit] < stats.FEW else "interval"
+    many = "seeds" if unit == "seed" else "trajectories"
+    return Line2D([], [], color=colour, lw=1.0, label=f"{kind} over {many}")
+
+
+def intervals_in_words(sums: pd.DataFrame) -> str:
+    """For a caption."""
+    counts = sums.groupby(["series", "task", "agent"])[["seed", "trajectory"]].nunique()
+    single = counts["seed"] == 1
+    spreads = [style.spread(counts["seed"]), style.spread(counts.loc[single, "trajectory"], "trajectories of one seed")]
+    return f"Intervals: {'; '.join(filter(None, spreads)) or 'none, one trajectory of one seed'}."
 
 
 def _left_out(sums: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
@@ -122,9 +142,6 @@ def _printed(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _caption(sums: pd.DataFrame) -> str:
-    counts = sums.groupby(["series", "task", "agent"])[["seed", "trajectory"]].nunique()
-    single = counts["seed"] == 1
-    spreads = [style.spread(counts["seed"]), style.spread(counts.loc[single, "trajectory"], "trajectories of one seed")]
     low, high = sums["context"].min(), sums["context"].max()
     given = f"{low}" if low == high else f"{low} to {high}"
     starts = sums.groupby("window")["points"].max()
@@ -139,5 +156,5 @@ def _caption(sums: pd.DataFrame) -> str:
         f"Errors of the world model on open loop, {first}, summed over windows of steps: {meanings}; the same per step "
         "and relative to the variance of the latent, or per latent; absolute error of the reward. Start points of a "
         f"window: {f'{many}, otherwise one' if many else 'one'}. Grey: the last latent kept, and the mean reward "
-        f"predicted. Intervals: {'; '.join(filter(None, spreads)) or 'none, one trajectory of one seed'}."
+        f"predicted. {intervals_in_words(sums)}"
     )

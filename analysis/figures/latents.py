@@ -87,7 +87,7 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colo
         for part, (task, lines) in zip(parts, grids.items(), strict=True):
             pairs = _pairs(part, len(lines), across)
             chosen = {one.name: space.select(one.points, one.reward, max_points, seed) for one in by_task[task]}
-            colours = _colours(np.concatenate([one.shown[chosen[one.name].index] for one in by_task[task]]))
+            colours = colour_scale(np.concatenate([one.shown[chosen[one.name].index] for one in by_task[task]]))
             for (line, column), (upper, lower) in pairs.items():
                 one = lines[line][column] if column < len(lines[line]) else None
                 if one is None:
@@ -193,8 +193,9 @@ def _scatter(axis: Axes, xy: np.ndarray, colours: np.ndarray) -> None:
     axis.margins(0.05)
 
 
-def _colours(reward: np.ndarray) -> ScalarMappable:
-    low, high = np.quantile(reward, [0.01, 0.99])
+def colour_scale(shown: np.ndarray) -> ScalarMappable:
+    """From the 1st to the 99th percentile of what points are coloured by."""
+    low, high = np.nanquantile(shown, [0.01, 0.99])
     return ScalarMappable(Normalize(low, high if high > low else low + 1), COLOUR_MAP)
 
 

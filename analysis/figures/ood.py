@@ -51,15 +51,13 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
 
 def condition_names(episodes: pd.DataFrame) -> pd.Series:
     """What the episodes of a row were drawn from, in words."""
-    severities = episodes.groupby("shift")["severity"].nunique()
 
     def name(split: str, shift: str, severity: float) -> str:
         if shift == "none" and severity == 0:
             return IN
-        strength = f" {severity:g}" if severities[shift] > 1 else ""
         part, _, alone = split.partition(":")
         where = f"{alone} held out".strip() if part == "held_out" else "training part"
-        return f"{shift.replace('_', ' ')}{strength} ({where.replace('_', ' ')})"
+        return f"{shift.replace('_', ' ')} {severity:g} ({where.replace('_', ' ')})"
 
     triples = list(zip(episodes["split"], episodes["shift"], episodes["severity"], strict=True))
     names = {triple: name(*triple) for triple in dict.fromkeys(triples)}

@@ -33,7 +33,8 @@ def draw(scores: pd.DataFrame) -> style.Drawn:
     if {"low", "high"} <= {*scores.columns}:
         ends, single = scores.groupby(keys)[["low", "high"]].first().reset_index(), numbers["count"] == 1
         numbers.loc[single, ["min", "max"]] = ends.loc[single, ["low", "high"]].to_numpy()
-    variables = sorted(numbers["variable"].unique(), key=_natural)
+    numbers = numbers.sort_values(["task", "agent", "series", "source", "variable"], key=_naturally)
+    variables = list(dict.fromkeys(sorted(numbers["variable"], key=_natural)))
     names = list(style.series_of(scores)["series"])
     with style.paper():
         figure, grid = style.panels(len(titles), 0.5 + len(variables) * (0.08 + 0.09 * len(names)))
@@ -66,6 +67,10 @@ def _natural(name: str) -> tuple[str, int]:
     """ "velocity 10" behind "velocity 9"."""
     words, _, number = name.rpartition(" ")
     return (words, int(number)) if number.isdecimal() else (name, 0)
+
+
+def _naturally(column: pd.Series) -> pd.Series:
+    return column.map({name: n for n, name in enumerate(sorted(column.unique(), key=_natural))})
 
 
 def _panel(

@@ -40,6 +40,7 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
             if random_scores and task in random_scores:
                 axis.axhline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
             _axes(panel, rows, title)
+            panel.axis.set_ylim(*style.value_limits(episodes.loc[episodes["task"] == task, "return"]))
         _legend(figure, episodes, lines, looks, bool(random_scores))
     table = pd.concat(numbers, ignore_index=True)
     last = table[table["step"] == table.groupby(["task", "agent", "series"])["step"].transform("max")]
@@ -86,7 +87,6 @@ def _axes(panel: style.Panel, rows: pd.DataFrame, title: str) -> None:
     axis.set_ylabel("episode return" if panel.left else "")
     axis.grid(axis="y")
     axis.margins(x=0.02)
-    axis.set_ylim(*style.value_limits(rows["return"]))
     style.thousands(axis.xaxis)
     repeat = _frames_per_step(rows)
     if repeat > 1:

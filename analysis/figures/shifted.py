@@ -1,6 +1,6 @@
-"""Figure "latents_shifted": latents of the same states under their own looks and under shifts, on the same axes: UMAP
-fitted on the former alone, and beside it UMAP and PCA of all. UMAP places unseen points on what it was fitted on,
-wherever they lie, so that the first picture alone would hide a shift.
+"""Figure "latents_shifted": latents in distribution and under shifts, coloured by reward (or value, time, a state
+variable), on the same axes: UMAP and PCA fitted on the former alone, and beside each a fit on all. UMAP places unseen
+points on what it was fitted on, wherever they lie, so that the first picture alone would hide a shift.
 """
 
 import textwrap
@@ -10,99 +10,166 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
+from matplotlib.cm import ScalarMappable
 
 from analysis import latents as space
 from analysis.figures import style
+from analysis.figures.latents import NEIGHBOURS, colour_scale
 
-ROWS = {"UMAP, fitted on own looks": "umap_inside", "UMAP, fitted on all": "umap_joint", "PCA of all": "pca_joint"}
-NEIGHBOURS = 15
-ACROSS = 4  # runs side by side
+FITS = {
+    "umap_inside": "UMAP, own looks",
+    "umap_joint": "UMAP, all",
+    "pca_inside": "PCA, own looks",
+    "pca_joint": "PCA, all",
+}
+ACROSS = 8  # panels side by side; more runs go on below
+LARGEST = 1.7  # inches of a panel
 INSIDE = "own looks"
 
 
 @dataclass(frozen=True)
 class Shifted:
-    """Latents (N, L) of one run, and of the same steps under each shift."""
+    """Latents (N, L) of one run under its own looks and under each shift, and what each point is coloured by (N,).
+
+    Where they are `paired`, equal indices are one state.
+    """
 
     name: str
     task: str
     inside: np.ndarray
     outside: Mapping[str, np.ndarray]
+    colours: Mapping[str, np.ndarray]  # by shift, and of `INSIDE`
+    paired: bool = True
 
 
-def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0) -> style.Drawn:
-    """One column per run. Apartness is the share of the nearest neighbours in the full latent that are under the same
-    looks, over all points of a column; chance is what it would be if looks left no trace.
+@dataclass(frozen=True)
+class _Chosen:
+    """The points (n, L) that are drawn of one run, their looks (n,) and what they are coloured by (n,)."""
+
+    one: Shifted
+    points: np.ndarray
+    looks: np.ndarray
+    values: np.ndarray
+
+
+def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0, colour: str = "reward") -> style.Drawn:
+    """For each run a column for its own looks and one for each shift; grey are the points of the others.
+
+    Apartness is the share of the nearest neighbours in the full latent that are under the same looks, over all points
+    of a run; chance is what it would be if looks left no trace.
     """
-    shifts = sorted({shift for one in pairs for shift in one.outside})
-    colours = {INSIDE: "#a0a0a0", **{shift: style.COLOURS[n % len(style.COLOURS)] for n, shift in enumerate(shifts)}}
     tables, numbers, notes = [], [], []
-    bands, across = -(-len(pairs) // ACROSS), min(max(len(pairs), 3), ACROSS)
+    by_task = {one.task: [other for other in pairs if other.task == one.task] for one in pairs}
+    widest = 1 + max(len(one.outside) for one in pairs)
+    across = max(1, min(ACROSS // widest, max(map(len, by_task.values()))))  # runs side by side
+    grids = {task: [mine[n : n + across] for n in range(0, len(mine), across)] for task, mine in by_task.items()}
+    side = min(LARGEST, (style.PAGE - 1.1) / (across * widest))
+    heights = [len(lines) * (len(FITS) * (side + 0.08) + 0.5) + 0.2 for lines in grids.values()]
     with style.paper():
-        figure = style.new_figure(style.PAGE, bands * len(ROWS) * ((style.PAGE - 0.4) / across + 0.2) + 0.5)
-        grid = figure.subplots(bands * len(ROWS), across, squeeze=False)
-        columns = grid.reshape(bands, len(ROWS), across).transpose(0, 2, 1).reshape(-1, len(ROWS))  # of one run each
-        for axis in columns[len(pairs) :].ravel():
-            axis.set_visible(False)
-        for number, (column, one) in enumerate(zip(columns, pairs, strict=False)):
-            points, looks = _chosen(one, max_points // (1 + len(one.outside)), seed)
-            kinds = np.unique(looks, return_inverse=True)[1].astype(float)
-            apart = space.reward_purity(points, kinds, None, NEIGHBOURS, bins=2 * (1 + len(one.outside)))
-            places = _places(points, looks == INSIDE, seed)
-            for axis, (title, name) in zip(column, ROWS.items(), strict=True):
-                _scatter(axis, places[name], [colours[look] for look in looks])
-                axis.set_ylabel("" if number % across else title)
-            column[0].set_title(
-                f"{textwrap.fill(one.name, 26)}\napartness {apart.value:.2f} (chance {apart.chance:.2f})"
-            )
-            flat = {f"{name}_{n + 1}": places[name][:, n] for name in ROWS.values() for n in (0, 1)}
-            tables.append(pd.DataFrame({"task": one.task, "series": one.name, "looks": looks, **flat}))
-            row = {"task": one.task, "series": one.name, "apartness": apart.value, "chance": apart.chance}
-            numbers.append(row | {"points": len(points)})
-            if len(points) < len(one.inside) * (1 + len(one.outside)):
-                notes.append(f"{one.name}: {len(points)} latents, drawn at random")
-        entries = [
-            Line2D([], [], ls="", marker="o", ms=3, color=colour, label=name.replace("_", " "))
-            for name, colour in colours.items()
-        ]
-        style.legend(figure, entries)
-    return style.Drawn(figure, pd.concat(tables, ignore_index=True), _caption(), notes, pd.DataFrame(numbers))
+        figure = style.new_figure(style.PAGE, sum(heights))
+        parts = figure.subfigures(len(grids), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, (task, lines) in zip(parts, grids.items(), strict=True):
+            axes = part.subplots(len(lines) * len(FITS), across * widest, squeeze=False)
+            for axis in axes.ravel():
+                axis.set(xticks=[], yticks=[], visible=False)
+            chosen = [[_chosen(one, max_points // (1 + len(one.outside)), seed) for one in line] for line in lines]
+            scale = colour_scale(np.concatenate([drawn.values for line in chosen for drawn in line]))
+            for n, line in enumerate(chosen):
+                for k, drawn in enumerate(line):
+                    block = axes[n * len(FITS) : (n + 1) * len(FITS), k * widest : (k + 1) * widest]
+                    places = _places(drawn, seed)
+                    kinds = np.unique(drawn.looks, return_inverse=True)[1].astype(float)
+                    apart = space.reward_purity(drawn.points, kinds, None, NEIGHBOURS, bins=2 * widest)
+                    _draw_block(block, drawn, places, apart, scale, named=k == 0)
+                    tables.append(_points_table(drawn, places, colour))
+                    row = {"task": task, "series": drawn.one.name, "apartness": apart.value, "chance": apart.chance}
+                    numbers.append(row | {"points": len(drawn.points)})
+                    if len(drawn.points) < sum(map(len, drawn.one.colours.values())):
+                        notes.append(f"{drawn.one.name}: {len(drawn.points)} latents, drawn at random")
+            if len(grids) > 1:
+                part.suptitle(task.rpartition("/")[2], size=7.5)
+            part.colorbar(scale, ax=axes.ravel().tolist(), pad=0.015, aspect=40, label=colour)
+    return style.Drawn(
+        figure, pd.concat(tables, ignore_index=True), _caption(pairs, colour), notes, pd.DataFrame(numbers)
+    )
 
 
-def _chosen(one: Shifted, each: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points (n, L) of the same steps under all looks, finite under each, and their looks (n,)."""
+def _chosen(one: Shifted, each: int, seed: int) -> _Chosen:
+    """Points that are finite, of paired ones the same steps under all looks."""
     clouds = {INSIDE: one.inside, **one.outside}
-    finite = np.all([np.isfinite(points).all(axis=1) for points in clouds.values()], axis=0)
-    use = np.flatnonzero(finite)
-    use = use[space.thinned(len(use), each, seed)]
-    points = np.concatenate([points[use].astype(float) for points in clouds.values()])
-    return points, np.repeat(list(clouds), len(use))
+    finite = {look: np.isfinite(points).all(axis=1) for look, points in clouds.items()}
+    if one.paired:
+        finite = dict.fromkeys(clouds, np.all(list(finite.values()), axis=0))
+    use = {look: np.flatnonzero(good) for look, good in finite.items()}
+    use = {look: index[space.thinned(len(index), each, seed)] for look, index in use.items()}
+    points = np.concatenate([clouds[look][index].astype(float) for look, index in use.items()])
+    values = np.concatenate([one.colours[look][index] for look, index in use.items()])
+    return _Chosen(one, points, np.repeat(list(use), [len(index) for index in use.values()]), values)
 
 
-def _places(points: np.ndarray, inside: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """(n, 2) in each picture."""
-    found = {}
-    for name, pair in (
-        ("umap_inside", space.umap_pair(points[inside], points[~inside], seed=seed, neighbours=NEIGHBOURS)),
-        ("umap_joint", space.umap_pair(points[inside], points[~inside], joint=True, seed=seed, neighbours=NEIGHBOURS)),
-        ("pca_joint", space.pca_pair(points[inside], points[~inside], joint=True)),
-    ):
-        found[name] = np.empty((len(points), 2))
+def _places(drawn: _Chosen, seed: int) -> dict[str, np.ndarray]:
+    """(n, 2) in each of `FITS`."""
+    inside, found = drawn.looks == INSIDE, {}
+    own, others = drawn.points[inside], drawn.points[~inside]
+    for name in FITS:
+        joint = name.endswith("joint")
+        if name.startswith("umap"):
+            pair = space.umap_pair(own, others, joint=joint, seed=seed, neighbours=NEIGHBOURS)
+        else:
+            pair = space.pca_pair(own, others, joint=joint)
+        found[name] = np.empty((len(drawn.points), 2))
         found[name][inside], found[name][~inside] = pair.inside, pair.outside
     return found
 
 
-def _scatter(axis: Axes, xy: np.ndarray, colours: list[str]) -> None:
-    order = np.random.default_rng(0).permutation(len(xy))  # no look lies on top of all others
-    axis.scatter(xy[order, 0], xy[order, 1], c=np.array(colours)[order], s=2.2, lw=0, alpha=0.8, rasterized=True)
-    axis.set(xticks=[], yticks=[])
+def _draw_block(
+    axes: np.ndarray,
+    drawn: _Chosen,
+    places: dict[str, np.ndarray],
+    apart: space.Purity,
+    scale: ScalarMappable,
+    *,
+    named: bool,
+) -> None:
+    """The panels (fits, looks) of one run; with `named` the fits stand at the left."""
+    looks = [INSIDE, *drawn.one.outside]
+    for row, (name, title) in zip(axes, FITS.items(), strict=True):
+        for axis, look in zip(row, looks, strict=False):
+            _scatter(axis, places[name], drawn.looks == look, scale.to_rgba(drawn.values))
+        row[0].set_ylabel(title if named else "")
+    head = f"{textwrap.shorten(drawn.one.name, 20 + 14 * len(looks), placeholder='…')}\n"
+    head += f"apartness {apart.value:.2f} (chance {apart.chance:.2f})"
+    for axis, look in zip(axes[0], looks, strict=False):
+        axis.set_title(f"{head if look == INSIDE else ''}\n{_words(look)}", loc="left", size=6.5)
+
+
+def _scatter(axis: Axes, xy: np.ndarray, mine: np.ndarray, colours: np.ndarray) -> None:
+    order = np.random.default_rng(0).permutation(np.flatnonzero(mine))  # no episode lies on top of all others
+    axis.scatter(xy[~mine, 0], xy[~mine, 1], c="#dcdcdc", s=1.2, lw=0, rasterized=True)
+    axis.scatter(xy[order, 0], xy[order, 1], c=colours[order], s=1.8, lw=0, alpha=0.8, rasterized=True)
     axis.margins(0.05)
+    axis.set_visible(True)
 
 
-def _caption() -> str:
+def _words(look: str) -> str:
+    return look.replace("_", " ")
+
+
+def _points_table(drawn: _Chosen, places: dict[str, np.ndarray], colour: str) -> pd.DataFrame:
+    flat = {f"{name}_{n + 1}": places[name][:, n] for name in FITS for n in (0, 1)}
+    names = {"task": drawn.one.task, "series": drawn.one.name, "looks": drawn.looks}
+    return pd.DataFrame({**names, colour: drawn.values, **flat})
+
+
+def _caption(pairs: Sequence[Shifted], colour: str) -> str:
+    states = (
+        "the same states under their own looks and under shifts"
+        if all(one.paired for one in pairs)
+        else "states that the agent came to under the looks of training and, from the same first states, under shifts "
+        "(so that they are apart in looks and in where it went)"
+    )
     return (
-        "Encoded latents of the same states under their own looks (grey) and under shifts. UMAP places points that it "
-        "was not fitted on among those that it was, so a fit on all stands beside. Apartness: share of the "
-        f"{NEIGHBOURS} nearest neighbours in the full latent that are under the same looks."
+        f"Encoded latents of {states}, coloured by {colour}; grey: the others. UMAP places points that it was not "
+        "fitted on among those that it was, so a fit on all stands below each fit on own looks. Apartness: share of "
+        f"the {NEIGHBOURS} nearest neighbours in the full latent that are under the same looks."
     )

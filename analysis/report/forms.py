@@ -9,7 +9,8 @@ from analysis.dynamics import STUDY_WINDOWS
 @dataclass(frozen=True)
 class Curves:
     """A line `y` over `x` with its band from `low` to `high`, of each series and each value of `dash`; a panel for each
-    combination of the columns `by`. `base` is a column drawn thin in the same colour, `marks` are places on the x axis.
+    combination of the columns `by`. `base` is a column drawn thin in the same colour, `marks` are places on the x axis;
+    where `diagonal`, y = x is drawn.
     """
 
     x: str
@@ -23,12 +24,14 @@ class Curves:
     dash: str = ""
     base: str = ""
     marks: tuple[int, ...] = ()
+    diagonal: bool = False
 
 
 @dataclass(frozen=True)
 class Intervals:
     """Values with intervals from `low` to `high`, a symbol for each value of `symbol`; rows are the series, or the
-    values of `row`, in each of which all series stand.
+    values of `row`, in each of which all series stand. `base` is a column that is drawn as a grey tick; the axis ends
+    at `floor`, with what lies below.
     """
 
     value: str
@@ -39,11 +42,15 @@ class Intervals:
     title: str
     what: str = ""
     row: str = "series"
+    base: str = ""
+    floor: float | None = None
 
 
 @dataclass(frozen=True)
 class Dots:
-    """A point `y` over `x` for each row, named by `name`; rows without one of the two are not points."""
+    """A point `y` over `x` for each row, named by `name`, or shaded by the column `shade`; rows without one of the two
+    are not points.
+    """
 
     x: str
     y: str
@@ -52,6 +59,7 @@ class Dots:
     what: str = ""
     name: str = "series"
     size: int = 10
+    shade: str = ""
 
 
 Form = Curves | Intervals | Dots
@@ -63,8 +71,12 @@ _CORRELATION = (
 )
 
 
-def _summed(value: str, title: str, what: str) -> Intervals:
-    return Intervals(value, f"{value}_low", f"{value}_high", "measure", (*_PANEL, "window"), title, what)
+def _summed(value: str, base: str, title: str, what: str) -> Intervals:
+    return Intervals(value, f"{value}_low", f"{value}_high", "measure", (*_PANEL, "window"), title, what, base=base)
+
+
+def _shifted(value: str, title: str, what: str) -> Intervals:
+    return Intervals(value, f"{value}_low", f"{value}_high", "looks", (*_PANEL, "window"), title, what)
 
 
 def _cloud(name: str, what: str) -> Dots:
@@ -123,20 +135,37 @@ FORMS: Mapping[str, tuple[Form, ...]] = {
         ),
     ),
     "errors": (
-        _summed("error", "error of the latent, summed", "dynamics"),
-        _summed("relative", "error of the latent, scale-free", "dynamics, scale-free"),
-        _summed("reward_error", "|r − r̂|, summed", "reward"),
+        _summed("error", "copy_last_error", "error of the latent, summed", "dynamics"),
+        _summed("relative", "relative_copy", "error of the latent, scale-free", "dynamics, scale-free"),
+        _summed("reward_error", "mean_reward_error", "|r − r̂|, summed", "reward"),
+    ),
+    "errors_shifted": (
+        _shifted("relative", "error of the latent, scale-free", "dynamics"),
+        _shifted("reward_per_step", "|r − r̂|, mean", "reward"),
     ),
     "calibration": (
-        Curves("true", "predicted", "predicted_low", "predicted_high", (*_PANEL, "loop"), ("true reward", "predicted")),
+        Curves(
+            "true",
+            "predicted",
+            "predicted_low",
+            "predicted_high",
+            (*_PANEL, "loop"),
+            ("true reward", "predicted"),
+            diagonal=True,
+        ),
     ),
-    "probes": (Intervals("r2", "low", "high", "source", _PANEL, "held-out R²", row="variable"),),
+    "latents": (
+        Dots("umap_1", "umap_2", ("series",), ("", ""), "UMAP", size=4, shade="reward"),
+        Dots("pc_1", "pc_2", ("series",), ("", ""), "PCA", size=4, shade="reward"),
+    ),
+    "probes": (Intervals("r2", "low", "high", "source", _PANEL, "held-out R²", row="variable", floor=-0.1),),
     "drift": (
         Intervals("relative", "relative_low", "relative_high", "", (*_PANEL, "shift"), "relative drift", row="stage"),
     ),
     "latents_shifted": (
         _cloud("umap_inside", "UMAP, fitted on own looks"),
         _cloud("umap_joint", "UMAP, fitted on all"),
+        _cloud("pca_inside", "PCA of own looks"),
         _cloud("pca_joint", "PCA of all"),
     ),
     "correlation": _CORRELATION,

@@ -22,6 +22,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
            "X": "x"}  # fmt: skip
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
+INSIDE = ("in distribution", "own looks")
 LINE, GRID = "#444444", "#e6e6e6"
 
 
@@ -102,6 +103,9 @@ def _traces(form: Form, rows: pd.DataFrame, palette: Palette) -> Iterator[dict[s
     if isinstance(form, Intervals):
         yield from _intervals(form, rows, palette)
         return
+    if isinstance(form, Dots) and form.shade:
+        yield _shaded(form, rows)
+        return
     if isinstance(form, Dots):
         for number, (name, mine) in enumerate(rows.groupby(form.name, sort=True)):
             look = palette.look(str(name)) if form.name == "series" else _unnamed(number)
@@ -164,6 +168,13 @@ def _intervals(form: Intervals, rows: pd.DataFrame, palette: Palette) -> Iterato
         entry = (row["series"] if form.row != "series" else "", kind)
         value, low, high = row[form.value], row[form.low], row[form.high]
         colour, known = palette.look(row["series"]).colour, bool(np.isfinite(low) and np.isfinite(high))
+        said = f"{value:.4g}"
+        if form.floor is not None:
+            value, low = max(value, form.floor), max(low, form.floor)
+        if form.base:
+            tick = {"symbol": "line-ns-open", "size": 14, "color": style.GREY, "line": {"width": 2}}
+            yield {"mode": "markers", "x": [row[form.base]], "y": [names.index(row[form.row])], "showlegend": False,
+                   "marker": tick, "hovertemplate": "baseline: %{x:.4g}<extra></extra>"}  # fmt: skip
         bar = {"type": "data", "symmetric": False, "array": [high - value], "arrayminus": [value - low]}
         interval = f" [{low:.4g}, {high:.4g}]" if known else ""
         shift = (entries.index(entry) - (len(entries) - 1) / 2) * 0.7 / len(entries)
@@ -173,7 +184,7 @@ def _intervals(form: Intervals, rows: pd.DataFrame, palette: Palette) -> Iterato
             "marker": _coloured({"symbol": _symbol(kinds.index(kind)), "size": 9}, colour),
             "error_x": {**bar, "color": colour, "thickness": 1.5, "width": 3, "visible": known},
             "customdata": [plain(row["series"])],
-            "hovertemplate": f"%{{customdata}}: %{{x:.4g}}{interval}<extra>%{{fullData.name}}</extra>",
+            "hovertemplate": f"%{{customdata}}: {said}{interval}<extra>%{{fullData.name}}</extra>",
         }
 
 
@@ -203,7 +214,7 @@ def _coloured(marker: dict[str, Any], colour: str) -> dict[str, Any]:
 
 
 def _inside_first(kinds: pd.Series) -> list[str]:
-    return sorted(map(str, kinds.unique()), key=lambda kind: (kind != "in distribution", kind))
+    return sorted(map(str, kinds.unique()), key=lambda kind: (kind not in INSIDE, kind))
 
 
 def _dot(form: Dots, series: str, rows: pd.DataFrame, look: style.Look) -> dict[str, Any]:
@@ -212,6 +223,15 @@ def _dot(form: Dots, series: str, rows: pd.DataFrame, look: style.Look) -> dict[
         "legendgroup": plain(series),
         "marker": {"color": look.colour, "symbol": SYMBOLS.get(look.marker, "circle"), "size": form.size},
         "hovertemplate": "%{x:.4g}, %{y:.4g}<extra>%{fullData.name}</extra>",
+    }
+
+
+def _shaded(form: Dots, rows: pd.DataFrame) -> dict[str, Any]:
+    """Points on the colour axis that all panels share."""
+    return {
+        **{"x": _short(rows[form.x]), "y": _short(rows[form.y]), "mode": "markers", "showlegend": False},
+        "marker": {"color": _short(rows[form.shade]), "coloraxis": "coloraxis", "size": form.size},
+        "hovertemplate": f"{plain(form.shade)} %{{marker.color:.4g}}<extra></extra>",
     }
 
 
@@ -232,11 +252,23 @@ def _axes(figure: Any, form: Form, rows: pd.DataFrame, place: dict[str, Any]) ->
         ticks = {"tickvals": list(range(len(names))), "ticktext": [plain(name) for name in names]}
         figure.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5], showgrid=False, **place)
         figure.update_xaxes(title_text=form.title, rangemode="tozero", **place)
+        if form.floor is not None:
+            figure.update_xaxes(
+                range=[form.floor, 1.05 * max(1.0, rows[form.high].max(), rows[form.value].max())], **place
+            )
         return
     figure.update_xaxes(title_text=form.titles[0], **place)
     figure.update_yaxes(title_text=form.titles[1], rangemode="tozero", **place)
     if isinstance(form, Curves) and form.log:
         figure.update_xaxes(type="log", dtick=1, **place)
+    if isinstance(form, Curves) and form.diagonal:
+        ends = [rows[[form.x, form.y]].min().min(), rows[[form.x, form.y]].max().max()]
+        line = {"color": style.GREY, "width": 1, "dash": "dot"}
+        figure.add_shape(type="line", x0=ends[0], y0=ends[0], x1=ends[1], y1=ends[1], line=line, layer="below", **place)
+    if isinstance(form, Dots) and form.shade:
+        figure.update_xaxes(showticklabels=False, **place).update_yaxes(showticklabels=False, **place)
+        bar = {"title": {"text": plain(form.shade)}, "thickness": 12, "outlinewidth": 0}
+        figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": bar})
     for mark in form.marks if isinstance(form, Curves) else ():
         if mark <= rows[form.x].max():
             figure.add_vline(mark, line={"color": style.GREY, "width": 1, "dash": "dot"}, layer="below", **place)

@@ -149,15 +149,22 @@ def record(
     bank: Annotated[
         Path | None, typer.Option(help="A trajectory bank to predict, with its shifts, in place of fresh episodes.")
     ] = None,
+    shift: Annotated[
+        str, typer.Option(help="Play under this shift, held out: a preset, or factors joined by +.", show_default=False)
+    ] = "",
+    severity: Annotated[
+        float | None, typer.Option(help="Of the shift, 0 to 1.  [default: as in training, or 1]", show_default=False)
+    ] = None,
     frames: Annotated[
         bool, typer.Option("--frames/--no-frames", help="A small picture of every step; not all environments can draw.")
     ] = True,
     debug: Brief = False,
     as_json: Json = False,
 ) -> None:
-    """Store latents and predictions of fresh episodes under the training looks, or of a bank, in the run folder."""
+    """Store latents and predictions of fresh episodes, under the training looks or a shift, or of a bank."""
     how = {"context": context, "starts": starts, "horizon": horizon}
-    paths = api.record(run, episodes=episodes, **how, bank=bank, frames=frames, debug=debug)
+    where = {"bank": bank, "shift": shift, "severity": severity}
+    paths = api.record(run, episodes=episodes, **how, **where, frames=frames, debug=debug)  # type: ignore[arg-type]
     say_json({"paths": paths}) if as_json else say("\n".join(map(str, paths)))
 
 

@@ -29,10 +29,14 @@ def test_a_run_knows_what_was_recorded_and_where(make_run, arrays):
     put(folder, arrays(0.1), OTHER)
     np.savez(folder / "latents_other.npz", x=np.zeros(3))  # somebody's own file
     (run,) = analysis.load_runs([folder])
-    assert run.banks == [BANK, OTHER] and run.record.bank == "" and run.shifted == {}
+    assert run.banks == [BANK, OTHER] and run.record.bank == "" and run.shifts == []
     seen = run.on(BANK)
     assert seen.record.path.name == f"latents_on_{BANK}.npz" and seen.latents_step == 7 and run.latents_step is None
-    assert list(seen.shifted) == ["color_hard+camera"] and run.on(OTHER).shifted == {}
+    assert seen.shifts == ["color_hard+camera"] and run.on(OTHER).shifts == []
+    assert seen.under("color_hard+camera").record.path.name == f"latents_on_{BANK}_color_hard+camera.npz"
+    np.savez(folder / "latents_under_camera_0.5.npz", **arrays(0.1))
+    (run,) = analysis.load_runs([folder])
+    assert run.shifts == ["camera_0.5"] and run.record.shift == "" and run.banks == [BANK, OTHER]
     assert not np.array_equal(seen.latents.posterior, run.latents.posterior)
     np.savez(folder / f"latents_on_{BANK}.npz", posterior=np.zeros(3))
     with pytest.raises(AnalysisError, match=rf"latents_on_{BANK}.npz has no array 'open_loop'"):
@@ -174,17 +178,47 @@ def test_latents_under_shifts_stand_apart_where_they_are(make_run, arrays, tmp_p
     assert table["apartness"][0] == 1
     points = pd.read_csv(tmp_path / "out" / f"latents_shifted_on_{BANK}.csv")
     inside, outside = (points[points["looks"] == look] for look in ("own looks", "camera"))
-    assert len(inside) == len(outside) == 960  # every state under both looks
+    assert len(inside) == len(outside) == 952  # every state that a reward led to, under both looks
     assert np.sign(inside["pca_joint_1"]).eq(-np.sign(outside["pca_joint_1"].to_numpy())).all()
 
 
-def test_many_runs_under_shifts_stand_in_rows_of_four(no_umap):
-    points = np.random.default_rng(0).normal(size=(40, 3))
-    drawn = shifted.draw([shifted.Shifted(name, "dmc/walker-walk", points, {"dark": points}) for name in "abcde"])
-    seen = [axis for axis in drawn.figure.axes if axis.get_visible()]
-    assert len(drawn.figure.axes) == 24 and len(seen) == 15
-    assert [axis.get_ylabel() for axis in seen if axis.get_ylabel()] == [*shifted.ROWS] * 2
-    assert [axis.get_title()[0] for axis in seen if axis.get_title()] == [*"abcde"]
+def test_runs_under_shifts_stand_in_blocks_with_their_fits(no_umap):
+    points, reward = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40.0)
+    colours = {"own looks": reward, "dark": reward + 1}
+    pairs = [shifted.Shifted(name, "dmc/walker-walk", points, {"dark": points}, colours) for name in "abcde"]
+    drawn = shifted.draw(pairs)
+    panels = [axis for axis in drawn.figure.axes if axis.get_visible() and axis.get_label() != "<colorbar>"]
+    assert len(panels) == 5 * 2 * 4  # runs, looks, fits
+    assert [axis.get_ylabel() for axis in panels if axis.get_ylabel()] == [*shifted.FITS.values()] * 2
+    heads = [title for axis in panels if (title := axis.get_title(loc="left"))]
+    assert [head[0] for head in heads if not head.startswith("\n")] == [*"abcde"]
+    assert [head.splitlines()[-1] for head in heads] == ["own looks", "dark"] * 5
+    for one, other in zip(panels[::2], panels[1::2], strict=True):
+        assert one.get_xlim() == other.get_xlim() and one.get_ylim() == other.get_ylim()
+    table = drawn.numbers
+    assert table.loc[table["looks"] == "dark", "reward"].max() == 40
+    assert {f"{fit}_{n}" for fit in shifted.FITS for n in (1, 2)} < set(table.columns)
+
+
+def test_episodes_of_its_own_under_a_shift_need_not_be_as_long(make_run, arrays, tmp_path, no_umap):
+    folder, clean = make_run(), arrays(0.0)
+    np.savez(folder / "latents.npz", **clean)
+    rng = np.random.default_rng(1)
+    shorter = {name: value[:, :50] if value.ndim > 1 else value for name, value in clean.items()}
+    shorter["length"] = np.minimum(clean["length"], 50)
+    far = (shorter["posterior"] + rng.normal(9, 1, size=shorter["posterior"].shape)).astype(np.float32)
+    np.savez(folder / "latents_under_dark_1.npz", **shorter | {"posterior": far})
+    report = analysis.analyze([folder], tmp_path / "out", ["latents_shifted", "errors_shifted"])
+    assert list(report["figures"]) == ["latents_shifted", "errors_shifted"]
+    points = pd.read_csv(tmp_path / "out" / "latents_shifted.csv")
+    assert points.groupby("looks").size().to_dict() == {"dark_1": len(clean["length"]) * 49, "own looks": 952}
+    assert "where it went" in report["captions"]["latents_shifted"]
+    numbers = pd.read_csv(tmp_path / "out" / "errors_shifted.csv").set_index(["window", "looks"])
+    own, moved = (numbers.loc[(33, looks), "relative"] for looks in ("own looks", "dark_1"))
+    assert own < 1e-6 and moved > 10, "of the variance under own looks"
+    lacking = analysis.analyze([make_run("other", seed=2)], tmp_path / "less")["missing"]
+    (one,) = [entry for entry in lacking if entry["figure"] == "errors_shifted"]
+    assert one["command"].startswith("mbrl-pvr record ")
 
 
 def test_pictures_are_coloured_by_what_is_asked_for(make_run, synthetic, tmp_path, no_umap):
@@ -208,7 +242,8 @@ def test_pictures_are_coloured_by_what_is_asked_for(make_run, synthetic, tmp_pat
     numbers = pd.read_csv(tmp_path / "out" / "latents_table.csv").iloc[0]
     assert numbers["points"] == 952 and 1 < numbers["effective_rank"] <= 40 and numbers["purity"] > 0
     with pytest.raises(
-        AnalysisError, match=r"coloured by 'state 3'.*\nThere are: reward, value, time, state 0, state 1"
+        AnalysisError,
+        match=r"coloured by 'state 3': no record has it\nThere are: reward, value, time, state 0, state 1",
     ):
         drawn(colour="state 3")
     np.savez(
@@ -218,5 +253,5 @@ def test_pictures_are_coloured_by_what_is_asked_for(make_run, synthetic, tmp_pat
     np.savez(folder / "latents.npz", **arrays, state=state, state_names=np.arange(3))
     with pytest.raises(AnalysisError, match=r"state_names of latents\.npz should be 3 texts"):
         drawn(colour="velocity 1")
-    with pytest.raises(AnalysisError, match="shows latent 'state' or 'z', not 'h'"):
+    with pytest.raises(AnalysisError, match="shows latent state or z, not 'h'"):
         drawn(latent="h")

@@ -111,7 +111,7 @@ def test_ood_counts_each_seed_once_and_gives_what_is_retained():
     inside = numbers.loc[(TASKS[0], "vc1", "in distribution")]
     assert inside["mean"] == pytest.approx(120) and inside["seeds"] == 3 and inside["episodes"] == 6
     assert (inside["low"], inside["high"]) == (110, 130)  # the range
-    assert numbers.loc[(TASKS[0], "vc1", "color easy (held out)"), "retained"] == pytest.approx(80 / 120)
+    assert numbers.loc[(TASKS[0], "vc1", "color easy 1 (held out)"), "retained"] == pytest.approx(80 / 120)
 
 
 def test_what_is_retained_counts_the_episodes_that_both_have():
@@ -124,7 +124,7 @@ def test_what_is_retained_counts_the_episodes_that_both_have():
     )  # fmt: skip
     drawn = ood.draw(table)
     numbers = drawn.numbers.set_index("condition")
-    assert numbers.loc["shift 3 (held out)", "mean"] == 75 and numbers.loc["in distribution", "mean"] == 450
+    assert numbers.loc["shift 3 1 (held out)", "mean"] == 75 and numbers.loc["in distribution", "mean"] == 450
     assert set(numbers["retained"]) == {1.0, 0.5}
     assert "vc1 was played in 2-8 episodes a condition" in drawn.notes[-1] and "unequal numbers" in drawn.caption
     FigureCanvasAgg(drawn.figure).draw()
@@ -134,18 +134,18 @@ def test_what_is_retained_counts_the_episodes_that_both_have():
     assert len(set(markers)) == 13
 
 
-def test_ood_names_severities_only_where_there_are_several():
+def test_ood_names_shifts_with_their_severities():
     rows = ood_rows()
     more = rows[rows["shift"] == "color_hard"].assign(severity=0.5)
     names = set(ood.condition_names(pd.concat([rows, more])))
     assert names == {
         "in distribution",
-        "color easy (held out)",
+        "color easy 1 (held out)",
         "color hard 1 (held out)",
         "color hard 0.5 (held out)",
     }
     seen = ood.condition_names(rows[rows["shift"] == "color_easy"].assign(split="train"))
-    assert set(seen) == {"color easy (training part)"}
+    assert set(seen) == {"color easy 1 (training part)"}
 
 
 def test_dynamics_numbers(synthetic):

@@ -210,8 +210,8 @@ def test_other_figures_are_interactive_too(make_run, tmp_path, name):
     assert len(table)
 
 
-def test_every_figure_but_the_explored_latents_has_an_interactive_form():
-    assert set(kinds.FIGURES) - {"latents"} == set(forms.FORMS)
+def test_every_figure_has_an_interactive_form():
+    assert set(kinds.FIGURES) == set(forms.FORMS)
 
 
 def test_points_in_rows_are_those_of_the_numbers():
@@ -230,3 +230,47 @@ def test_points_in_rows_are_those_of_the_numbers():
     legend = [trace["name"] for trace in figure["data"] if trace["x"] == [None]]
     assert legend == ["a", "b", "feature", "latent"]
     assert not any(trace["error_x"]["visible"] for trace in points)
+
+
+def drawn(name, rows):
+    return plots.interactive(name, pd.DataFrame(rows), plots.Palette.of({"a": "embedded", "b": "state"}))
+
+
+def test_errors_show_their_baselines():
+    one = {"task": "t", "agent": "a", "window": 33, "series": "a", "measure": "MSE"}
+    values = {
+        name: 3.0 for stem in ("error", "relative", "reward_error") for name in (stem, f"{stem}_low", f"{stem}_high")
+    }
+    bases = {"copy_last_error": 5.0, "relative_copy": 6.0, "mean_reward_error": 7.0}
+    figure = drawn("errors", [one | values | bases])
+    ticks = [trace for trace in figure["data"] if trace["marker"]["symbol"] == "line-ns-open"]
+    assert sorted(trace["x"][0] for trace in ticks) == [5, 6, 7]
+
+
+def test_calibration_shows_where_predictions_are_right():
+    rows = [
+        {"task": "t", "agent": "a", "series": "a", "loop": "open loop", "true": x, "predicted": y}
+        for x, y in ((0.0, 0.4), (1.0, 0.6))
+    ]
+    (line,) = drawn("calibration", pd.DataFrame(rows).assign(predicted_low=0.0, predicted_high=1.0))["layout"]["shapes"]
+    assert (line["x0"], line["y0"], line["x1"], line["y1"]) == (0, 0, 1, 1)
+
+
+def test_probes_far_below_zero_leave_the_axis_alone():
+    rows = [
+        {"task": "t", "agent": "a", "series": "a", "source": "latent", "variable": f"x {n}", "r2": r2, "low": r2 - 1}
+        for n, r2 in enumerate((0.9, -40.0))
+    ]
+    figure = drawn("probes", pd.DataFrame(rows).assign(high=lambda rows: rows["r2"]))
+    points = [trace for trace in figure["data"] if trace["x"] != [None]]
+    assert figure["layout"]["xaxis"]["range"][0] == -0.1 and [trace["x"] for trace in points] == [[0.9], [-0.1]]
+    assert "-40" in points[1]["hovertemplate"]
+
+
+def test_latents_are_shaded_by_reward():
+    rows = pd.DataFrame({"series": [*"aab"], "reward": [0.0, 1.0, 2.0]}).assign(
+        umap_1=0.0, umap_2=1.0, pc_1=2.0, pc_2=3.0
+    )
+    figure = drawn("latents", rows)
+    assert len(figure["data"]) == 4 and {trace["marker"]["coloraxis"] for trace in figure["data"]} == {"coloraxis"}
+    assert figure["layout"]["coloraxis"]["colorbar"]["title"]["text"] == "reward"

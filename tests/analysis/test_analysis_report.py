@@ -139,7 +139,7 @@ def test_names_are_text_everywhere(make_run: Any, tmp_path: Path) -> None:
     cells = shown.texts("td")
     assert FOLDER in cells and PAYLOAD in cells and f"dmc/{PAYLOAD}" in cells and PAYLOAD in shown.texts("code")
     figures = [one for one in map(json.loads, shown.scripts("application/json")) if "layout" in one]
-    assert len(figures) == 7
+    assert len(figures) == 8
     drawn = json.dumps(figures)
     assert "<" not in drawn.replace("<extra>", "").replace("</extra>", "") and "&lt;script&gt;" in drawn
 

@@ -219,6 +219,8 @@ def test_a_record_of_a_bank_has_a_file_for_each_look(made: Path, make_run: Any, 
     trainer.train(config, tmp_path / "run")
     bank = Bank.open(made)
     paths = record(tmp_path / "run", episodes=3, points=Points(2), bank=made)
+    with pytest.raises(ConfigError, match="a bank has shifts of its own"):
+        record(tmp_path / "run", bank=made, shift="color_easy")
     names = [f"latents_on_{bank.id}.npz", f"latents_on_{bank.id}_color_hard.npz"]
     assert [path.name for path in paths] == names
     plain, hard = (dict(np.load(path)) for path in paths)

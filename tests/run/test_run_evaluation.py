@@ -18,6 +18,7 @@ from rich.console import Console
 from analysis.errors import AnalysisError
 from analysis.files import read_parquet
 from analysis.records import read_latents
+from analysis.runs import load_run
 from mbrl_pvr import api, envs, evaluation, recording, trainer, video
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config, shrink
@@ -144,6 +145,25 @@ def test_debug_plays_short_episodes_and_keeps_them_apart(run: Path) -> None:
         "videos",
     ]
     assert list(api.ood(run, episodes=1, shifts=["color_easy"], video=False)["length"]) == [LENGTH] * 2
+
+
+def test_fresh_episodes_can_be_recorded_under_a_shift(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They begin in the states of those under the training looks, and are errors and latents of another name."""
+    (plain,) = api.record(run, episodes=2)
+    (hard,), (easy,) = (
+        api.record(run, episodes=2, shift="color_hard"),
+        api.record(run, episodes=2, shift="color_easy", severity=0.5),
+    )
+    assert [hard.name, easy.name] == ["latents_under_color_hard_1.npz", "latents_under_color_easy_0.5.npz"]
+    assert (run / "errors_under_color_hard_1.parquet").exists()
+    with np.load(plain, allow_pickle=False) as own, np.load(hard, allow_pickle=False) as moved:
+        np.testing.assert_array_equal(own["state"][:, 0], moved["state"][:, 0])
+        assert (own["frame"][:, 0] != moved["frame"][:, 0]).any()
+    assert load_run(run).shifts == ["color_easy_0.5", "color_hard_1"]
+    assert main(["record", str(run), "--severity", "0.5"]) == 2
+    assert "Name one: --shift" in capsys.readouterr().err
+    assert main(["record", str(run), "--shift", "color_hrad"]) == 2
+    assert "color_hard" in capsys.readouterr().err
 
 
 def test_episodes_under_other_looks_start_alike(make_config: Any, tmp_path: Path) -> None:
