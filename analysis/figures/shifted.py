@@ -24,6 +24,8 @@ FITS = {
 }
 ACROSS = 8  # panels side by side; more runs go on below
 LARGEST = 1.7  # inches of a panel
+HEAD = 3  # lines above a run: its name on two, and its apartness
+LETTERS = 19  # of a name in an inch
 INSIDE = "own looks"
 
 
@@ -61,7 +63,8 @@ def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0, col
     tables, numbers, notes = [], [], []
     by_task = {one.task: [other for other in pairs if other.task == one.task] for one in pairs}
     widest = 1 + max(len(one.outside) for one in pairs)
-    across = max(1, min(ACROSS // widest, max(map(len, by_task.values()))))  # runs side by side
+    most, fit = max(map(len, by_task.values())), max(1, ACROSS // widest)
+    across = -(-most // -(-most // fit))  # runs side by side: lines about equally long
     grids = {task: [mine[n : n + across] for n in range(0, len(mine), across)] for task, mine in by_task.items()}
     side = min(LARGEST, (style.PAGE - 1.1) / (across * widest))
     heights = [len(lines) * (len(FITS) * (side + 0.08) + 0.5) + 0.2 for lines in grids.values()]
@@ -80,7 +83,7 @@ def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0, col
                     places = _places(drawn, seed)
                     kinds = np.unique(drawn.looks, return_inverse=True)[1].astype(float)
                     apart = space.reward_purity(drawn.points, kinds, None, NEIGHBOURS, bins=2 * widest)
-                    _draw_block(block, drawn, places, apart, scale, named=k == 0)
+                    _draw_block(block, drawn, places, apart, scale, named=k == 0, letters=int(LETTERS * side * widest))
                     tables.append(_points_table(drawn, places, colour))
                     row = {"task": task, "series": drawn.one.name, "apartness": apart.value, "chance": apart.chance}
                     numbers.append(row | {"points": len(drawn.points)})
@@ -88,7 +91,7 @@ def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0, col
                         notes.append(f"{drawn.one.name}: {len(drawn.points)} latents, drawn at random")
             if len(grids) > 1:
                 part.suptitle(task.rpartition("/")[2], size=7.5)
-            part.colorbar(scale, ax=axes.ravel().tolist(), pad=0.015, aspect=40, label=colour)
+            part.colorbar(scale, ax=axes.ravel().tolist(), pad=0.015, aspect=30 * len(lines), label=colour)
     return style.Drawn(
         figure, pd.concat(tables, ignore_index=True), _caption(pairs, colour), notes, pd.DataFrame(numbers)
     )
@@ -130,17 +133,22 @@ def _draw_block(
     scale: ScalarMappable,
     *,
     named: bool,
+    letters: int,
 ) -> None:
-    """The panels (fits, looks) of one run; with `named` the fits stand at the left."""
+    """The panels (fits, looks) of one run, whose name has room for so many letters; with `named` the fits stand at the
+    left.
+    """
     looks = [INSIDE, *drawn.one.outside]
     for row, (name, title) in zip(axes, FITS.items(), strict=True):
         for axis, look in zip(row, looks, strict=False):
             _scatter(axis, places[name], drawn.looks == look, scale.to_rgba(drawn.values))
         row[0].set_ylabel(title if named else "")
-    head = f"{textwrap.shorten(drawn.one.name, 20 + 14 * len(looks), placeholder='…')}\n"
-    head += f"apartness {apart.value:.2f} (chance {apart.chance:.2f})"
     for axis, look in zip(axes[0], looks, strict=False):
-        axis.set_title(f"{head if look == INSIDE else ''}\n{_words(look)}", loc="left", size=6.5)
+        axis.set_title("\n" * HEAD + _words(look), loc="left", size=6.5)
+    called = textwrap.wrap(drawn.one.name, letters, max_lines=HEAD - 1, placeholder="…")
+    head = "\n".join([*called, f"apartness {apart.value:.2f} (chance {apart.chance:.2f})"])
+    above = axes[0, 0].annotate(head, (0, 1), (0, 13), "axes fraction", "offset points", size=6.5, va="bottom")
+    above.set_in_layout(False)  # it lies over all panels of the run; titles leave its lines free
 
 
 def _scatter(axis: Axes, xy: np.ndarray, mine: np.ndarray, colours: np.ndarray) -> None:

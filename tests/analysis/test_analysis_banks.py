@@ -190,9 +190,9 @@ def test_runs_under_shifts_stand_in_blocks_with_their_fits(no_umap):
     panels = [axis for axis in drawn.figure.axes if axis.get_visible() and axis.get_label() != "<colorbar>"]
     assert len(panels) == 5 * 2 * 4  # runs, looks, fits
     assert [axis.get_ylabel() for axis in panels if axis.get_ylabel()] == [*shifted.FITS.values()] * 2
-    heads = [title for axis in panels if (title := axis.get_title(loc="left"))]
-    assert [head[0] for head in heads if not head.startswith("\n")] == [*"abcde"]
-    assert [head.splitlines()[-1] for head in heads] == ["own looks", "dark"] * 5
+    heads = [text.get_text() for axis in panels for text in axis.texts]
+    assert [head[:11] for head in heads] == [f"{name}\napartness" for name in "abcde"]
+    assert [t.strip() for axis in panels if (t := axis.get_title(loc="left"))] == ["own looks", "dark"] * 5
     for one, other in zip(panels[::2], panels[1::2], strict=True):
         assert one.get_xlim() == other.get_xlim() and one.get_ylim() == other.get_ylim()
     table = drawn.numbers
