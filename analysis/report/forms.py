@@ -72,7 +72,7 @@ _CORRELATION = (
 
 
 def _summed(value: str, base: str, title: str, what: str) -> Intervals:
-    return Intervals(value, f"{value}_low", f"{value}_high", "measure", (*_PANEL, "window"), title, what, base=base)
+    return Intervals(value, f"{value}_low", f"{value}_high", "", (*_PANEL, "measure", "window"), title, what, base=base)
 
 
 def _shifted(value: str, title: str, what: str) -> Intervals:

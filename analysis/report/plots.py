@@ -18,6 +18,7 @@ from analysis.report.forms import FORMS, Curves, Dots, Form, Intervals
 MOST = 150  # points of one line; more are thinned
 ROW = 300  # height of a row of panels in pixels
 ACROSS = 3
+PAGE, LABEL, LETTER = 1150, 30, 6.5  # pixels: width of a page, of a name of a row without its letters, and of one
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
            "X": "x"}  # fmt: skip
@@ -55,17 +56,20 @@ def plain(text: object) -> str:
 def interactive(name: str, numbers: pd.DataFrame, palette: Palette) -> dict[str, Any] | None:
     """The figure as plotly's JSON, {data, layout}; None where it has no interactive form, or nothing to show in it."""
     forms = FORMS.get(name, ())
-    panels = [(form, title, rows) for form in forms for title, rows in _panels(form, numbers) if len(rows)]
+    found = [(form, title, rows) for form in forms for title, rows in _panels(form, numbers) if len(rows)]
+    panels = [(form, _title(form, title), rows) for form, title, rows in sorted(found, key=lambda one: one[1])]
     if not panels:
         return None
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    across = min(len(forms) if len(forms) > 1 else ACROSS, len(panels))
-    panels.sort(key=lambda panel: panel[1])  # the forms of one panel lie side by side
+    across = len(forms) if len(forms) > 1 else 2 if len(panels) in (2, 4) else min(ACROSS, len(panels))
     down = -(-len(panels) // across)
     height = max(_height(form, rows) for form, _, rows in panels)
-    spaces: dict[str, Any] = {"vertical_spacing": min(0.3, 95 / (down * height)), "horizontal_spacing": 0.25 / across}
+    spaces: dict[str, Any] = {
+        "vertical_spacing": min(0.3, 95 / (down * height)),
+        "horizontal_spacing": max(0.25 / across, _labels(panels)),
+    }
     titles = [plain(title) for _, title, _ in panels]
     figure = make_subplots(down, across, subplot_titles=titles, **spaces)
     shown: set[str] = set()
@@ -76,26 +80,38 @@ def interactive(name: str, numbers: pd.DataFrame, palette: Palette) -> dict[str,
                 trace["showlegend"] = group not in shown
                 shown.add(group)
             figure.add_trace(go.Scatter(**trace), **place)
-        _axes(figure, form, rows, place)
+        _axes(figure, form, rows, numbers, place)
     _lay_out(figure, down * height, len(shown))
     return json.loads(figure.to_json())
 
 
 def _panels(form: Form, numbers: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Title and rows of each panel; what all panels have in common, the task apart, is not in the title."""
+    """What tells each panel from others of its form, and its rows; what all have in common, the task apart, is left
+    out. The forms of one panel have the same words, and lie side by side.
+    """
     if isinstance(form, Dots):
         numbers = numbers[numbers[[form.x, form.y]].notna().all(axis=1)]
     telling = [column for column in form.by if column == "task" or numbers[column].nunique() > 1]
     for key, rows in numbers.groupby(list(form.by), sort=True):
         values = dict(zip(form.by, key, strict=True))
         words = [str(values[column]).rpartition("/" if column == "task" else "\0")[2] for column in telling]
-        title = " · ".join(words)
-        yield (f"{title}: {form.what}" if form.what and title else title or form.what), rows
+        told = zip(telling, words, strict=True)
+        yield " · ".join(f"{word} steps" if column == "window" else word for column, word in told), rows
+
+
+def _title(form: Form, words: str) -> str:
+    return f"{words}: {form.what}" if form.what and words else words or form.what
+
+
+def _labels(panels: list[tuple[Form, str, pd.DataFrame]]) -> float:
+    """Widest names of rows as a share of the page, of which panels side by side have one each."""
+    letters = [len(name) for form, _, rows in panels if isinstance(form, Intervals) for name in _row_names(form, rows)]
+    return (LABEL + LETTER * max(letters)) / PAGE if letters else 0.0
 
 
 def _height(form: Form, rows: pd.DataFrame) -> int:
     if isinstance(form, Intervals):
-        return max(ROW, 60 + 22 * rows[form.row].nunique() * len(_entries(form, rows)))
+        return max(ROW, 60 + rows[form.row].nunique() * (13 + 9 * len(_entries(form, rows))))
     return ROW
 
 
@@ -246,7 +262,7 @@ def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[np.unique(np.round(np.geomspace(1, len(rows), MOST)).astype(int) - 1)]
 
 
-def _axes(figure: Any, form: Form, rows: pd.DataFrame, place: dict[str, Any]) -> None:
+def _axes(figure: Any, form: Form, rows: pd.DataFrame, whole: pd.DataFrame, place: dict[str, Any]) -> None:
     if isinstance(form, Intervals):
         names = _row_names(form, rows)
         ticks = {"tickvals": list(range(len(names))), "ticktext": [plain(name) for name in names]}
@@ -268,7 +284,8 @@ def _axes(figure: Any, form: Form, rows: pd.DataFrame, place: dict[str, Any]) ->
     if isinstance(form, Dots) and form.shade:
         figure.update_xaxes(showticklabels=False, **place).update_yaxes(showticklabels=False, **place)
         bar = {"title": {"text": plain(form.shade)}, "thickness": 12, "outlinewidth": 0}
-        figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": bar})
+        low, high = np.nanquantile(whole[form.shade], [0.01, 0.99])
+        figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": bar, "cmin": low, "cmax": high})
     for mark in form.marks if isinstance(form, Curves) else ():
         if mark <= rows[form.x].max():
             figure.add_vline(mark, line={"color": style.GREY, "width": 1, "dash": "dot"}, layer="below", **place)
