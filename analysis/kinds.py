@@ -175,7 +175,7 @@ def _lacks_episodes_of(number: int) -> Callable[[Run], Lack | None]:
 def _lacks_pairs(run: Run) -> Lack | None:
     if not run.bank:
         return _lacks_latents(run) if run.exported else NO_SHIFTED
-    return _lacks_rollouts(run) or _lacks_shift(run)
+    return _lacks_looks(run)
 
 
 def _lacks_shift(run: Run) -> Lack | None:
@@ -185,11 +185,12 @@ def _lacks_shift(run: Run) -> Lack | None:
 
 
 def _lacks_looks(run: Run) -> Lack | None:
-    return _lacks_rollouts(run) or _lacks_shift(run)
+    return _lacks_latents(run) or _lacks_shift(run) or _lacks_rollouts(run)
 
 
 def _lacks_shifted_errors(run: Run) -> Lack | None:
-    return _lacks_errors(run) or _lacks_shift(run)
+    lack = _lacks_errors(run)
+    return _lacks_shift(run) or lack if lack in (None, CONSTANT) else lack
 
 
 def _encoders(wanted: int) -> Callable[[Sequence[Run], Options], Lack | None]:

@@ -73,8 +73,8 @@ def cloud(
 def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colour: str = "reward") -> style.Drawn:
     """UMAP and PCA of every cloud, with their trustworthiness and the reward purity of the full latent.
 
-    `colour` names what points are coloured by; colours run from its 1st to its 99th percentile in the task. The table
-    has the numbers of all points, not only of those drawn.
+    `colour` names what points are coloured by; colours run from its 1st to its 99th percentile in the task. Purity is
+    of all points, not only of those drawn.
     """
     rows, notes, table = [], [], []
     by_task = {one.task: [other for other in clouds if other.task == one.task] for one in clouds}
@@ -99,7 +99,7 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colo
                 shown = colours.to_rgba(one.shown[picked.index])
                 _panels(upper, lower, textwrap.fill(one.name, 28), shown, numbers)
                 rows.append(_points_table(one, picked.index, numbers, colour))
-                table.append(_described(one, numbers, seed))
+                table.append(_described(one, numbers))
                 notes += _notes(one.name, picked, numbers)
             if len(grids) > 1:
                 part.suptitle(task.rpartition("/")[2], size=7.5)
@@ -161,7 +161,7 @@ def _purity_text(purity: space.Purity) -> str:
 
 
 def _measure(one: Cloud, index: np.ndarray, seed: int) -> dict:
-    points, reward, episode = one.points[index].astype(float), one.reward[index].astype(float), one.episode[index]
+    points = one.points[index].astype(float)
     if space.is_constant(points):  # UMAP would blow rounding errors up to a round cloud
         nowhere, unknown = np.full((len(points), 2), np.nan), space.Purity(np.nan, np.nan, 1)
         return {
@@ -170,6 +170,7 @@ def _measure(one: Cloud, index: np.ndarray, seed: int) -> dict:
             **dict.fromkeys(("trust_umap", "trust_pca"), np.nan),
             **dict.fromkeys(("purity", "purity_other_episodes"), unknown),
         }
+    found = space.describe(one.points, one.reward, one.episode, neighbours=NEIGHBOURS, seed=seed)
     embedding = space.umap(points, seed, NEIGHBOURS)
     scores, share = space.pca(points)
     if scores.shape[1] == 1:
@@ -181,8 +182,9 @@ def _measure(one: Cloud, index: np.ndarray, seed: int) -> dict:
         "pca_variance": share,
         "trust_umap": space.trustworthiness(points, embedding, NEIGHBOURS),
         "trust_pca": space.trustworthiness(points, scores, NEIGHBOURS),
-        "purity": space.reward_purity(points, reward, neighbours=NEIGHBOURS),
-        "purity_other_episodes": space.reward_purity(points, reward, episode, NEIGHBOURS),
+        "purity": found.purity,
+        "purity_other_episodes": found.purity_other_episodes,
+        "described": found,
     }
 
 
@@ -199,13 +201,13 @@ def colour_scale(shown: np.ndarray) -> ScalarMappable:
     return ScalarMappable(Normalize(low, high if high > low else low + 1), COLOUR_MAP)
 
 
-def _described(one: Cloud, row: dict, seed: int) -> dict[str, object]:
+def _described(one: Cloud, row: dict) -> dict[str, object]:
     """The numbers of a cloud: of its projections those of the points drawn, otherwise of all points."""
     names = {"task": one.task, "series": one.name}
     trust = {"trustworthiness_umap": row["trust_umap"], "trustworthiness_pca": row["trust_pca"]}
     if row["constant"]:
         return names | trust
-    found = space.describe(one.points, one.reward, one.episode, neighbours=NEIGHBOURS, seed=seed)
+    found = row["described"]
     return names | trust | {
         "purity": found.purity.value,
         "purity_chance": found.purity.chance,

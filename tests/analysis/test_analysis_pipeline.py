@@ -14,7 +14,8 @@ from analysis.tables import Options
 
 EVERY = ["returns", "ood", "area", "dynamics", "errors", "calibration", "latents", "probes"]  # of one recorded run
 RECORDED = ["dynamics", "errors", "calibration", "latents", "probes"]  # missed where nothing was recorded
-NOT_OF_ONE = ["dose", "profile", "properties", "truncation", "front_end", "cost", "latents_shifted", "drift",
+NOT_OF_ONE = ["dose", "profile", "properties", "truncation", "front_end", "cost", "latents_shifted",
+              "errors_shifted", "drift",
               "correlation", "correlation_of_runs", "figures of records on a bank"]  # fmt: skip
 
 
@@ -65,7 +66,8 @@ def test_every_figure_that_is_not_drawn_is_listed_with_what_makes_it(make_run, t
         "front_end": "mbrl-pvr train … agent.front_end=mlp",
         "cost": "",
         **dict.fromkeys(RECORDED, f"mbrl-pvr record {first}"),
-        "latents_shifted": f"{bank} --shift SHIFT && {on_bank}",
+        "latents_shifted": f"mbrl-pvr record {first}",
+        "errors_shifted": f"mbrl-pvr record {first}",
         "drift": f"{bank} --shift SHIFT && {on_bank}",
         "correlation": f"mbrl-pvr record {first}",
         "correlation_of_runs": f"mbrl-pvr record {first}",
@@ -117,7 +119,7 @@ def test_runs_without_the_inputs_do_not_stop_those_that_have_them(make_run, tmp_
     report = analysis.analyze(runs, tmp_path / "out", formats=("png",))
     assert list(report["figures"]) == EVERY
     lacking = {(one["figure"], one["run"]) for one in report["missing"] if one["run"] == str(runs[1])}
-    assert lacking == {(name, str(runs[1])) for name in RECORDED}
+    assert lacking == {(name, str(runs[1])) for name in (*RECORDED, "latents_shifted", "errors_shifted")}
     numbers = pd.read_csv(tmp_path / "out" / "ood.csv").set_index(["series", "condition"])
     assert numbers.loc[("embedded", "in distribution"), "seeds"] == 2
     assert set(pd.read_csv(tmp_path / "out" / "latents.csv")["series"]) == {"embedded, seed 1", "resnet18_in1k, seed 1"}
