@@ -5,6 +5,7 @@ Plotly reads names, titles and hover texts as a kind of HTML: `plain` goes aroun
 
 import html
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ MOST = 150  # points of one line; more are thinned
 ROW = 300  # height of a row of panels in pixels
 ACROSS = 3
 PAGE, LABEL, LETTER = 1150, 30, 6.5  # pixels: width of a page, of a name of a row without its letters, and of one
+TITLE_LETTER, TITLE_LINE = 7.5, 16  # pixels of a title of a panel
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
            "X": "x"}  # fmt: skip
@@ -66,12 +68,13 @@ def interactive(name: str, numbers: pd.DataFrame, palette: Palette) -> dict[str,
     across = len(forms) if len(forms) > 1 else 2 if len(panels) in (2, 4) else min(ACROSS, len(panels))
     down = -(-len(panels) // across)
     height = max(_height(form, rows) for form, _, rows in panels)
+    titles = [textwrap.wrap(title, int(PAGE / across / TITLE_LETTER)) for _, title, _ in panels]
+    lines = max(map(len, titles))
     spaces: dict[str, Any] = {
-        "vertical_spacing": min(0.3, 95 / (down * height)),
+        "vertical_spacing": min(0.3, (80 + TITLE_LINE * lines) / (down * height)),
         "horizontal_spacing": max(0.25 / across, _labels(panels)),
     }
-    titles = [plain(title) for _, title, _ in panels]
-    figure = make_subplots(down, across, subplot_titles=titles, **spaces)
+    figure = make_subplots(down, across, subplot_titles=["<br>".join(map(plain, title)) for title in titles], **spaces)
     shown: set[str] = set()
     for number, (form, _, rows) in enumerate(panels):
         place: dict[str, Any] = {"row": number // across + 1, "col": number % across + 1}
@@ -81,7 +84,7 @@ def interactive(name: str, numbers: pd.DataFrame, palette: Palette) -> dict[str,
                 shown.add(group)
             figure.add_trace(go.Scatter(**trace), **place)
         _axes(figure, form, rows, numbers, place)
-    _lay_out(figure, down * height, len(shown))
+    _lay_out(figure, down * height, len(shown), top=24 + TITLE_LINE * lines)
     return json.loads(figure.to_json())
 
 
@@ -237,7 +240,12 @@ def _dot(form: Dots, series: str, rows: pd.DataFrame, look: style.Look) -> dict[
     return {
         **{"x": _short(rows[form.x]), "y": _short(rows[form.y]), "mode": "markers", "name": plain(series)},
         "legendgroup": plain(series),
-        "marker": {"color": look.colour, "symbol": SYMBOLS.get(look.marker, "circle"), "size": form.size},
+        "marker": {
+            "color": look.colour,
+            "symbol": SYMBOLS.get(look.marker, "circle"),
+            "size": form.size,
+            "opacity": 0.7,
+        },
         "hovertemplate": "%{x:.4g}, %{y:.4g}<extra>%{fullData.name}</extra>",
     }
 
@@ -291,7 +299,7 @@ def _axes(figure: Any, form: Form, rows: pd.DataFrame, whole: pd.DataFrame, plac
             figure.add_vline(mark, line={"color": style.GREY, "width": 1, "dash": "dot"}, layer="below", **place)
 
 
-def _lay_out(figure: Any, height: int, entries: int) -> None:
+def _lay_out(figure: Any, height: int, entries: int, top: int) -> None:
     """Below panels of that height in all stands the legend, about five entries to a line."""
     figure.update_xaxes(gridcolor=GRID, zeroline=False, linecolor=LINE, ticks="outside", automargin=True)
     figure.update_xaxes(title_standoff=8)
@@ -299,8 +307,8 @@ def _lay_out(figure: Any, height: int, entries: int) -> None:
     figure.update_annotations(font_size=13)
     figure.update_layout(
         template="none",
-        height=height + 90 + 20 * -(-entries // 5),
-        margin={"l": 60, "r": 15, "t": 40, "b": 50},
+        height=height + 50 + top + 20 * -(-entries // 5),
+        margin={"l": 60, "r": 15, "t": top, "b": 50},
         font={"family": FONT, "size": 12, "color": "#222222"},
         legend={"orientation": "h", "y": -60 / height, "yanchor": "top", "x": 0},
         hoverlabel={"bgcolor": "white", "font": {"family": FONT, "size": 12}, "namelength": -1},
