@@ -74,21 +74,22 @@ def summarise(episodes: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["task", "agent", "series", "encoder", "condition"]
     groups = dict(iter(episodes.groupby(keys, sort=True)))
+    of_seeds = {key: _of_seeds(mine) for key, mine in groups.items()}
     rows = []
     for key, mine in groups.items():
-        interval = stats.bootstrap(mine.groupby("seed")["return"].mean().to_numpy(), stats.mean)
-        retained = _retained(mine, groups.get((*key[:-1], IN)))
+        interval, inside, retained = stats.bootstrap(of_seeds[key], stats.mean), (*key[:-1], IN), np.nan
+        if inside in groups:
+            above, below = of_seeds[key], of_seeds[inside]
+            if "episode" in mine and len(mine) != len(plain := groups[inside]):
+                above, below = _of_seeds(_shared(mine, plain)), _of_seeds(_shared(plain, mine))
+            retained = above.mean() / below.mean() if len(above) and below.mean() else np.nan
         rows.append((*key, interval.point, interval.low, interval.high, interval.runs, len(mine), retained))
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "seeds", "episodes", "retained"])
 
 
-def _retained(mine: pd.DataFrame, plain: pd.DataFrame | None) -> float:
-    if plain is None:
-        return np.nan
-    if "episode" in mine and len(mine) != len(plain):
-        mine, plain = _shared(mine, plain), _shared(plain, mine)
-    above, below = (one.groupby("seed")["return"].mean().mean() for one in (mine, plain))
-    return above / below if len(mine) and below else np.nan
+def _of_seeds(episodes: pd.DataFrame) -> np.ndarray:
+    """Mean return (n,) of each seed."""
+    return episodes.groupby("seed")["return"].mean().to_numpy()
 
 
 def _shared(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
