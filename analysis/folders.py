@@ -232,7 +232,9 @@ def _read_logs(
     skipped: dict[str, str],
     others: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows of logs with `columns`, and with all others or the given ones, which are numbers; many parsed at once; one by one where that fails, to know which is damaged."""
+    """The rows of logs with `columns`, and with all others or the given ones, which are numbers; many parsed at once,
+    and one by one where that fails, to know which is damaged.
+    """
     for start in range(0, len(runs), TOGETHER):
         texts: dict[str, bytes] = {}
         some = runs[start : start + TOGETHER]
@@ -275,13 +277,15 @@ def _parse(text: bytes, columns: Mapping[str, str], path: Path, others: Sequence
     """The rows of JSON lines; AnalysisError for what is damaged."""
     known = {**columns, **dict.fromkeys(others or (), OPTIONAL)}
     schema = pa.schema([(name, _TYPES[kind]) for name, kind in known.items()])
-    if not text.strip():
+    if not text or text.isspace():
         return schema.empty_table()
     try:
         table = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-            parse_options=pa.json.ParseOptions(schema, unexpected_field_behavior="infer" if others is None else "ignore"),
+            parse_options=pa.json.ParseOptions(
+                schema, unexpected_field_behavior="infer" if others is None else "ignore"
+            ),
         )
     except _BAD as error:
         raise damaged(f"{path.name} cannot be read: {' '.join(str(error).split())}", path) from error
