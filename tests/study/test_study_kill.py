@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,9 +71,14 @@ def kill_worker(folder: Path, run: Run) -> bool:
     return True
 
 
-def test_a_study_on_ray_comes_to_the_same(tiny: Path, tmp_path: Path, results: Any, undisturbed: Any) -> None:
+def test_a_study_on_ray_comes_to_the_same_and_leaves_nothing_of_ray(
+    tiny: Path, tmp_path: Path, results: Any, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
-    assert f"{folder}: 2 of 2 runs finished" in Driver(tiny, folder, "--part", "main", "--engine", "ray").end()
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # a short path
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        assert f"{folder}: 2 of 2 runs finished" in Driver(tiny, folder, "--part", "main", "--engine", "ray").end()
+        assert os.listdir(place) == []
     assert results(study, lambda run: run_folder(folder, run)) == undisturbed(study, tmp_path / "alone")
     assert [log_file(folder, run).read_text().count("study work") for run in study.runs] == [1, 1]
 
