@@ -162,24 +162,31 @@ def _scratch() -> "tempfile.TemporaryDirectory[str]":
 
 
 def _start(scratch: str) -> Any:
-    """A Ray of our own: on loopback alone, with a token that nobody else is told, and without a dashboard."""
+    """A Ray of our own: on loopback alone, with a token that nobody else is told, and without a dashboard. Unavailable
+    where it does not start.
+    """
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # the name is of another time: it says whether nodes talk over the network or over loopback
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     ray = import_extra("ray", "--engine ray")
-    ray.init(
-        address="local",
-        num_cpus=len(os.sched_getaffinity(0)),
-        num_gpus=len(visible_gpus()),
-        object_store_memory=STORE,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _memory=total_memory(),
-        _temp_dir=scratch,
-        # jobs of a worker that is gone save, and they are as urgent as other processes (Ray's own default: nice 15)
-        _system_config={"kill_child_processes_on_worker_exit": False, "worker_niceness": 0},
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            num_gpus=len(visible_gpus()),
+            object_store_memory=STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _memory=total_memory(),
+            _temp_dir=scratch,
+            # jobs of a worker that is gone save, and they are as urgent as other processes (Ray's own default: nice 15)
+            _system_config={"kill_child_processes_on_worker_exit": False, "worker_niceness": 0},
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0][:300]
+        hint = f"Is there room on the disk of {os.path.dirname(scratch)}? Are variables set that begin with RAY_?"
+        raise Unavailable(f"Ray does not start: {first}", "--engine ray", hint) from error
     if (at := ray.nodes()[0]["NodeManagerAddress"]) != "127.0.0.1":
         ray.shutdown()
         raise Unavailable(f"Ray would listen on {at}", "--engine ray", "Start the study in a new process")

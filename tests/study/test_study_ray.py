@@ -118,6 +118,13 @@ def test_the_folder_of_a_ray_of_our_own_has_a_short_path(tmp_path: Path, monkeyp
         ray_engine._scratch()
 
 
+def test_a_ray_that_does_not_start_is_told(ray_here: OnRay) -> None:
+    """A process has one at most."""
+    match = "Ray does not start: .*twice"
+    with pytest.raises(errors.Unavailable, match=match), open_ray():
+        pass
+
+
 def test_a_run_that_no_node_holds_is_refused(ray_here: OnRay) -> None:
     cores = len(os.sched_getaffinity(0))
     assert ray_here.capacity(SMALL) == cores and OnRay(ray_here._ray, 1).capacity(SMALL) == 1
