@@ -23,7 +23,7 @@ TABLES = ("runs", "metrics", "episodes", "ood", "errors")
 OWN = ("id", "name", "part", "state", "step", "agent", "encoder", "task", "seed", "command", "path")
 JSON_COLUMNS = ("config", "manifest")
 STUDY_FILE, STUDY_RUNS = "study.json", "runs"
-TOGETHER = 200  # runs whose files are read at once
+TOGETHER = 20  # runs whose files are read at once: their logs fit into the caches of a processor
 _TYPES = {TEXT: pa.string(), INTEGER: pa.int64(), NUMBER: pa.float64(), OPTIONAL: pa.float64()}
 _BAD = (pa.ArrowException, OSError, ValueError, KeyError, TypeError)
 Tables = dict[str, pa.Table]
@@ -34,8 +34,10 @@ def is_study(path: Path) -> bool:
     return (path / STUDY_FILE).is_file()
 
 
-def read_folder(path: Path, wanted: Collection[str], skipped: dict[str, str]) -> Tables:
-    """The tables of one run folder, of a study, or of the run folders in a folder."""
+def read_folder(
+    path: Path, wanted: Collection[str], skipped: dict[str, str], metrics: Sequence[str] | None = None
+) -> Tables:
+    """The tables of one run folder, of a study, or of the run folders in a folder; all `metrics`, or these alone."""
     folders, planned = _find_runs(path, skipped)
     heads: dict[str, Run] = {}
     for folder in folders:
@@ -48,7 +50,7 @@ def read_folder(path: Path, wanted: Collection[str], skipped: dict[str, str]) ->
             skipped[str(folder)] = error.what
     runs = list(heads.values())
     readers: dict[str, Callable[[], Iterator[pa.Table]]] = {
-        "metrics": lambda: _read_logs(runs, "metrics.jsonl", METRIC_COLUMNS, skipped),
+        "metrics": lambda: _read_logs(runs, "metrics.jsonl", METRIC_COLUMNS, skipped, metrics),
         "episodes": lambda: _read_logs(runs, "episodes.jsonl", EPISODE_COLUMNS, skipped),
         "ood": lambda: _each(runs, _read_ood, "ood.parquet", OOD_COLUMNS, skipped),
         "errors": lambda: _each(runs, errors_of_run, "errors.parquet", ERROR_COLUMNS, skipped),
@@ -163,19 +165,25 @@ def _each(
             try:
                 table = read(run)
                 if table is not None and table.num_rows:
-                    found.append((run, table.add_column(0, "run", pa.repeat(pa.scalar(run.id), table.num_rows))))
+                    found.append((run, table))
             except AnalysisError as error:
                 skipped[error.where or str(run.path)] = error.what
         if not found:
             continue
         try:
-            yield _typed(join([table for _, table in found]), columns, Path(file))
+            ids, counts = [run.id for run, _ in found], [table.num_rows for _, table in found]
+            yield _typed(_owned(join([table for _, table in found]), ids, counts), columns, Path(file))
         except AnalysisError:
             for run, table in found:
                 try:
-                    yield _typed(table, columns, run.path / file)
+                    yield _typed(_owned(table, [run.id], [table.num_rows]), columns, run.path / file)
                 except AnalysisError as error:
                     skipped[error.where] = error.what
+
+
+def _owned(table: pa.Table, ids: Sequence[str], counts: Sequence[int]) -> pa.Table:
+    """The table with the column `run`: how many of its rows each id has, one after the other."""
+    return table.add_column(0, "run", pa.array(np.repeat(np.array(ids, dtype=object), counts), pa.string()))
 
 
 def _stack(tables: Iterable[pa.Table], columns: Mapping[str, str]) -> pa.Table:
@@ -192,6 +200,8 @@ def _stack(tables: Iterable[pa.Table], columns: Mapping[str, str]) -> pa.Table:
 
 def join(tables: Sequence[pa.Table]) -> pa.Table:
     """One table of all rows. A column that one lacks is null there; one whose types differ becomes numbers, or text."""
+    if all(table.schema.equals(tables[0].schema) for table in tables):
+        return pa.concat_tables(tables)
     types: dict[str, list[pa.DataType]] = {}
     for table in tables:
         for name, column in zip(table.column_names, table.columns, strict=True):
@@ -216,9 +226,15 @@ def _fitted(table: pa.Table, wanted: Mapping[str, pa.DataType]) -> pa.Table:
 
 
 def _read_logs(
-    runs: Sequence[Run], name: str, columns: Mapping[str, str], skipped: dict[str, str]
+    runs: Sequence[Run],
+    name: str,
+    columns: Mapping[str, str],
+    skipped: dict[str, str],
+    others: Sequence[str] | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows of logs, many parsed at once; one by one where that fails, to know which is damaged."""
+    """The rows of logs with `columns`, and with all others or the given ones, which are numbers; many parsed at once,
+    and one by one where that fails, to know which is damaged.
+    """
     for start in range(0, len(runs), TOGETHER):
         texts: dict[str, bytes] = {}
         some = runs[start : start + TOGETHER]
@@ -229,18 +245,19 @@ def _read_logs(
                 skipped[str(run.path / name)] = error.what
         lines = [text.count(b"\n") for text in texts.values()]
         try:
-            table = _parse(b"".join(texts.values()), columns, some[0].path / name)
+            table = _parse(b"".join(texts.values()), columns, some[0].path / name, others)
             if table.num_rows != sum(lines):
                 raise damaged(f"{name} has empty lines", some[0].path)
-            owners = np.repeat(np.array(list(texts), dtype=object), lines)
-            yield table.add_column(0, "run", pa.array(owners, pa.string()))
+            yield _owned(table, list(texts), lines)
         except AnalysisError:
-            alone = partial(_of_texts, texts=texts, name=name, columns=columns)
+            alone = partial(_of_texts, texts=texts, name=name, columns=columns, others=others)
             yield from _each(some, alone, name, columns, skipped)
 
 
-def _of_texts(run: Run, texts: Mapping[str, bytes], name: str, columns: Mapping[str, str]) -> pa.Table:
-    return _parse(texts.get(run.id, b""), columns, run.path / name)
+def _of_texts(
+    run: Run, texts: Mapping[str, bytes], name: str, columns: Mapping[str, str], others: Sequence[str] | None
+) -> pa.Table:
+    return _parse(texts.get(run.id, b""), columns, run.path / name, others)
 
 
 def _whole_lines(path: Path, skipped: dict[str, str]) -> bytes:
@@ -256,16 +273,19 @@ def _whole_lines(path: Path, skipped: dict[str, str]) -> bytes:
     return data[:whole]
 
 
-def _parse(text: bytes, columns: Mapping[str, str], path: Path) -> pa.Table:
+def _parse(text: bytes, columns: Mapping[str, str], path: Path, others: Sequence[str] | None) -> pa.Table:
     """The rows of JSON lines; AnalysisError for what is damaged."""
-    schema = pa.schema([(name, _TYPES[kind]) for name, kind in columns.items()])
-    if not text.strip():
+    known = {**columns, **dict.fromkeys(others or (), OPTIONAL)}
+    schema = pa.schema([(name, _TYPES[kind]) for name, kind in known.items()])
+    if not text or text.isspace():
         return schema.empty_table()
     try:
         table = pa.json.read_json(
             pa.BufferReader(text),
             read_options=pa.json.ReadOptions(use_threads=False, block_size=len(text) + 1),
-            parse_options=pa.json.ParseOptions(explicit_schema=schema),
+            parse_options=pa.json.ParseOptions(
+                schema, unexpected_field_behavior="infer" if others is None else "ignore"
+            ),
         )
     except _BAD as error:
         raise damaged(f"{path.name} cannot be read: {' '.join(str(error).split())}", path) from error

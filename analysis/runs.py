@@ -22,6 +22,7 @@ IDENTITY = "identity"  # of manifest.json: digest of the configuration
 ID_LETTERS = 12  # of it that make the id of a run
 NEW, RUNNING, FINISHED = "new", "running", "finished"  # states of status.json
 
+ELAPSED = "time/elapsed"  # of the metrics: seconds since the run began
 METRIC_COLUMNS = {"step": INTEGER, "frame": INTEGER}
 ROW_COLUMNS = {
     "agent": TEXT,
@@ -89,7 +90,7 @@ class Run:
     @cached_property
     def ood_step(self) -> int | None:
         """Of the newest rows: a run that went on has rows of several checkpoints."""
-        return None if self.ood is None else int(self.ood["step"].max())
+        return None if self.ood is None else int(self.ood["step"].to_numpy().max())
 
     @property
     def banks(self) -> list[str]:
@@ -114,7 +115,7 @@ class Run:
         split, shift, severity, step = (self.ood[name].to_numpy() for name in ("split", "shift", "severity", "step"))
         inside, outside = shift == NONE, strongest(split, shift, severity)
         rows = (step == self.ood_step) & (inside | outside)
-        share = pd.to_numeric(self.ood["normalised"]).to_numpy(float) if "normalised" in self.ood else np.nan
+        share = self.ood["normalised"].to_numpy(float) if "normalised" in self.ood else np.nan
         conditions = frozenset(zip(shift[rows & outside], severity[rows & outside], strict=True))
         returns = self.ood["return"].to_numpy(float)[rows]
         return Played(inside[rows], returns, np.broadcast_to(share, rows.shape)[rows], conditions)

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import dynamics, groups
 from analysis.errors import AnalysisError
 from analysis.played import require_same
-from analysis.runs import Run, look_up
+from analysis.runs import ELAPSED, Run, look_up
 
 BLIND = "state"  # the "encoder" of agents that are given the simulator's state alone
 
@@ -211,9 +211,9 @@ def _cost(run: Run) -> dict[str, float]:
 
 def hours(run: Run) -> float:
     """That the run has taken, evaluations included; NaN where its log does not say."""
-    if run.metrics is None or "time/elapsed" not in run.metrics:
+    if run.metrics is None or ELAPSED not in run.metrics:
         return np.nan
-    return float(pd.to_numeric(run.metrics["time/elapsed"]).max()) / 3600
+    return float(pd.to_numeric(run.metrics[ELAPSED]).max()) / 3600
 
 
 def area(runs: Sequence[Run], names: Names, options: Options) -> Any:

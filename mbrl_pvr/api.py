@@ -486,10 +486,12 @@ def study_plan(
     from mbrl_pvr.display import Display
     from mbrl_pvr.study.local import Local
     from mbrl_pvr.study.plan import plan
+    from mbrl_pvr.study.start import require_fit
 
-    path = STUDIES / study.name if dir is None else Path(dir).expanduser()
+    path, engine = STUDIES / study.name if dir is None else Path(dir).expanduser(), Local(workers)
+    require_fit(study, engine)
     with Display(what="kinds of runs:") as display:
-        return plan(study, Local(workers), path, measured=measure, progress=display.progress)
+        return plan(study, engine, path, measured=measure, progress=display.progress)
 
 
 def study_run(

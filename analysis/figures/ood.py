@@ -71,22 +71,25 @@ def summarise(episodes: pd.DataFrame) -> pd.DataFrame:
     `episode`, where they are numbered) that both have: equal numbers begin in the same state.
     """
     keys = ["task", "agent", "series", "encoder", "condition"]
-    groups = dict(iter(episodes.groupby(keys, sort=True)))
+    places, of_seeds = episodes.groupby(keys, sort=True).indices, _of_seeds(episodes, keys)
     rows = []
-    for key, mine in groups.items():
-        interval = stats.bootstrap(mine.groupby("seed")["return"].mean().to_numpy(), stats.mean)
-        retained = _retained(mine, groups.get((*key[:-1], IN)))
-        rows.append((*key, interval.point, interval.low, interval.high, interval.runs, len(mine), retained))
+    for key, place in places.items():
+        interval, inside, retained = stats.bootstrap(of_seeds[key], stats.mean), (*key[:-1], IN), np.nan
+        if inside in places:
+            above, below = of_seeds[key], of_seeds[inside]
+            if "episode" in episodes and len(place) != len(places[inside]):
+                mine, plain = episodes.iloc[place], episodes.iloc[places[inside]]
+                sides = (_shared(mine, plain), _shared(plain, mine))
+                above, below = (one.groupby("seed")["return"].mean().to_numpy() for one in sides)
+            retained = above.mean() / below.mean() if len(above) and below.mean() else np.nan
+        rows.append((*key, interval.point, interval.low, interval.high, interval.runs, len(place), retained))
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "seeds", "episodes", "retained"])
 
 
-def _retained(mine: pd.DataFrame, plain: pd.DataFrame | None) -> float:
-    if plain is None:
-        return np.nan
-    if "episode" in mine and len(mine) != len(plain):
-        mine, plain = _shared(mine, plain), _shared(plain, mine)
-    above, below = (one.groupby("seed")["return"].mean().mean() for one in (mine, plain))
-    return above / below if len(mine) and below else np.nan
+def _of_seeds(episodes: pd.DataFrame, keys: list[str]) -> dict[tuple[str, ...], np.ndarray]:
+    """Mean return (n,) of each seed, by group."""
+    means = episodes.groupby([*keys, "seed"], sort=True)["return"].mean()
+    return {key: means.to_numpy()[place] for key, place in means.groupby(keys).indices.items()}
 
 
 def _shared(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +28,22 @@ from mbrl_pvr.study.ray_probe import probe
 
 LOST = 20  # times that a job's worker or node may be lost at one try
 ANSWER = 30.0  # seconds that an address has to answer
+SHORT = 30  # bytes of the path of a place for Ray's folder: those of its sockets have 77 more, the kernel takes 107
 STORE = 80 << 20  # bytes of Ray's object store, which we do not use; its least
 
 
 @contextmanager
 def open_ray(workers: int | None = None, address: str | None = None) -> Iterator["OnRay"]:
-    """Ray at HOST:PORT, or one of our own on this machine, which ends with us.
+    """Ray at HOST:PORT, or one of our own on this machine, which ends with us, its logs and sockets too.
 
     Unavailable where the package is missing, or nothing answers within ANSWER seconds.
     """
-    ray = _start() if address is None else _join(address)
-    try:
-        yield OnRay(ray, workers)
-    finally:
-        ray.shutdown()
+    with _scratch() if address is None else nullcontext("") as scratch:
+        ray = _start(scratch) if address is None else _join(address)
+        try:
+            yield OnRay(ray, workers)
+        finally:
+            ray.shutdown()
 
 
 class OnRay:
@@ -144,24 +147,46 @@ def run_job(arguments: list[str], log: str, resources: Resources, cwd: str) -> i
     return process.returncode
 
 
-def _start() -> Any:
-    """A Ray of our own: on loopback alone, with a token that nobody else is told, and without a dashboard."""
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for the logs and sockets of one Ray; in /tmp where the usual place would make paths of sockets too long.
+
+    Raises Unavailable where none can be made.
+    """
+    place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        return tempfile.TemporaryDirectory(
+            prefix="ray-", dir=place if len(os.fsencode(place)) <= SHORT else "/tmp", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise Unavailable(f"Ray needs a folder for its logs: {error}", "--engine ray", "Set TMPDIR to one") from error
+
+
+def _start(scratch: str) -> Any:
+    """A Ray of our own: on loopback alone, with a token that nobody else is told, and without a dashboard. Unavailable
+    where it does not start.
+    """
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # the name is of another time: it says whether nodes talk over the network or over loopback
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     ray = import_extra("ray", "--engine ray")
-    ray.init(
-        address="local",
-        num_cpus=len(os.sched_getaffinity(0)),
-        num_gpus=len(visible_gpus()),
-        object_store_memory=STORE,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _memory=total_memory(),
-        # jobs of a worker that is gone save, and they are as urgent as other processes (Ray's own default: nice 15)
-        _system_config={"kill_child_processes_on_worker_exit": False, "worker_niceness": 0},
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),
+            num_gpus=len(visible_gpus()),
+            object_store_memory=STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _memory=total_memory(),
+            _temp_dir=scratch,
+            # jobs of a worker that is gone save, and they are as urgent as other processes (Ray's own default: nice 15)
+            _system_config={"kill_child_processes_on_worker_exit": False, "worker_niceness": 0},
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0][:300]
+        hint = f"Is there room on the disk of {os.path.dirname(scratch)}? Are variables set that begin with RAY_?"
+        raise Unavailable(f"Ray does not start: {first}", "--engine ray", hint) from error
     if (at := ray.nodes()[0]["NodeManagerAddress"]) != "127.0.0.1":
         ray.shutdown()
         raise Unavailable(f"Ray would listen on {at}", "--engine ray", "Start the study in a new process")

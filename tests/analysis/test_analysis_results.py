@@ -116,6 +116,17 @@ def test_tables_of_agents_with_other_logs_stand_in_one(make_run, tmp_path):
     assert len(found.metrics) == 2 and "metrics.jsonl cannot be read" in found.skipped[str(two / "metrics.jsonl")]
 
 
+def test_some_metrics_alone_are_read_as_among_all(make_run, tmp_path):
+    one, two = make_run("runs/a", parts=()), make_run("runs/b", seed=2, parts=())
+    (one / "metrics.jsonl").write_text(
+        '{"step": 1, "frame": 2, "x": 1, "text": "a"}\n{"step": 2, "frame": 4, "x": 0.5}\n'
+    )
+    (two / "metrics.jsonl").write_text('{"step": 3, "frame": 6, "text": 1}\n')
+    read = [read_tables([tmp_path / "runs"], ["metrics"], some)[0]["metrics"].to_pandas() for some in (["x"], None)]
+    assert list(read[0]) == ["run", "step", "frame", "x"] and list(read[0]["x"].dropna()) == [1, 0.5]
+    pd.testing.assert_frame_equal(read[0], read[1][list(read[0])])
+
+
 def test_a_query_joins_tables_and_names_what_it_does_not_know(runs):
     rows = query([runs], 'SELECT runs.encoder, avg("return") AS score FROM ood JOIN runs ON run = id '
                          "WHERE shift <> 'none' GROUP BY ALL ORDER BY 1").rows  # fmt: skip

@@ -11,7 +11,8 @@ from mbrl_pvr.study.cells import load_study
 from mbrl_pvr.study.folder import run_folder
 
 HEAD = """
-run() { %(python)s -m mbrl_pvr.cli.main study run %(file)s --dir "$1" --debug --part more --workers 1; }
+study="%(python)s -m mbrl_pvr.cli.main study run %(file)s --debug --part more --workers 1 --engine %(engine)s"
+run() { $study --dir "$1"; }
 cd %(place)s && mkdir disk
 """
 READ_ONLY = """
@@ -46,16 +47,20 @@ def in_namespace(script: str, **names: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "says"),
-    [(READ_ONLY, "the file system is read-only"), (FULL, "no space left on the device")],
-    ids=["read-only", "full"],
+    ("engine", "script", "says"),
+    [
+        ("local", READ_ONLY, "the file system is read-only"),
+        ("local", FULL, "no space left on the device"),
+        ("ray", FULL, "no space left on the device"),
+    ],
+    ids=["read-only", "full", "full, on Ray"],
 )
 def test_a_disk_that_refuses_costs_only_the_runs_that_need_it(
-    tiny: Path, tmp_path: Path, results: Any, undisturbed: Any, script: str, says: str
+    tiny: Path, tmp_path: Path, results: Any, undisturbed: Any, engine: str, script: str, says: str
 ) -> None:
     study = load_study(tiny, ["more"], debug=True)
     first = study.runs[0]
-    told = in_namespace(script, file=tiny, place=tmp_path, first=first.name)
+    told = in_namespace(script, engine=engine, file=tiny, place=tmp_path, first=first.name)
     assert "status 7" in told and told.rstrip().endswith("2 of 2 runs finished\nstatus 0"), told
     failed, _, after = told.partition("status 7")
     assert says in failed and f"{first.name} failed 2 times" in failed and "2 of 2" in after, told

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,9 +71,14 @@ def kill_worker(folder: Path, run: Run) -> bool:
     return True
 
 
-def test_a_study_on_ray_comes_to_the_same(tiny: Path, tmp_path: Path, results: Any, undisturbed: Any) -> None:
+def test_a_study_on_ray_comes_to_the_same_and_leaves_nothing_of_ray(
+    tiny: Path, tmp_path: Path, results: Any, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, study = tmp_path / "dir", load_study(tiny, ["main"], debug=True)
-    assert f"{folder}: 2 of 2 runs finished" in Driver(tiny, folder, "--part", "main", "--engine", "ray").end()
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:  # a short path
+        monkeypatch.setenv("RAY_TMPDIR", place)
+        assert f"{folder}: 2 of 2 runs finished" in Driver(tiny, folder, "--part", "main", "--engine", "ray").end()
+        assert os.listdir(place) == []
     assert results(study, lambda run: run_folder(folder, run)) == undisturbed(study, tmp_path / "alone")
     assert [log_file(folder, run).read_text().count("study work") for run in study.runs] == [1, 1]
 
@@ -116,22 +122,32 @@ def test_a_signal_stops_a_study_which_then_goes_on(tiny: Path, tmp_path: Path) -
     assert f"{folder}: 2 of 2 runs finished" in driver.end()
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize(("engine", "kills"), [("local", 20), ("ray", 20), ("local", 200)])
-def test_many_kills(tiny: Path, tmp_path: Path, engine: str, kills: int, results: Any, undisturbed: Any) -> None:
-    """At uniform moments; every fourth is of the driver. What is killed is drawn anew, from a seed that is printed."""
+@pytest.mark.parametrize(
+    ("engine", "kills", "longest"),
+    [
+        pytest.param("local", 20, 4.0, id="20"),
+        pytest.param("ray", 20, 8.0, id="20-ray", marks=pytest.mark.slow),
+        pytest.param("local", 200, 8.0, id="200", marks=pytest.mark.slow),
+    ],
+)
+def test_many_kills(
+    tiny: Path, tmp_path: Path, engine: str, kills: int, longest: float, results: Any, undisturbed: Any
+) -> None:
+    """At uniform moments, up to `longest` seconds apart; every fourth is of the driver. What is killed is drawn anew,
+    from a seed that is printed.
+    """
     seed = int(os.environ.get("MBRL_PVR_KILL_SEED", time.time_ns() % 10**6))
     print("MBRL_PVR_KILL_SEED", seed)
     draw, folder = random.Random(seed), tmp_path / "dir"
-    seeds = [1, 2, *range(5, 3 + kills // 4)]
+    seeds = [1, 2, *range(5, kills // 4)]
     more = tiny.read_text().replace("retries: 1", f"retries: {kills}").replace("seed: [1, 2]", f"seed: {seeds}")
     tiny.write_text(more)
     study = load_study(tiny, debug=True)
     count = len(study.runs)
     driver, done = Driver(tiny, folder, "--engine", engine), 0
     while done < kills:
-        time.sleep(draw.uniform(0.5, 8.0))
+        time.sleep(draw.uniform(0.5, longest))
         if driver.process.poll() is not None:
             if "0 to do" in driver.process.communicate()[0].decode():
                 break

@@ -88,6 +88,14 @@ def test_a_plan_that_does_not_fit_is_printed_and_refused(
     assert "study tiny: 4 runs" in told.out and "resources.memory gives it 0.1" in told.err
 
 
+def test_a_run_that_this_machine_does_not_hold_is_refused_before_any_is_measured(
+    tiny: Path, measured: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(tiny.read_text().replace("    stages: {}", "    resources: {cores: 999}"))
+    assert main(["study", "plan", str(tiny), "--debug"]) == 2 and measured == []
+    assert "a run takes resources.cores=999" in (told := capsys.readouterr().err) and "(part more, resources)" in told
+
+
 def test_weights_that_are_not_here_are_told_and_replaced_by_random_ones(
     tmp_path: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,24 @@ def test_a_ray_of_our_own_listens_on_loopback_alone_and_asks_for_a_token(ray_her
     assert told.returncode != 0 and "uthentication" in told.stderr
 
 
+def test_the_folder_of_a_ray_of_our_own_has_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets lie in it, whose paths may have 107 bytes."""
+    for long in (tmp_path / ("x" * 40), Path("/tmp")):
+        monkeypatch.setenv("RAY_TMPDIR", str(long))
+        with ray_engine._scratch() as folder:
+            assert Path(folder).parent == Path("/tmp")
+    monkeypatch.setenv("RAY_TMPDIR", "/nowhere")
+    with pytest.raises(errors.Unavailable, match=r"Ray needs a folder for its logs: .*nowhere"):
+        ray_engine._scratch()
+
+
+def test_a_ray_that_does_not_start_is_told(ray_here: OnRay) -> None:
+    """A process has one at most."""
+    match = "Ray does not start: .*twice"
+    with pytest.raises(errors.Unavailable, match=match), open_ray():
+        pass
+
+
 def test_a_run_that_no_node_holds_is_refused(ray_here: OnRay) -> None:
     cores = len(os.sched_getaffinity(0))
     assert ray_here.capacity(SMALL) == cores and OnRay(ray_here._ray, 1).capacity(SMALL) == 1
