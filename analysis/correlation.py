@@ -9,14 +9,16 @@ agent at a time (`within_agents`), beside it all of them, standardised per agent
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr, permutation_test, rankdata, spearmanr
 
 from analysis.errors import AnalysisError
 from analysis.stats import percentiles
 
 MIN_POINTS = 4  # of three points nearly every bootstrap draw lies on a line
+EXACT = 8  # points, whose 40,320 orders are looked through
 STANDARDISED = "all agents, standardised"
 
 
@@ -77,12 +79,28 @@ def correlate(
     ends, note = np.full((2, 2), np.nan), f"{groups} {'points' if cluster is None else 'clusters'}: no interval"
     if groups >= MIN_POINTS:
         ends, note = percentiles(_draws(x, y, labels, repetitions, seed), level), ""
-    found = [pearsonr(x, y), spearmanr(x, y)]
     pearson, spearman = (
-        Coefficient(float(one.statistic), float(one.pvalue) if groups == len(x) else np.nan, float(low), float(high))
-        for one, (low, high) in zip(found, ends.T, strict=True)
+        Coefficient(float(found.statistic), float(p) if groups == len(x) else np.nan, float(low), float(high))
+        for (found, p), (low, high) in zip(_with_p(x, y), ends.T, strict=True)
     )
     return Correlation(pearson, spearman, len(x), groups, note)
+
+
+def _with_p(x: np.ndarray, y: np.ndarray) -> list[tuple[Any, float]]:
+    """Pearson's and Spearman's results with their p. The t distribution that Spearman's p is read from knows nothing of
+    few points (0 where three are in order): of up to `EXACT` it is the share of all orders that are as far out.
+    """
+    pearson, spearman, p = pearsonr(x, y), spearmanr(x, y), None
+    if len(x) <= EXACT:
+        ranks = rankdata(y) - (len(y) + 1) / 2
+        p = permutation_test(
+            (rankdata(x),),
+            lambda order, axis: np.sum(order * ranks, axis=axis),
+            permutation_type="pairings",
+            vectorized=True,
+            n_resamples=np.inf,
+        ).pvalue
+    return [(pearson, pearson.pvalue), (spearman, spearman.pvalue if p is None else p)]
 
 
 def _draws(x: np.ndarray, y: np.ndarray, labels: np.ndarray, repetitions: int, seed: int) -> np.ndarray:

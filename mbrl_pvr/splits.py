@@ -57,7 +57,11 @@ def held_out_splits(
     for shift in shifts or (config.env.shifts,):
         if shift == "none":
             named = " or ".join((*presets(config.env.name), "factors joined by +"))
-            raise ConfigError("shift='none' is no shift to test on", "ood", f"Name one: --shift {named}")
+            raise ConfigError(
+                "shift='none' is no shift to test on",
+                "ood",
+                f"Name one (--shift, in a study stages.ood.shifts): {named}",
+            )
         check_shifts(shift)
         for severity in severities or (config.env.severity if shift == config.env.shifts else 1.0,):
             whole = Split("held_out", shift, severity)

@@ -98,7 +98,7 @@ def _panel(
     axis.margins(0.08)
     low, high = axis.get_ylim()
     low = min(low, 0)
-    axis.set_ylim(low, high + 0.25 * (high - low))  # room for the text
+    axis.set_ylim(low, high + 0.4 * (high - low))  # room for the text
     axis.grid(axis="y")
 
 

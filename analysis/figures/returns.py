@@ -40,7 +40,12 @@ def draw(episodes: pd.DataFrame, random_scores: Mapping[str, float] | None = Non
             if random_scores and task in random_scores:
                 axis.axhline(random_scores[task], color=style.GREY, lw=0.8, ls=(0, (1, 1.5)), zorder=1)
             _axes(panel, rows, title)
-            panel.axis.set_ylim(*style.value_limits(episodes.loc[episodes["task"] == task, "return"]))
+            axis.set_ylim(*style.value_limits(rows["return"]))
+        for task in episodes["task"].unique():  # agents are read side by side
+            mine = [panel.axis for panel, (other, _) in zip(grid, titles, strict=True) if other == task]
+            ends = np.array([axis.get_ylim() for axis in mine])
+            for axis in mine:
+                axis.set_ylim(ends[:, 0].min(), ends[:, 1].max())
         _legend(figure, episodes, lines, looks, bool(random_scores))
     table = pd.concat(numbers, ignore_index=True)
     last = table[table["step"] == table.groupby(["task", "agent", "series"])["step"].transform("max")]

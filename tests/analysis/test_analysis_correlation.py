@@ -56,6 +56,15 @@ def test_spearman_sees_order_alone():
     assert found.pearson.r < 0.8
 
 
+def test_few_points_in_order_are_no_evidence():
+    """Two of the six orders of three points are as far out, 2 of 24 of four; of nine and more it is scipy's."""
+    for n, p in ((3, 1 / 3), (4, 1 / 12), (5, 1 / 60)):
+        assert correlation.correlate(np.arange(n), np.arange(n) ** 3).spearman.p == pytest.approx(p)
+    x, y = np.random.default_rng(0).normal(size=(2, 9))
+    assert correlation.correlate(x, y).spearman.p == pytest.approx(spearmanr(x, y).pvalue)
+    assert correlation.correlate(x[:8], y[:8]).spearman.p == pytest.approx(spearmanr(x[:8], y[:8]).pvalue, rel=0.15)
+
+
 def test_clusters_widen_the_interval_and_have_no_p():
     rng = np.random.default_rng(0)
     centre = rng.normal(size=(8, 1)) * [[1.0, -1.0]]  # eight encoders, each with 10 nearly equal runs
