@@ -181,6 +181,9 @@ def _lacks_pairs(run: Run) -> Lack | None:
 def _lacks_shift(run: Run) -> Lack | None:
     if run.shifts:
         return None
+    if run.older_shifts:
+        again = RECORD + ON_BANK if run.bank else f"{RECORD} && {RECORD} --shift SHIFT"
+        return Lack("its records with and without a shift are of different checkpoints", again)
     return Lack(f"no record of bank {run.bank} under a shift", BANK_SHIFTED) if run.bank else NO_SHIFTED_EPISODES
 
 

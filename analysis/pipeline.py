@@ -64,7 +64,8 @@ def analyze(
         listed = ", ".join(f"{run.path} ({run.state})" for run in runs)
         command = waiting[0]["command"]
         raise AnalysisError(f"no run has finished: {listed}", hint=f"Continue with: {command}" if command else "")
-    recorded.check_colour(used, options.colour)
+    if figures is None or any(name.startswith("latents") for name in figures):
+        recorded.check_colour(used, options.colour)
     groups.check_comparable(used)
     job = _Job(
         names=Names(groups.series_names(used), groups.encoder_names(used)),

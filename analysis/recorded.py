@@ -2,7 +2,7 @@
 (`Run.on`), never on both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from analysis import probes as probing
 from analysis.errors import AnalysisError
 from analysis.records import Latents, Record
 from analysis.runs import Run
-from analysis.tables import Names, Options, final, labels
+from analysis.tables import Names, Options, blind, final, labels
 from analysis.window_errors import unimix
 
 COLOURS = ("reward", "value", "time")  # that latents can be coloured by, beside the variables of their state
@@ -54,7 +54,7 @@ def errors(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def errors_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import errors_shifted, shifted
 
-    tables, notes = [], []
+    tables, notes = [], _of_other_checkpoints(runs) + blind(runs, names)
     for look in ("", *sorted({shift for run in runs for shift in run.shifts})):
         mine = [run.under(look) for run in runs if look in ("", *run.shifts)]
         sums, cut = error_sums(mine, names, options.windows)
@@ -63,6 +63,14 @@ def errors_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
     drawn = errors_shifted.draw(pd.concat(tables, ignore_index=True))
     drawn.notes += notes
     return drawn
+
+
+def _of_other_checkpoints(runs: Sequence[Run]) -> list[str]:
+    return [
+        f"{run.path}: its record under {shift} is of another checkpoint than that without, and is left out"
+        for run in runs
+        for shift in run.older_shifts
+    ]
 
 
 def error_sums(runs: Sequence[Run], names: Names, windows: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
@@ -153,34 +161,51 @@ def _correlation(runs: Sequence[Run], names: Names, options: Options, *, per_run
 def latents(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import latents
 
-    clouds = []
+    clouds, notes = [], list[str]()
     for title, run in _pictured(runs, names):
         record, read = recorded(run)
-        states = _seen(record, read, options)
-        shown, whose = colour_of(record, read, options.colour), {"agent": run.agent, "series": names.series[run.id]}
+        if (shown := colour_of(record, read, options.colour)) is None:
+            notes.append(f"{title}: nothing of {options.colour} is recorded")
+            continue
+        states, whose = _seen(record, read, options), {"agent": run.agent, "series": names.series[run.id]}
         clouds.append(latents.cloud(title, run.task, read, states, shown, **whose))
+    if not clouds:
+        raise _uncoloured(options.colour)
     drawn = latents.draw(clouds, max_points=options.max_points, seed=options.seed, colour=options.colour)
     drawn.caption += _of_dreamer(runs, options)
+    drawn.notes += notes
     return drawn
 
 
 def latents_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import shifted
 
-    pairs = []
+    pairs, notes = [], _of_other_checkpoints(runs)
     for title, run in _pictured(runs, names):
-        clouds, shown = {}, {}
+        clouds, episodes = {}, _shared_episodes(run)
         for look in ("", *run.shifts):
             record, read = recorded(run.under(look))
             use = read.valid.copy()
             use[:, 0] = False  # no reward arrives with an episode's first observation
-            clouds[look or shifted.INSIDE] = _seen(record, read, options)[use]
-            shown[look or shifted.INSIDE] = colour_of(record, read, options.colour)[use]
-        inside = clouds.pop(shifted.INSIDE)
-        pairs.append(shifted.Shifted(title, run.task, inside, clouds, shown, paired=bool(run.bank)))
+            use[episodes:] = False
+            if (shown := colour_of(record, read, options.colour)) is not None:
+                points = _seen(record, read, options)[use]
+                clouds[look or shifted.INSIDE] = shifted.Look(points, shown[use], np.nonzero(use)[0])
+        if shifted.INSIDE in clouds and len(clouds) > 1:
+            pairs.append(shifted.Shifted(title, run.task, clouds, paired=bool(run.bank)))
+        else:
+            notes.append(f"{title}: nothing of {options.colour} is recorded")
+    if not pairs:
+        raise _uncoloured(options.colour)
     drawn = shifted.draw(pairs, max_points=options.max_points, seed=options.seed, colour=options.colour)
     drawn.caption += _of_dreamer(runs, options)
+    drawn.notes += notes
     return drawn
+
+
+def _shared_episodes(run: Run) -> int:
+    """How many episodes were recorded under all looks: the first ones of each."""
+    return min(found.episodes for look in ("", *run.shifts) if (found := run.under(look).record) is not None)
 
 
 def _pictured(runs: Sequence[Run], names: Names) -> list[tuple[str, Run]]:
@@ -207,30 +232,26 @@ def _of_dreamer(runs: Sequence[Run], options: Options) -> str:
     return f" Of DreamerV3: {'recurrent state and drawn latent' if options.latent == 'state' else 'drawn latent'}."
 
 
-def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray:
-    """(E, T) what points are coloured by; raises AnalysisError for what was not recorded."""
+def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray | None:
+    """(E, T) what points are coloured by; None where it was not recorded."""
     steps = np.broadcast_to(np.arange(read.value.shape[1]), read.value.shape)
     known = dict(zip(COLOURS, (read.reward_true, read.value, steps), strict=True))
     if colour in known:
-        if not np.isfinite(known[colour]).any():
-            raise AnalysisError(f"latents cannot be coloured by {colour!r}: the run has none", str(record.path))
-        return known[colour]
-    state = records.read_part(record.path, "state")
-    names = records.state_names(record.path)
-    if colour not in names:
-        hint = f"There are: {', '.join([*known, *names])}"
-        raise AnalysisError(f"latents cannot be coloured by {colour!r}", str(record.path), hint)
-    return state[..., names.index(colour)]  # type: ignore[index]
+        return known[colour] if np.isfinite(known[colour]).any() else None
+    state, names = records.read_part(record.path, "state"), records.state_names(record.path)
+    return None if state is None or colour not in names else state[..., names.index(colour)]
 
 
 def check_colour(runs: Sequence[Run], colour: str) -> None:
-    """AnalysisError where no record of any run has what latents should be coloured by."""
-    if colour in COLOURS:
-        return
+    """AnalysisError where runs were recorded, and none of them with what latents should be coloured by."""
     found = [name for run in runs for record in run.records for name in records.state_names(record.path)]
-    if colour not in found:
-        hint = f"There are: {', '.join(dict.fromkeys([*COLOURS, *found]))}"
-        raise AnalysisError(f"latents cannot be coloured by {colour!r}: no record has it", hint=hint)
+    if any(run.records for run in runs) and colour not in (*COLOURS, *found):
+        raise _uncoloured(colour, dict.fromkeys(found))
+
+
+def _uncoloured(colour: str, others: Iterable[str] = ()) -> AnalysisError:
+    hint = f"There are: {', '.join([*COLOURS, *others])}"
+    return AnalysisError(f"latents cannot be coloured by {colour!r}: no record has it", hint=hint)
 
 
 def probes(runs: Sequence[Run], names: Names, options: Options) -> Any:
@@ -275,7 +296,9 @@ def _pooled(feature: np.ndarray) -> np.ndarray:
 def drifts(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import drift
 
-    return drift.draw(pd.concat([_drifts(run).assign(**labels(run, names)) for run in runs], ignore_index=True))
+    drawn = drift.draw(pd.concat([_drifts(run).assign(**labels(run, names)) for run in runs], ignore_index=True))
+    drawn.notes += _of_other_checkpoints(runs)
+    return drawn
 
 
 def _drifts(run: Run) -> pd.DataFrame:
@@ -283,14 +306,16 @@ def _drifts(run: Run) -> pd.DataFrame:
     record, read = recorded(run)
     use = read.valid.copy()
     use[:, 0] = False
-    place = np.flatnonzero(use)[space.thinned(int(use.sum()), MOST_PAIRS)]
-    trajectory = place // use.shape[1]
+    use[_shared_episodes(run) :] = False
+    some = space.thinned(int(use.sum()), MOST_PAIRS)
+    trajectory, step = (index[some] for index in np.nonzero(use))
+    place = trajectory, step
     clean, rows = _stages(record, place), []
     for shift in run.shifts:
         moved = _stages(recorded(run.under(shift))[0], place)
         for stage in clean.keys() & moved.keys():
-            if space.is_constant(clean[stage].reshape(len(place), -1)):
-                rows.append({"shift": shift, "stage": stage, "pairs": len(place)})
+            if space.is_constant(clean[stage].reshape(len(step), -1)):
+                rows.append({"shift": shift, "stage": stage, "pairs": len(step)})
                 continue
             one = drifting.drift(clean[stage], moved[stage], trajectory)
             numbers = {"relative": one.relative.point, "low": one.relative.low, "high": one.relative.high}
@@ -299,9 +324,9 @@ def _drifts(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _stages(record: Record, place: np.ndarray) -> dict[str, np.ndarray]:
-    """What the model makes of the steps with flat indices (n,): each (n, …). Without a policy there is no value."""
+def _stages(record: Record, place: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+    """What the model makes of n steps, by episode and step: each (n, …). Without a policy there is no value."""
     read = records.read_latents(record.path)
     arrays = {**_sources(record), "value": read.value, "predicted reward": read.reward_pred}
-    flat = {name: array.reshape(-1, *array.shape[2:])[place] for name, array in arrays.items()}
-    return {name: array for name, array in flat.items() if np.isfinite(array).any()}
+    found = {name: array[place] for name, array in arrays.items()}
+    return {name: array for name, array in found.items() if np.isfinite(array).any()}

@@ -135,9 +135,27 @@ class Run:
 
     @property
     def shifts(self) -> list[str]:
-        """Under which the run was recorded, on policy or on `bank`: there rows of equal index are one state."""
-        exported = () if self.errors is None else self.errors.loc[self.errors["bank"] == self.bank, "shift"].unique()
-        return sorted({*(one.shift for one in self.records if one.bank == self.bank), *exported} - {""})
+        """Under which the run was recorded at the checkpoint that it was recorded at without, on policy or on `bank`:
+        there rows of equal index are one state.
+        """
+        return sorted(shift for shift, step in self._recorded_steps.items() if shift and step == self.latents_step)
+
+    @property
+    def older_shifts(self) -> list[str]:
+        """Under which it was recorded at another checkpoint."""
+        return sorted(set(self._recorded_steps) - {"", *self.shifts})
+
+    @property
+    def _recorded_steps(self) -> dict[str, int | None]:
+        """Shift to the step of the checkpoint whose record, on policy or on `bank`, is here or was exported."""
+        found = {one.shift: one.step for one in self.records if one.bank == self.bank}
+        if self.errors is not None:
+            mine = self.errors[self.errors["bank"] == self.bank].drop_duplicates("shift")
+            found |= {
+                shift: None if pd.isna(step) else int(step)
+                for shift, step in zip(mine["shift"], mine["record_step"], strict=True)
+            }
+        return found
 
     @property
     def window_errors(self) -> pd.DataFrame | None:
@@ -154,7 +172,8 @@ class Run:
 
     @property
     def latents_step(self) -> int | None:
-        return None if self.record is None else self.record.step
+        """Of the checkpoint that was recorded without a shift."""
+        return self._recorded_steps.get("")
 
     @cached_property
     def latents(self) -> Latents | None:

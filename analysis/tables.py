@@ -83,11 +83,12 @@ def ood(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import ood
 
     drawn = ood.draw(stack(runs, names, newest_ood), options.random_scores)
-    drawn.notes += _blind(runs, names)
+    drawn.notes += blind(runs, names)
     return drawn
 
 
-def _blind(runs: Sequence[Run], names: Names) -> list[str]:
+def blind(runs: Sequence[Run], names: Names) -> list[str]:
+    """A note on every series whose agents see no pictures, for figures of shifts."""
     found = dict.fromkeys(names.series[run.id] for run in runs if run.encoder == BLIND)
     return [f"{series} sees no pictures: shifts of looks leave its episodes as they are" for series in found]
 
@@ -96,7 +97,7 @@ def dose(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import dose
 
     drawn = dose.draw(stack(runs, names, newest_ood), options.random_scores)
-    drawn.notes += _blind(runs, names)
+    drawn.notes += blind(runs, names)
     return drawn
 
 

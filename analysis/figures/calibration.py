@@ -16,6 +16,7 @@ from analysis.records import Latents
 
 LOOPS = ("closed loop", "open loop")
 BINS = 10
+WIDTH = 5.4  # inches: two square panels
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def draw(runs: Sequence[Rewards]) -> style.Drawn:
     titles, looks, lines = style.panel_names(table), style.looks(table["encoder"]), style.line_styles(table)
     numbers, notes = [], []
     with style.paper():
-        figure = style.new_figure(style.PAGE, 2.5 * len(titles) + 0.3)
+        figure = style.new_figure(WIDTH, 2.5 * len(titles) + 0.3)
         grid = figure.subplots(len(titles), len(LOOPS), squeeze=False)
         for axes, ((task, agent), title) in zip(grid, titles.items(), strict=True):
             there = (table["task"] == task) & (table["agent"] == agent)

@@ -30,39 +30,48 @@ INSIDE = "own looks"
 
 
 @dataclass(frozen=True)
-class Shifted:
-    """Latents (N, L) of one run under its own looks and under each shift, and what each point is coloured by (N,).
+class Look:
+    """Latents (N, L) under one look, what each is coloured by (N,), and the number of its episode (N,)."""
 
-    Where they are `paired`, equal indices are one state.
+    points: np.ndarray
+    colour: np.ndarray
+    episode: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Latents of one run under its own looks, `INSIDE`, and under shifts. Episodes of equal number belong together;
+    where looks are `paired`, equal indices are one state.
     """
 
     name: str
     task: str
-    inside: np.ndarray
-    outside: Mapping[str, np.ndarray]
-    colours: Mapping[str, np.ndarray]  # by shift, and of `INSIDE`
+    looks: Mapping[str, Look]
     paired: bool = True
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The points (n, L) that are drawn of one run, their looks (n,) and what they are coloured by (n,)."""
+    """The points (n, L) that are drawn of one run, their looks (n,) and what they are coloured by (n,); and how many
+    there are.
+    """
 
     one: Shifted
     points: np.ndarray
     looks: np.ndarray
     values: np.ndarray
+    total: int
 
 
 def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0, colour: str = "reward") -> style.Drawn:
     """For each run a column for its own looks and one for each shift; grey are the points of the others.
 
-    Apartness is the share of the nearest neighbours in the full latent that are under the same looks, over all points
-    of a run; chance is what it would be if looks left no trace.
+    Apartness is the share of the nearest neighbours in the full latent, among all points in other episodes, that are
+    under the same looks; chance is what it would be if looks left no trace.
     """
     tables, numbers, notes = [], [], []
     by_task = {one.task: [other for other in pairs if other.task == one.task] for one in pairs}
-    widest = 1 + max(len(one.outside) for one in pairs)
+    widest = max(len(one.looks) for one in pairs)
     most, fit = max(map(len, by_task.values())), max(1, ACROSS // widest)
     across = -(-most // -(-most // fit))  # runs side by side: lines about equally long
     grids = {task: [mine[n : n + across] for n in range(0, len(mine), across)] for task, mine in by_task.items()}
@@ -75,20 +84,19 @@ def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0, col
             axes = part.subplots(len(lines) * len(FITS), across * widest, squeeze=False)
             for axis in axes.ravel():
                 axis.set(xticks=[], yticks=[], visible=False)
-            chosen = [[_chosen(one, max_points // (1 + len(one.outside)), seed) for one in line] for line in lines]
+            chosen = [[_chosen(one, max_points // len(one.looks), seed) for one in line] for line in lines]
             scale = colour_scale(np.concatenate([drawn.values for line in chosen for drawn in line]))
             for n, line in enumerate(chosen):
                 for k, drawn in enumerate(line):
                     block = axes[n * len(FITS) : (n + 1) * len(FITS), k * widest : (k + 1) * widest]
                     places = _places(drawn, seed)
-                    kinds = np.unique(drawn.looks, return_inverse=True)[1].astype(float)
-                    apart = space.reward_purity(drawn.points, kinds, None, NEIGHBOURS, bins=2 * widest)
+                    apart = _apartness(drawn.one)
                     _draw_block(block, drawn, places, apart, scale, named=k == 0, letters=int(LETTERS * side * widest))
                     tables.append(_points_table(drawn, places, colour))
                     row = {"task": task, "series": drawn.one.name, "apartness": apart.value, "chance": apart.chance}
-                    numbers.append(row | {"points": len(drawn.points)})
-                    if len(drawn.points) < sum(map(len, drawn.one.colours.values())):
-                        notes.append(f"{drawn.one.name}: {len(drawn.points)} latents, drawn at random")
+                    numbers.append(row | {"points": drawn.total})
+                    if len(drawn.points) < drawn.total:
+                        notes.append(f"{drawn.one.name}: {len(drawn.points)} of {drawn.total} latents, drawn at random")
             if len(grids) > 1:
                 part.suptitle(task.rpartition("/")[2], size=7.5)
             part.colorbar(scale, ax=axes.ravel().tolist(), pad=0.015, aspect=30 * len(lines), label=colour)
@@ -97,17 +105,29 @@ def draw(pairs: Sequence[Shifted], *, max_points: int = 2000, seed: int = 0, col
     )
 
 
-def _chosen(one: Shifted, each: int, seed: int) -> _Chosen:
-    """Points that are finite, of paired ones the same steps under all looks."""
-    clouds = {INSIDE: one.inside, **one.outside}
-    finite = {look: np.isfinite(points).all(axis=1) for look, points in clouds.items()}
+def _finite(one: Shifted) -> dict[str, np.ndarray]:
+    """Indices of the finite points under each look, of paired ones the same under all."""
+    finite = {name: np.isfinite(look.points).all(axis=1) for name, look in one.looks.items()}
     if one.paired:
-        finite = dict.fromkeys(clouds, np.all(list(finite.values()), axis=0))
-    use = {look: np.flatnonzero(good) for look, good in finite.items()}
-    use = {look: index[space.thinned(len(index), each, seed)] for look, index in use.items()}
-    points = np.concatenate([clouds[look][index].astype(float) for look, index in use.items()])
-    values = np.concatenate([one.colours[look][index] for look, index in use.items()])
-    return _Chosen(one, points, np.repeat(list(use), [len(index) for index in use.values()]), values)
+        finite = dict.fromkeys(finite, np.all(list(finite.values()), axis=0))
+    return {name: np.flatnonzero(good) for name, good in finite.items()}
+
+
+def _chosen(one: Shifted, each: int, seed: int) -> _Chosen:
+    finite = _finite(one)
+    use = {name: index[space.thinned(len(index), each, seed)] for name, index in finite.items()}
+    points = np.concatenate([one.looks[name].points[index].astype(float) for name, index in use.items()])
+    values = np.concatenate([one.looks[name].colour[index] for name, index in use.items()])
+    looks = np.repeat(list(use), [len(index) for index in use.values()])
+    return _Chosen(one, points, looks, values, sum(map(len, finite.values())))
+
+
+def _apartness(one: Shifted) -> space.Purity:
+    use = _finite(one)
+    points = np.concatenate([one.looks[name].points[index] for name, index in use.items()])
+    episode = np.concatenate([one.looks[name].episode[index] for name, index in use.items()])
+    kinds = np.repeat(np.arange(len(use), dtype=float), [len(index) for index in use.values()])
+    return space.reward_purity(points, kinds, episode, NEIGHBOURS, bins=2 * len(use))
 
 
 def _places(drawn: _Chosen, seed: int) -> dict[str, np.ndarray]:
@@ -138,7 +158,7 @@ def _draw_block(
     """The panels (fits, looks) of one run, whose name has room for so many letters; with `named` the fits stand at the
     left.
     """
-    looks = [INSIDE, *drawn.one.outside]
+    looks = list(drawn.one.looks)
     for row, (name, title) in zip(axes, FITS.items(), strict=True):
         for axis, look in zip(row, looks, strict=False):
             _scatter(axis, places[name], drawn.looks == look, scale.to_rgba(drawn.values))
@@ -153,7 +173,7 @@ def _draw_block(
 
 def _scatter(axis: Axes, xy: np.ndarray, mine: np.ndarray, colours: np.ndarray) -> None:
     order = np.random.default_rng(0).permutation(np.flatnonzero(mine))  # no episode lies on top of all others
-    axis.scatter(xy[~mine, 0], xy[~mine, 1], c="#dcdcdc", s=1.2, lw=0, rasterized=True)
+    axis.scatter(xy[~mine, 0], xy[~mine, 1], c="#cfcfcf", s=1.2, lw=0, rasterized=True)
     axis.scatter(xy[order, 0], xy[order, 1], c=colours[order], s=1.8, lw=0, alpha=0.8, rasterized=True)
     axis.margins(0.05)
     axis.set_visible(True)
@@ -179,5 +199,5 @@ def _caption(pairs: Sequence[Shifted], colour: str) -> str:
     return (
         f"Encoded latents of {states}, coloured by {colour}; grey: the others. UMAP places points that it was not "
         "fitted on among those that it was, so a fit on all stands below each fit on own looks. Apartness: share of "
-        f"the {NEIGHBOURS} nearest neighbours in the full latent that are under the same looks."
+        f"the {NEIGHBOURS} nearest neighbours in the full latent, of other episodes, that are under the same looks."
     )

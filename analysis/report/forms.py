@@ -80,7 +80,7 @@ def _shifted(value: str, title: str, what: str) -> Intervals:
 
 
 def _cloud(name: str, what: str) -> Dots:
-    return Dots(f"{name}_1", f"{name}_2", ("series",), ("", ""), what, name="looks", size=4)
+    return Dots(f"{name}_1", f"{name}_2", ("task", "series"), ("", ""), what, name="looks", size=4)
 
 
 FORMS: Mapping[str, tuple[Form, ...]] = {
@@ -155,8 +155,8 @@ FORMS: Mapping[str, tuple[Form, ...]] = {
         ),
     ),
     "latents": (
-        Dots("umap_1", "umap_2", ("series",), ("", ""), "UMAP", size=4, shade="reward"),
-        Dots("pc_1", "pc_2", ("series",), ("", ""), "PCA", size=4, shade="reward"),
+        Dots("umap_1", "umap_2", ("task", "series"), ("", ""), "UMAP", size=4, shade="reward"),
+        Dots("pc_1", "pc_2", ("task", "series"), ("", ""), "PCA", size=4, shade="reward"),
     ),
     "probes": (Intervals("r2", "low", "high", "source", _PANEL, "held-out R²", row="variable", floor=-0.1),),
     "drift": (

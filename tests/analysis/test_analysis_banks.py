@@ -25,7 +25,7 @@ def arrays(synthetic):
 def test_a_run_knows_what_was_recorded_and_where(make_run, arrays):
     folder = make_run()
     put(folder, arrays(0.1) | {"step": np.array(7)})
-    put(folder, arrays(0.1), shift="color_hard+camera")
+    put(folder, arrays(0.1) | {"step": np.array(7)}, shift="color_hard+camera")
     put(folder, arrays(0.1), OTHER)
     np.savez(folder / "latents_other.npz", x=np.zeros(3))  # somebody's own file
     (run,) = analysis.load_runs([folder])
@@ -184,8 +184,9 @@ def test_latents_under_shifts_stand_apart_where_they_are(make_run, arrays, tmp_p
 
 def test_runs_under_shifts_stand_in_blocks_with_their_fits(no_umap):
     points, reward = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40.0)
-    colours = {"own looks": reward, "dark": reward + 1}
-    pairs = [shifted.Shifted(name, "dmc/walker-walk", points, {"dark": points}, colours) for name in "abcde"]
+    episode = np.arange(40) // 10
+    looks = {"own looks": shifted.Look(points, reward, episode), "dark": shifted.Look(points, reward + 1, episode)}
+    pairs = [shifted.Shifted(name, "dmc/walker-walk", looks) for name in "abcde"]
     drawn = shifted.draw(pairs)
     panels = [axis for axis in drawn.figure.axes if axis.get_visible() and axis.get_label() != "<colorbar>"]
     assert len(panels) == 5 * 2 * 4  # runs, looks, fits
@@ -216,9 +217,60 @@ def test_episodes_of_its_own_under_a_shift_need_not_be_as_long(make_run, arrays,
     numbers = pd.read_csv(tmp_path / "out" / "errors_shifted.csv").set_index(["window", "looks"])
     own, moved = (numbers.loc[(33, looks), "relative"] for looks in ("own looks", "dark_1"))
     assert own < 1e-6 and moved > 10, "of the variance under own looks"
+    assert numbers.loc[(33, "own looks"), "relative_change"] == 0
+    assert numbers.loc[(33, "dark_1"), "relative_change"] == pytest.approx(moved - own)
     lacking = analysis.analyze([make_run("other", seed=2)], tmp_path / "less")["missing"]
     (one,) = [entry for entry in lacking if entry["figure"] == "errors_shifted"]
     assert one["command"].startswith("mbrl-pvr record ")
+
+
+@pytest.fixture
+def fewer(make_run, arrays):
+    """A run on a bank: eight trajectories under its own looks, and the first three under a shift."""
+    folder, clean = make_run(parts=()), arrays(0.2)
+    put(folder, clean)
+    few = {name: value[:3] if value.ndim > 0 else value for name, value in clean.items()}
+    put(folder, few, shift="dark")
+    return folder, clean, few
+
+
+def test_looks_are_compared_on_the_trajectories_that_all_have(fewer, tmp_path, no_umap):
+    folder, clean, _ = fewer
+    report = analysis.analyze([folder], tmp_path / "out", ["errors_shifted", "latents_shifted", "drift"])
+    assert {f"{name}_on_{BANK}" for name in ("errors_shifted", "latents_shifted", "drift")} == set(report["figures"])
+    numbers = pd.read_csv(tmp_path / "out" / f"errors_shifted_on_{BANK}.csv").set_index(["window", "looks"])
+    own, dark = (numbers.loc[(33, looks)] for looks in ("own looks", "dark"))
+    assert own["trajectories"] == dark["trajectories"] == 3 and own["relative"] > 0
+    assert own["reward_per_step"] == pytest.approx(dark["reward_per_step"])
+    (note,) = [one for one in report["notes"][f"errors_shifted_on_{BANK}"] if "33 steps" in one]
+    assert "3 of 8 trajectories are whole under all looks" in note
+    drift = pd.read_csv(tmp_path / "out" / f"drift_on_{BANK}.csv")
+    assert drift["relative"].abs().max() == 0 and drift["pairs"].max() == 3 * 119
+    points = pd.read_csv(tmp_path / "out" / f"latents_shifted_on_{BANK}.csv")
+    assert points.groupby("looks").size().nunique() == 1
+
+
+def test_a_model_that_diverges_under_a_shift_is_not_better_for_it(fewer, tmp_path):
+    folder, clean, _ = fewer
+    broken = {name: value.copy() for name, value in clean.items()}
+    broken["open_loop"][5:, 10:] = np.nan
+    put(folder, broken, shift="dark")
+    report = analysis.analyze([folder], tmp_path / "out", ["errors_shifted"])
+    numbers = pd.read_csv(tmp_path / "out" / f"errors_shifted_on_{BANK}.csv").set_index(["window", "looks"])
+    assert numbers.loc[(33, "own looks"), "relative"] == pytest.approx(numbers.loc[(33, "dark"), "relative"])
+    assert any("5 of 8 trajectories" in note for note in report["notes"][f"errors_shifted_on_{BANK}"])
+
+
+def test_looks_of_different_checkpoints_are_not_compared(fewer, tmp_path, no_umap):
+    folder, clean, few = fewer
+    put(folder, clean | {"step": np.array(900)})
+    put(folder, few | {"step": np.array(500)}, shift="dark")
+    with pytest.raises(AnalysisError, match="with and without a shift are of different checkpoints") as caught:
+        analysis.analyze([folder], tmp_path / "out", [f"errors_shifted_on_{BANK}"])
+    assert "--bank BANK" in caught.value.hint
+    put(folder, few | {"step": np.array(900)}, shift="bright")
+    notes = analysis.analyze([folder], tmp_path / "out", ["drift"])["notes"][f"drift_on_{BANK}"]
+    assert any("record under dark is of another checkpoint" in note for note in notes)
 
 
 def test_pictures_are_coloured_by_what_is_asked_for(make_run, synthetic, tmp_path, no_umap):

@@ -268,9 +268,11 @@ def test_probes_far_below_zero_leave_the_axis_alone():
 
 
 def test_latents_are_shaded_by_reward():
-    rows = pd.DataFrame({"series": [*"aab"], "reward": [0.0, 1.0, 2.0]}).assign(
+    rows = pd.DataFrame({"task": [*"xyx"], "series": [*"aab"], "reward": [0.0, 1.0, 2.0]}).assign(
         umap_1=0.0, umap_2=1.0, pc_1=2.0, pc_2=3.0
     )
     figure = drawn("latents", rows)
-    assert len(figure["data"]) == 4 and {trace["marker"]["coloraxis"] for trace in figure["data"]} == {"coloraxis"}
+    assert len(figure["data"]) == 6 and {trace["marker"]["coloraxis"] for trace in figure["data"]} == {"coloraxis"}
+    titles = [title["text"] for title in figure["layout"]["annotations"]]
+    assert titles[:2] == ["x · a: UMAP", "x · a: PCA"] and "y · a: UMAP" in titles, "tasks have maps of their own"
     assert figure["layout"]["coloraxis"]["colorbar"]["title"]["text"] == "reward"
