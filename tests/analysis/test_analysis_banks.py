@@ -235,7 +235,7 @@ def fewer(make_run, arrays):
 
 
 def test_looks_are_compared_on_the_trajectories_that_all_have(fewer, tmp_path, no_umap):
-    folder, clean, _ = fewer
+    folder, _, _ = fewer
     report = analysis.analyze([folder], tmp_path / "out", ["errors_shifted", "latents_shifted", "drift"])
     assert {f"{name}_on_{BANK}" for name in ("errors_shifted", "latents_shifted", "drift")} == set(report["figures"])
     numbers = pd.read_csv(tmp_path / "out" / f"errors_shifted_on_{BANK}.csv").set_index(["window", "looks"])
