@@ -54,14 +54,11 @@ def errors(runs: Sequence[Run], names: Names, options: Options) -> Any:
 def errors_shifted(runs: Sequence[Run], names: Names, options: Options) -> Any:
     from analysis.figures import errors_shifted, shifted
 
-    tables, notes = [], _of_other_checkpoints(runs) + blind(runs, names)
-    for look in ("", *sorted({shift for run in runs for shift in run.shifts})):
-        mine = [run.under(look) for run in runs if look in ("", *run.shifts)]
-        sums, cut = error_sums(mine, names, options.windows)
-        tables.append(sums.assign(looks=look or shifted.INSIDE))
-        notes += [note for note in cut if note not in notes]
-    drawn = errors_shifted.draw(pd.concat(tables, ignore_index=True))
-    drawn.notes += notes
+    looks = ["", *sorted({shift for run in runs for shift in run.shifts})]
+    seen = [run.under(look) for look in looks for run in runs if look in ("", *run.shifts)]
+    sums, notes = error_sums(seen, names, options.windows)
+    drawn = errors_shifted.draw(sums.assign(looks=sums["looks"].replace("", shifted.INSIDE)))
+    drawn.notes += _of_other_checkpoints(runs) + blind(runs, names) + notes
     return drawn
 
 
@@ -74,12 +71,14 @@ def _of_other_checkpoints(runs: Sequence[Run]) -> list[str]:
 
 
 def error_sums(runs: Sequence[Run], names: Names, windows: Sequence[int]) -> tuple[pd.DataFrame, list[str]]:
-    """`horizons.window_table` of all runs, with windows that all runs of a task have; and notes on what was cut."""
+    """`horizons.window_table` of all runs, with windows that all runs of a task have, and the shift they are seen under
+    as `looks`; and notes on what was cut.
+    """
     tables, notes = [], []
     for task in dict.fromkeys(run.task for run in runs):
         mine = [run for run in runs if run.task == task]
         fitting, cut = _windows_that_all_have(mine, windows)
-        tables += [_window_sums(run, fitting).assign(**labels(run, names)) for run in mine]
+        tables += [_window_sums(run, fitting).assign(**labels(run, names), looks=run.shift) for run in mine]
         notes += [f"{task}: {note}" for note in cut]
     return pd.concat(tables, ignore_index=True), notes
 
@@ -88,9 +87,9 @@ def _windows_that_all_have(runs: Sequence[Run], wanted: Sequence[int]) -> tuple[
     """Windows cut to what the shortest record holds, and where runs come from an export, to the next that all of these
     have; a note on each that stands for others.
     """
-    steps = {run.id: steps_ahead(run) for run in runs}
-    short = min(runs, key=lambda run: steps[run.id])
-    shortest, longest = steps[short.id], max(steps.values())
+    steps = [steps_ahead(run) for run in runs]
+    shortest, longest = min(steps), max(steps)
+    short = runs[steps.index(shortest)]
     stored = [set(run.window_errors["window"]) for run in runs if run.window_errors is not None]
     common = set.intersection(*stored) if stored else set(wanted) | {shortest}
     instead: dict[int, list[int]] = {}

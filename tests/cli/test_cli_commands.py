@@ -158,7 +158,7 @@ def test_dry_run_touches_nothing(
             "record",
             (
                 (Path("r"),),
-                {"episodes": 10, "context": 5, "starts": 8, "horizon": 33, "bank": None}
+                {"episodes": 10, "context": 5, "starts": 8, "horizon": 33, "bank": None, "shift": "", "severity": None}
                 | {"frames": True, "debug": False},
             ),
         ),

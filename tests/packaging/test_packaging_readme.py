@@ -66,7 +66,7 @@ def test_command_takes_the_options_shown(name: str, tmp_path: Path) -> None:
 def test_overrides_shown_are_accepted(line: str) -> None:
     words = shlex.split(line)[2:]
     preset = words[words.index("--config") + 1] if "--config" in words else None
-    bank = "data="  # whose folder is not here
+    bank = ("data=", "agent.policy=", "steps=")  # whose folder is not here, and what is said beside it alone
     load_config([word for word in words if re.match(r"[\w.]+=", word) and not word.startswith(bank)], preset)
 
 
