@@ -309,9 +309,9 @@ def _drifts(run: Run) -> pd.DataFrame:
     some = space.thinned(int(use.sum()), MOST_PAIRS)
     trajectory, step = (index[some] for index in np.nonzero(use))
     place = trajectory, step
-    clean, rows = _stages(record, place), []
+    clean, rows = _stages(record, read, place), []
     for shift in run.shifts:
-        moved = _stages(recorded(run.under(shift))[0], place)
+        moved = _stages(*recorded(run.under(shift)), place)
         for stage in clean.keys() & moved.keys():
             if space.is_constant(clean[stage].reshape(len(step), -1)):
                 rows.append({"shift": shift, "stage": stage, "pairs": len(step)})
@@ -323,9 +323,8 @@ def _drifts(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _stages(record: Record, place: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+def _stages(record: Record, read: Latents, place: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
     """What the model makes of n steps, by episode and step: each (n, …). Without a policy there is no value."""
-    read = records.read_latents(record.path)
     arrays = {**_sources(record), "value": read.value, "predicted reward": read.reward_pred}
     found = {name: array[place] for name, array in arrays.items()}
     return {name: array for name, array in found.items() if np.isfinite(array).any()}
