@@ -126,7 +126,7 @@ def test_a_signal_stops_a_study_which_then_goes_on(tiny: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("engine", "kills", "longest"),
     [
-        pytest.param("local", 20, 2.0, id="20"),
+        pytest.param("local", 20, 2.0, id="20", marks=pytest.mark.slow),
         pytest.param("ray", 20, 8.0, id="20-ray", marks=pytest.mark.slow),
         pytest.param("local", 200, 8.0, id="200", marks=pytest.mark.slow),
     ],
