@@ -243,8 +243,10 @@ def colour_of(record: Record, read: Latents, colour: str) -> np.ndarray | None:
 
 def check_colour(runs: Sequence[Run], colour: str) -> None:
     """AnalysisError where runs were recorded, and none of them with what latents should be coloured by."""
+    if colour in COLOURS or not any(run.records for run in runs):
+        return
     found = [name for run in runs for record in run.records for name in records.state_names(record.path)]
-    if any(run.records for run in runs) and colour not in (*COLOURS, *found):
+    if colour not in found:
         raise _uncoloured(colour, dict.fromkeys(found))
 
 

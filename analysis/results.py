@@ -132,9 +132,8 @@ def _by_run(table: pa.Table) -> dict[str, pd.DataFrame]:
     """The rows of each run that has some; they stand together."""
     owner = table["run"].to_numpy(zero_copy_only=False)
     frame = table.drop_columns("run").to_pandas(strings_to_categorical=True)
-    frame = frame.astype(
-        dict.fromkeys(frame.select_dtypes("category"), object)
-    )  # thousands of slices are fast of these
+    texts = frame.select_dtypes("category").columns
+    frame = frame.astype(dict.fromkeys(texts, object))  # of these thousands of slices are fast
     begins = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.array([], int)
     ends = [*begins[1:].tolist(), len(owner)]
     return {str(owner[a]): frame.iloc[a:b] for a, b in zip(begins.tolist(), ends, strict=False)}

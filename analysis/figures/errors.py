@@ -39,7 +39,7 @@ def draw(sums: pd.DataFrame) -> style.Drawn:
     notes = _left_out(sums, whole)
     numbers = _standardised(pd.DataFrame([_row(key, rows) for key, rows in whole.groupby(KEYS)]))
     titles, looks = style.panel_names(sums), style.looks(sums["encoder"])
-    grid = [(key, window, rows) for key in titles for window, rows in _windows(numbers, *key)]
+    grid = [(key, window, rows) for key in titles for window, rows in windows(numbers, *key)]
     heights = [0.72 + 0.17 * len(rows) for _, _, rows in grid]
     with style.paper():
         figure = style.new_figure(style.PAGE, sum(heights) + 0.3)
@@ -55,7 +55,8 @@ def draw(sums: pd.DataFrame) -> style.Drawn:
     return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(sums), notes, _printed(numbers))
 
 
-def _windows(numbers: pd.DataFrame, task: str, agent: str) -> list[tuple[int, pd.DataFrame]]:
+def windows(numbers: pd.DataFrame, task: str, agent: str) -> list[tuple[int, pd.DataFrame]]:
+    """Each window of one task and agent, and its rows."""
     mine = numbers[(numbers["task"] == task) & (numbers["agent"] == agent)]
     return [(int(str(window)), rows) for window, rows in mine.groupby("window")]
 

@@ -39,7 +39,7 @@ def draw(sums: pd.DataFrame) -> style.Drawn:
     titles, palette = style.panel_names(sums), style.looks(sums["encoder"])
     shifts = sorted(set(sums["looks"]) - {INSIDE})
     symbols = {INSIDE: "o"} | {shift: MARKERS[n % len(MARKERS)] for n, shift in enumerate(shifts)}
-    grid = [(key, int(str(w)), rows) for key in titles for w, rows in _of(numbers, *key).groupby("window")]
+    grid = [(key, window, rows) for key in titles for window, rows in errors.windows(numbers, *key)]
     heights = [0.72 + rows["series"].nunique() * (0.08 + 0.1 * len(symbols)) for _, _, rows in grid]
     with style.paper():
         figure = style.new_figure(style.PAGE, sum(heights) + 0.3)
@@ -51,7 +51,7 @@ def draw(sums: pd.DataFrame) -> style.Drawn:
                 axis.set_xlabel(name.format(unit=errors.UNITS.get(measure, measure)))
                 axis.tick_params(axis="y", length=0, labelleft=axis is line[0])
             line[0].set_title(f"{titles[key]}: {window} steps", loc="left")
-        style.legend(figure, [*_symbols(symbols), errors.interval_entry(sums)])
+        style.legend(figure, [*_symbols(symbols), errors.interval_entry(whole)])
     return style.Drawn(figure, numbers.drop(columns="encoder"), _caption(whole), notes)
 
 
@@ -77,10 +77,6 @@ def _with_change(whole: pd.DataFrame) -> pd.DataFrame:
     own = whole[whole["looks"] == INSIDE].set_index(pair)[list(PANELS)]
     mine = own.loc[pd.MultiIndex.from_frame(whole[pair])].to_numpy()
     return whole.assign(**{f"{value}_change": whole[value] - mine[:, n] for n, value in enumerate(PANELS)})
-
-
-def _of(numbers: pd.DataFrame, task: str, agent: str) -> pd.DataFrame:
-    return numbers[(numbers["task"] == task) & (numbers["agent"] == agent)]
 
 
 def _row(key: tuple, rows: pd.DataFrame) -> dict[str, object]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from analysis.dynamics import STUDY_WINDOWS
+from analysis.figures import probes
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ FORMS: Mapping[str, tuple[Form, ...]] = {
         Dots("umap_1", "umap_2", ("task", "series"), ("", ""), "UMAP", size=4, shade="reward"),
         Dots("pc_1", "pc_2", ("task", "series"), ("", ""), "PCA", size=4, shade="reward"),
     ),
-    "probes": (Intervals("r2", "low", "high", "source", _PANEL, "held-out R²", row="variable", floor=-0.1),),
+    "probes": (Intervals("r2", "low", "high", "source", _PANEL, "held-out R²", row="variable", floor=probes.FLOOR),),
     "drift": (
         Intervals("relative", "relative_low", "relative_high", "", (*_PANEL, "shift"), "relative drift", row="stage"),
     ),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.figures import style
+from analysis.figures import ood, shifted, style
 from analysis.report.forms import FORMS, Curves, Dots, Form, Intervals
 
 MOST = 150  # points of one line; more are thinned
@@ -25,7 +25,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
            "X": "x"}  # fmt: skip
 FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', sans-serif"
-INSIDE = ("in distribution", "own looks")
+INSIDE = (ood.IN, shifted.INSIDE)
 LINE, GRID = "#444444", "#e6e6e6"
 
 
