@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,16 +95,21 @@ def _end_on_sigterm(parent: int) -> None:
     """SIGTERM ends any stage as Ctrl-C does, also when the parent is gone, so that nothing is left unsaved."""
     signal.signal(signal.SIGTERM, _interrupt)
     if parent and sys.platform == "linux":
-        signal.signal(signal.SIGUSR1, _orphaned)
+        signal.signal(signal.SIGUSR1, _Once(signal.SIGTERM))
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1)
         if os.getppid() != parent:  # it died before the call
             raise KeyboardInterrupt("the process that started this run is gone")
 
 
-def _orphaned(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM, once: the kernel tells the end of each thread of a parent, and a second SIGTERM means at once."""
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.raise_signal(signal.SIGTERM)
+class _Once:
+    """Raises a signal, once: the kernel tells the end of each thread of a parent, and a second SIGTERM means at once."""
+
+    def __init__(self, signum: int) -> None:
+        self._signum, self._raised = signum, threading.Lock()
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self._raised.acquire(blocking=False):  # a handler can be interrupted by itself: a lock is taken in one step
+            signal.raise_signal(self._signum)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

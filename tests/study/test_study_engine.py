@@ -257,7 +257,7 @@ def test_a_parent_with_threads_dies_once(tmp_path: Path) -> None:
     )
     parent = (
         "import os, subprocess, sys, threading, time; "
-        "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(20)]; "
+        "[threading.Thread(target=time.sleep, args=(60,), daemon=True).start() for _ in range(200)]; "
         f"print(subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.DEVNULL).pid, flush=True); "
         "time.sleep(60)"
     )
