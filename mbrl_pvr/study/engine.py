@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Protocol
 
-from mbrl_pvr.errors import Error, StorageError
+from mbrl_pvr.errors import ConfigError, Error, IntegrityError, StorageError, UnsafeFile
 from mbrl_pvr.study.cells import Run, Study
 from mbrl_pvr.study.file import Resources
 from mbrl_pvr.study.folder import log_file, read_progress, stages_left, write_progress
@@ -24,6 +24,7 @@ from mbrl_pvr.study.folder import log_file, read_progress, stages_left, write_pr
 POLL = 0.1  # seconds between two looks at the jobs
 TAIL = 5  # lines of a log that are reported of a failure
 MEANING = {error.exit_code: (error.__doc__ or "").split(":")[0].rstrip(".") for error in Error.__subclasses__()}
+LASTING = {error.exit_code for error in (ConfigError, IntegrityError, UnsafeFile)}  # another try would end the same way
 STOPPING = ("stopping: running jobs save and end; Ctrl-C again ends them at once", "ending them at once")
 
 
@@ -107,7 +108,7 @@ def jobs_of(path: Path, study: Study) -> list[Job]:
 def drive(
     path: Path, jobs: Sequence[Job], engine: Engine, *, retries: int, say: Callable[[str], None] = lambda line: None
 ) -> list[Failure]:
-    """Have all jobs done, each tried `retries` times more where it fails; returns what failed in the end.
+    """Have all jobs done, each tried `retries` times more where that may help; returns what failed in the end.
 
     A first Ctrl-C or SIGTERM stops the engine, a second one does so at once; raises Stopped after either.
     """
@@ -131,7 +132,7 @@ def drive(
                     _leave(path, end)
                 elif end.status == 0:
                     say(f"finished: {name}")
-                elif tried <= retries:
+                elif tried <= retries and end.status not in LASTING:
                     why = f" ({end.why})" if end.why else ""
                     say(f"{name} ended with status {end.status}{why} and is tried again")
                     waiting.append(end.job)

@@ -48,6 +48,15 @@ def test_no_retries_mean_one_try(folder: Path, make_jobs: Callable[..., list[Job
     assert "failed once, last with exit status 3" in failure.text and failure.tries == 1
 
 
+@pytest.mark.parametrize(("status", "tries"), [(1, 3), (2, 1), (3, 1), (6, 1), (8, 3)])
+def test_what_would_fail_again_is_not_tried_again(
+    folder: Path, make_jobs: Callable[..., list[Job]], status: int, tries: int
+) -> None:
+    job = make_jobs(f"sys.exit({status})")[0]
+    (failure,) = drive(folder, [job], Local(1), retries=2)
+    assert (failure.status, failure.tries) == (status, tries)
+
+
 def test_a_log_that_cannot_be_written_is_a_failure_of_its_run_alone(
     folder: Path, make_jobs: Callable[..., list[Job]]
 ) -> None:
