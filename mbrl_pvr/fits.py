@@ -189,7 +189,9 @@ def encoder_spec(choice: EncoderConfig) -> Any:
     import pvr_zoo
 
     if is_path(choice.name) and not Path(choice.name).is_file():
-        raise Unavailable(f"no encoder file {choice.name!r}", "encoder", "List names: mbrl-pvr encoders list")
+        make = f"mbrl-pvr pretrain autoencoder env=NAME --out {choice.name}"
+        hint = f"Names: mbrl-pvr encoders list. An encoder of your own: {make}"
+        raise Unavailable(f"no encoder file {choice.name!r}", "encoder", hint)
     if choice.weights is not None and not Path(choice.weights).is_file():
         raise Unavailable(
             f"no weights file {choice.weights!r}", "encoder.weights", "Give a file's path, or leave it out"
