@@ -168,11 +168,11 @@ def evaluate(claims: Sequence[Claim], tables: Tables, groups: Mapping[str, Colle
 
 def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> ClaimVerdict:
     mine = scores[scores["task"].str.startswith(claim.suite)]
-    dropped: list[str] = []
+    dropped: dict[str, str] = {}
     if claim.requires:
-        dropped = [task for task in sorted(mine["task"].unique()) if not _learned(mine[mine["task"] == task])]
-        mine = mine[~mine["task"].isin(dropped)]
-    reason = f"no comparison on {', '.join(dropped)}, where a control did not learn" if dropped else ""
+        dropped = {task: why for task, rows in mine.groupby("task") if (why := _unlearned(rows))}
+        mine = mine[~mine["task"].isin(list(dropped))]
+    reason = f"no comparison on {', '.join(f'{task} ({why})' for task, why in dropped.items())}" if dropped else ""
     try:
         left, right = _side(claim.left, mine, claim.score, groups), _side(claim.right, mine, claim.score, groups)
         if effects.OUTSIDE in (claim.score, claim.correlate):
@@ -181,9 +181,8 @@ def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str
             require_same(zip(rows["task"], rows.index, rows[effects.CONDITIONS], strict=True))
         found, level = _compare(claim, left, right)
     except AnalysisError as problem:
-        return ClaimVerdict(
-            claim.name, claim.says, agent, UNDECIDED, LEVEL, [], None, "; ".join(filter(None, [reason, problem.what]))
-        )
+        why = reason if dropped and mine.empty else "; ".join(filter(None, [reason, problem.what]))
+        return ClaimVerdict(claim.name, claim.says, agent, UNDECIDED, LEVEL, [], None, why)
     outcomes = {one.outcome for one in found}
     outcome = REFUTED if REFUTED in outcomes else SUPPORTED if outcomes == {SUPPORTED} else UNDECIDED
     open_ones = [one.further_seeds for one in found if one.outcome == UNDECIDED] if outcome == UNDECIDED else []
@@ -200,10 +199,13 @@ def _because(claim: Claim, reason: str, found: Sequence[Comparison]) -> str:
     return "; ".join(filter(None, [reason, few, "too few seeds or encoders for an interval" if alone else ""]))
 
 
-def _learned(rows: pd.DataFrame) -> bool:
-    """Whether all controls that were run on a task, and at least one, gained what is called learning."""
+def _unlearned(rows: pd.DataFrame) -> str:
+    """Which controls did not gain on a task what is called learning, "" where all did."""
     means = rows[rows["encoder"].isin(CONTROLS)].groupby("encoder")["in_distribution"].mean()
-    return bool(len(means) and (means >= LEARNED).all())
+    if means.empty:
+        return f"{' and '.join(CONTROLS)} were not run"
+    low = [f"{name} gained {gain:.3f} of {LEARNED}" for name, gain in means.items() if not gain >= LEARNED]
+    return ", ".join(low)
 
 
 def _side(
