@@ -23,6 +23,7 @@ from mbrl_pvr.study.folder import log_file, read_progress, stages_left, write_pr
 
 POLL = 0.1  # seconds between two looks at the jobs
 TAIL = 5  # lines of a log that are reported of a failure
+HEAD = "== "  # how the first line of each try in a log begins
 MEANING = {error.exit_code: (error.__doc__ or "").split(":")[0].rstrip(".") for error in Error.__subclasses__()}
 LASTING = {error.exit_code for error in (ConfigError, IntegrityError, UnsafeFile)}  # another try would end the same way
 STOPPING = ("stopping: running jobs save and end; Ctrl-C again ends them at once", "ending them at once")
@@ -170,14 +171,15 @@ def _fail(path: Path, end: Exit, tries: int) -> Failure:
 
 
 def last_lines(log: Path, count: int = TAIL) -> list[str]:
-    """The last lines of a log that say something; none where it cannot be read."""
+    """The last lines of a log, of its last try alone, that say something; none where it cannot be read."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 8192))
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    return [line.rstrip()[:300] for line in text.splitlines() if line.strip()][-count:]
+    _, _, tried = f"\n{text}".rpartition(f"\n{HEAD}")
+    return [line.rstrip()[:300] for line in tried.splitlines()[1:] if line.strip()][-count:]
 
 
 @contextmanager

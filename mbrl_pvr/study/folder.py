@@ -8,23 +8,21 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from mbrl_pvr import __version__
-from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
+from mbrl_pvr.errors import IntegrityError, StorageError
 from mbrl_pvr.lock import LOCK_NAME, lock
 from mbrl_pvr.runfolder import read_status
-from mbrl_pvr.schema import flatten
 from mbrl_pvr.storage import make_folders, plain, read_sealed, remove_leftovers, sealed_json, write_atomic
 from mbrl_pvr.study.cells import Run, Study
+from mbrl_pvr.study.merge import merge
 
 FILE, RUNS, LOGS, PROGRESS = "study.json", "runs", "logs", "progress"
 FORMAT = 1  # of study.json; raised when older versions of this code could not read it
-SHOWN = 10  # runs of a difference that are named
 EVIDENCE = {"ood": "ood.parquet", "record": "latents*.npz"}  # what a finished stage has left in the run folder
 
 
@@ -51,11 +49,12 @@ def read_study(path: Path | str) -> Study:
 
 
 @contextmanager
-def open_study(path: Path, study: Study, *, extend: bool = False) -> Iterator[Study]:
+def open_study(path: Path, study: Study, *, parts: Sequence[str] = (), extend: bool = False) -> Iterator[Study]:
     """The study's folder, locked for whoever starts its runs: made, continued, or with `extend` added to.
 
-    Gives the study as it is there. RunLocked where another process starts its runs; ConfigError with the difference
-    where another study, or another version of this one, lies there; StorageError where something else does.
+    Gives the study as it is there; `parts`: `study` is only these. RunLocked where another process starts its runs;
+    ConfigError with the difference where another study, or another version of this one, lies there; StorageError where
+    something else does.
     """
     known = (path / FILE).exists()
     if not known:
@@ -67,7 +66,7 @@ def open_study(path: Path, study: Study, *, extend: bool = False) -> Iterator[St
             remove_leftovers(folder)
         for name in (RUNS, LOGS, PROGRESS):
             make_folders(path / name)
-        merged = _merge(read_study(path), study, path, extend=extend) if (path / FILE).exists() else study
+        merged = merge(read_study(path), study, path, parts=parts, extend=extend) if (path / FILE).exists() else study
         if not known or merged != read_study(path):
             content = {"format": FORMAT, "mbrl_pvr": __version__, "study": merged.to_json()}
             write_atomic(path / FILE, sealed_json(content))
@@ -79,43 +78,6 @@ def open_study(path: Path, study: Study, *, extend: bool = False) -> Iterator[St
 def _require_empty(path: Path) -> None:
     if path.exists() and (not path.is_dir() or {p.name for p in path.iterdir()} - {LOCK_NAME, RUNS, LOGS, PROGRESS}):
         raise StorageError("this is not empty and holds no study", str(path), "Give another --dir")
-
-
-def _merge(old: Study, new: Study, path: Path, *, extend: bool) -> Study:
-    """What the folder should hold: the old runs, and with `extend` the new ones; resources and retries are new."""
-    if old.name != new.name:
-        what = f"this folder holds the study {old.name}, not {new.name}"
-        raise ConfigError(what, str(path), "Give another --dir")
-    there, wanted = {run.id: run for run in old.runs}, {run.id: run for run in new.runs}
-    added = [run for run in new.runs if run.id not in there]
-    gone = [run for run in old.runs if run.id not in wanted]
-    changed = _changed_stages(old, new)
-    lines = [*_name_runs("+", added, new), *_name_runs("-", gone, old), *changed]
-    if changed or (lines and not extend):
-        can = "" if changed else "--extend keeps all runs that are there and adds the new ones. "
-        hint = "\n".join([*(f"  {line}" for line in lines), f"{can}Or give another --dir."])
-        raise ConfigError("the study was changed since it began", str(path), hint)
-    places = {kind: len(new.kinds) + place for place, kind in enumerate(sorted({run.kind for run in gone}))}
-    kinds = [*new.kinds, *(old.kinds[kind] for kind in places)]
-    return replace(new, kinds=kinds, runs=[*new.runs, *(replace(run, kind=places[run.kind]) for run in gone)])
-
-
-def _name_runs(sign: str, runs: list[Run], study: Study) -> list[str]:
-    lines = [f"{sign} part {study.kind(run).part}: {run.words}" for run in runs[:SHOWN]]
-    return [*lines, f"{sign} and {len(runs) - SHOWN:,} more"] if len(runs) > SHOWN else lines
-
-
-def _changed_stages(old: Study, new: Study) -> list[str]:
-    """Stages of runs that are in both, as "part main, stages.ood.episodes: 10 -> 20"."""
-    before = {run.id: old.kind(run) for run in old.runs}
-    found: dict[str, None] = {}
-    for run in new.runs:
-        if run.id in before and (kind := new.kind(run)).stages != (was := before[run.id]).stages:
-            a, b = (dict(flatten(plain(asdict(stages)))) for stages in (was.stages, kind.stages))
-            for key in sorted({*a, *b}):
-                if a.get(key) != b.get(key):
-                    found[f"part {kind.part}, stages.{key}: {a.get(key)} -> {b.get(key)}"] = None
-    return list(found)
 
 
 # ---- progress of a run ---------------------------------------------------------------------------------------------

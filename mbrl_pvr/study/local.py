@@ -11,7 +11,7 @@ from pathlib import Path
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.memory import total_memory
 from mbrl_pvr.storage import call, write_all
-from mbrl_pvr.study.engine import STOPPING, Exit, Job
+from mbrl_pvr.study.engine import HEAD, STOPPING, Exit, Job
 from mbrl_pvr.study.file import Resources
 
 # libraries that start threads of their own; LP is Mesa's software rasteriser
@@ -117,7 +117,7 @@ def launch(
     own = {**os.environ, **pinned, "CUDA_VISIBLE_DEVICES": ",".join(gpus), "PYTHONUNBUFFERED": "1"}
     to = call("open", log, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
-        head = f"== {time.strftime('%Y-%m-%d %H:%M:%S %z')}  {shlex.join(arguments)}\n".encode()
+        head = f"{HEAD}{time.strftime('%Y-%m-%d %H:%M:%S %z')}  {shlex.join(arguments)}\n".encode()
         write_all(to, memoryview(head), log, len(head))
         return subprocess.Popen(
             arguments, cwd=cwd, stdin=subprocess.DEVNULL, stdout=to, stderr=to, env=own, start_new_session=True

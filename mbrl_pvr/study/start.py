@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mbrl_pvr.api import STUDIES
@@ -76,13 +76,14 @@ def start(
     path = STUDIES / study.name if path is None else path
     with Display() as display, opened as chosen:
         require_fit(study, chosen)
-        with open_study(path, study, extend=extend) as whole:
+        with open_study(path, study, parts=parts, extend=extend) as whole:
             chosen.prepare(path.absolute())
-            jobs = jobs_of(path, whole)
-            before = len(whole.runs) - len(jobs)
-            display.say(f"study {whole.name} in {path}: {len(whole.runs)} runs, {before} finished, {len(jobs)} to do")
+            runs = [run for run in whole.runs if not parts or whole.kind(run).part in parts]
+            jobs = jobs_of(path, replace(whole, runs=runs))
+            before = len(runs) - len(jobs)
+            display.say(f"study {whole.name} in {path}: {len(runs)} runs, {before} finished, {len(jobs)} to do")
             failures = drive(path, jobs, chosen, retries=whole.retries, say=display.say)
-    return Ended(path, len(whole.runs), len(whole.runs) - len(failures), failures)
+    return Ended(path, len(runs), len(runs) - len(failures), failures)
 
 
 def require_fit(study: Study, engine: Engine) -> None:

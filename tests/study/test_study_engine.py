@@ -38,6 +38,7 @@ def test_failing_jobs_are_tried_again_then_reported_and_the_rest_goes_on(
     assert (failure.run, failure.status, failure.tries) == (jobs[1].run, -9, 3)
     assert "failed 3 times, last with signal SIGKILL" in failure.text and failure.tail[-1] == "why"
     assert sum(line == "why" for line in jobs[1].log.read_text().splitlines()) == 3
+    assert failure.tail == ["why"]  # of the last try alone
     assert len(list(tmp_path.glob("try*"))) == 3 and (tmp_path / "third").exists()
     assert read_progress(folder, jobs[1].run)["state"] == "failed"
     assert sum(line.startswith("finished") for line in said) == 2

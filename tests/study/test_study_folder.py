@@ -14,7 +14,7 @@ import pytest
 from mbrl_pvr import errors
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.study.cells import Study, load_study
-from mbrl_pvr.study.file import Stages
+from mbrl_pvr.study.file import OodStage, Stages
 from mbrl_pvr.study.folder import (
     log_file,
     open_study,
@@ -71,6 +71,60 @@ def test_stages_of_a_run_never_change(study: Study, folder: Path) -> None:
             open_study(folder, other, extend=extend),
         ):
             pass
+
+
+def test_a_changed_setting_is_shown_and_not_only_the_runs_that_have_it(tiny: Path, folder: Path) -> None:
+    tiny.write_text(tiny.read_text().replace("random_steps: 60,", "random_steps: 50, agent.reward_coef: 0.3,"))
+    changed = load_study(tiny, debug=True)
+    again = [
+        rf"part {part}, {key}: .* -> {value} \(in 2 runs, done again\)\n"
+        for part in ("main", "more")
+        for key, value in ((r"agent\.reward_coef", r"0\.3"), ("random_steps", "50"))
+    ]
+    words = "  ".join(again)
+    with pytest.raises(errors.ConfigError, match=words) as caught, open_study(folder, changed):
+        pass
+    assert "+ part" not in str(caught.value) and "--extend" in str(caught.value)
+    with pytest.raises(errors.ConfigError, match=r"agent\.iterations: 2 -> 6 "), open_study(folder, load_study(tiny)):
+        pass  # --debug was forgotten
+
+
+def test_parts_are_begun_one_after_the_other(tiny: Path, tmp_path: Path) -> None:
+    main_part, more, both = (load_study(tiny, parts, debug=True) for parts in (["main"], ["more"], []))
+    with open_study(tmp_path / "d", main_part, parts=["main"]):
+        pass
+    with open_study(tmp_path / "d", more, parts=["more"]) as whole:
+        assert [run.id for run in whole.runs] == [run.id for run in [*more.runs, *main_part.runs]]
+        for run in whole.runs:
+            assert whole.config(run) == both.config(next(r for r in both.runs if r.id == run.id))
+    fewer = replace(main_part, runs=main_part.runs[:1])
+    with (
+        pytest.raises(errors.ConfigError, match=r"- part main: .*seed=2"),
+        open_study(tmp_path / "d", fewer, parts=["main"]),
+    ):
+        pass
+    with open_study(tmp_path / "e", main_part, parts=["main"]):
+        pass
+    with open_study(tmp_path / "e", both) as whole:  # the same file, now all of it
+        assert whole == both
+    with open_study(tmp_path / "f", main_part, parts=["main"]):
+        pass
+    grown = replace(both, text=both.text + "# longer")
+    with pytest.raises(errors.ConfigError, match=r"\+ part more"), open_study(tmp_path / "f", grown):
+        pass
+
+
+def test_a_stage_can_be_added_to_runs_that_are_there(study: Study, folder: Path, pretend: Pretend) -> None:
+    run = study.runs[2]
+    pretend(run_folder(folder, run), 120, "finished")
+    assert stages_left(folder, study, run) == []
+    more = replace(study, kinds=[replace(k, stages=replace(k.stages, ood=OodStage())) for k in study.kinds])
+    with pytest.raises(errors.ConfigError, match=r"\+ part main, stages\.ood\n"), open_study(folder, more):
+        pass
+    with open_study(folder, more, extend=True) as whole:
+        assert stages_left(folder, whole, run) == ["ood"]
+    with pytest.raises(errors.ConfigError, match=r"stages\.ood"), open_study(folder, study, extend=True):
+        pass
 
 
 def test_two_studies_do_not_share_a_folder(study: Study, folder: Path, tmp_path: Path) -> None:

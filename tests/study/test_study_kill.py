@@ -162,7 +162,9 @@ def test_many_kills(
     driver.process.communicate(timeout=3600)
     driver.start()
     assert f"{count} of {count} runs finished" in driver.end()
-    print("kills:", done)
+    starts = sum(log_file(folder, run).read_text().count("study work") for run in study.runs)
+    print("kills:", done, "starts:", starts)
+    assert starts <= count + done + done // 4  # again after a kill alone: one run, of the driver two
     assert results(study, lambda run: run_folder(folder, run)) == undisturbed(study, tmp_path / "alone")
     states = [json.loads(path.read_text())["state"] for path in (folder / PROGRESS).iterdir()]
     assert states == ["finished"] * count and done > kills // 4
