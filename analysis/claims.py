@@ -9,6 +9,7 @@ Bonferroni's over the encoders of a claim, so that all of them hold at once with
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
@@ -38,8 +39,8 @@ class Claim:
 
     name: str
     says: str
-    suite: str  # how the names of its tasks begin
-    tasks: int  # fewest that decide it
+    suite: str  # "dmc/": all tasks whose names begin so; or the whole name of one task
+    tasks: int  # fewest that decide it; of one task 1, of a suite more
     score: str
     left: Mapping[str, Any]
     expect: str
@@ -63,16 +64,28 @@ class Claim:
                 raise ValueError(f"{key} is {value!r}, not one of {', '.join(filter(None, known))}{_meant(near)}")
         if not isinstance(self.tasks, int) or self.tasks < 1:
             raise ValueError(f"tasks={self.tasks!r} should be the least number of tasks that decides")
-        if self.tasks == 1 and (self.suite.endswith("/") or "/" not in self.suite):
+        if not isinstance(self.suite, str) or not re.search("[/:]", self.suite):
+            raise ValueError(f"suite={self.suite!r} should end in /, as dmc/, or be the whole name of a task")
+        if self.tasks == 1 and not self.of_one_task:
             raise ValueError(
                 f"one task does not decide a claim about the suite {self.suite!r}: say more, or name the task"
             )
+        if self.tasks > 1 and self.of_one_task:
+            raise ValueError(f"suite {self.suite!r} is one task, and tasks={self.tasks} asks for more: end it in /")
         if not isinstance(self.margin, int | float) or not 0 <= self.margin < math.inf:
             raise ValueError(f"margin={self.margin!r} should be a number that is not negative")
         if self.expect == "equal" and self.margin == 0:
             raise ValueError("what is expected to be equal needs a margin: nothing is equal to every digit")
         if bool(self.right) == bool(self.correlate):
             raise ValueError("a claim has either `right`, the other side, or `correlate`, the other score")
+
+    @property
+    def of_one_task(self) -> bool:
+        return not self.suite.endswith(("/", ":"))  # gymnasium's are gym:ID
+
+    def is_about(self, tasks: pd.Series) -> pd.Series:
+        """Which of the tasks it is about."""
+        return tasks == self.suite if self.of_one_task else tasks.str.startswith(self.suite)
 
 
 @dataclass(frozen=True)
@@ -167,7 +180,7 @@ def evaluate(claims: Sequence[Claim], tables: Tables, groups: Mapping[str, Colle
 
 
 def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> ClaimVerdict:
-    mine = scores[scores["task"].str.startswith(claim.suite)]
+    mine = scores[claim.is_about(scores["task"])]
     dropped: dict[str, str] = {}
     if claim.requires:
         dropped = {task: why for task, rows in mine.groupby("task") if (why := _unlearned(rows))}

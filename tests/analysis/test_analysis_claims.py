@@ -97,6 +97,10 @@ def test_too_few_tasks_or_seeds_decide_nothing_however_large_the_effect(rng):
         verdict(study(rng, WORSE), tasks=1)
     single = verdict(study(rng, WORSE), suite="dmc/one-x", tasks=1)  # a claim about that task
     assert single.outcome == "supported"
+    for part in ("dmc/one", "dmc/one-"):  # how its name begins is not its name
+        assert verdict(study(rng, WORSE), suite=part, tasks=1).outcome == "undecided"
+    gym = verdict(study(rng, WORSE, tasks=("gym:A-v0", "gym:B-v0")), suite="gym:", tasks=2)
+    assert gym.outcome == "supported" and gym.comparisons[0].tasks == 2
     assert verdict(study(rng, WORSE), suite="maniskill/").reason == "no finished runs of the left side"
 
 
@@ -250,6 +254,10 @@ def test_an_effect_of_the_mean_is_that_of_welch():
         ({"expect": "higher"}, "expect is 'higher', not one of below, above, equal"),
         ({"tasks": 0}, "tasks=0 should be the least number"),
         ({"suite": None}, "suite is missing"),
+        ({"suite": "dmc"}, "suite='dmc' should end in /, as dmc/, or be the whole name of a task"),
+        ({"suite": ["dmc/one-x"]}, "should end in /"),
+        ({"suite": "dmc/one"}, "suite 'dmc/one' is one task, and tasks=3 asks for more: end it in /"),
+        ({"suite": "dmc:", "tasks": 1}, "one task does not decide a claim about the suite 'dmc:'"),
         ({"margin": -1}, "margin=-1 should be a number that is not negative"),
         ({"expect": "equal"}, "needs a margin"),
         ({"correlate": "in_distribution"}, "either `right`, the other side, or `correlate`"),

@@ -150,6 +150,13 @@ def test_the_claims_of_the_study_are_no_study_and_no_preset():
         read_claims("nothing")
 
 
+@pytest.mark.parametrize("name", available("claims"))
+def test_a_claim_about_one_task_names_one(name):
+    asked = read_claims(name)
+    assert {claim.suite for claim in asked if claim.of_one_task} <= set(mbrl_pvr.list_envs())
+    assert all(claim.requires == "learned" for claim in asked) or name == "schneider2024"
+
+
 def test_a_report_of_a_study_has_its_claims(finished, tmp_path):
     made = mbrl_pvr.report(finished, tmp_path / "out")
     page = made["page"].read_text()
