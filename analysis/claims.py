@@ -50,6 +50,7 @@ class Claim:
     margin: float = 0.0  # how far beyond zero still counts as expected
     over: str = "runs"
     requires: str = ""  # "learned": no comparison on a task where a control did not learn
+    source: str = ""  # the file that it stands in
 
     def __post_init__(self) -> None:
         choices = {
@@ -123,7 +124,8 @@ class ClaimVerdict:
     level: float  # of each interval
     comparisons: list[Comparison]
     further_seeds: int | None  # the most of its undecided comparisons
-    reason: str = ""
+    reason: str
+    source: str  # the file of the claim
 
 
 def parse_claims(tree: Any, where: str) -> list[Claim]:
@@ -139,7 +141,7 @@ def parse_claims(tree: Any, where: str) -> list[Claim]:
 
 def _claim(name: str, content: Any, both: Any, where: str) -> Claim:
     place = f"{where}, claim {name}"
-    known = [one.name for one in fields(Claim) if one.name != "name"]
+    known = [one.name for one in fields(Claim) if one.name not in ("name", "source")]
     if not isinstance(content, dict) or not isinstance(both, dict):
         raise AnalysisError("a claim is a mapping, as is `where`", place, f"Keys of a claim: {', '.join(known)}")
     if unknown := [str(key) for key in content if key not in known]:
@@ -155,7 +157,7 @@ def _claim(name: str, content: Any, both: Any, where: str) -> Claim:
             raise AnalysisError(f"{side} should say which runs, as in {{encoder: scratch}}", place)
     sides = {side: {**both, **content[side]} for side in ("left", "right") if side in content}
     try:
-        return Claim(name=name, **{**content, **sides})
+        return Claim(name=name, source=where, **{**content, **sides})
     except ValueError as error:
         raise AnalysisError(str(error), place) from error
 
@@ -220,15 +222,17 @@ def _verdict(
             reasons.append(f"{', '.join(waiting)} {have} no finished runs with {' and '.join(claim.scores)} yet")
         found, level = _compare(claim, left, right)
     except AnalysisError as problem:
+        found, level = [], LEVEL
         reasons += [] if dropped and mine.empty else [problem.what]
-        return ClaimVerdict(claim.name, claim.says, agent, UNDECIDED, LEVEL, [], None, "; ".join(reasons))
+    else:
+        reasons += _because(claim, [one for one in found if one.encoder not in waiting])
     outcomes = {one.outcome for one in found}
     outcome = REFUTED if REFUTED in outcomes else SUPPORTED if outcomes == {SUPPORTED} else UNDECIDED
     open_ones = [one.further_seeds for one in found if one.outcome == UNDECIDED] if outcome == UNDECIDED else []
     known = [seeds for seeds in open_ones if seeds is not None]
     further = max(known) if known and len(known) == len(open_ones) else None
-    reasons += _because(claim, [one for one in found if one.encoder not in waiting])
-    return ClaimVerdict(claim.name, claim.says, agent, outcome, level, found, further, "; ".join(reasons))
+    what = (claim.name, claim.says, agent, outcome, level, found, further)
+    return ClaimVerdict(*what, reason="; ".join(reasons), source=claim.source)
 
 
 def _because(claim: Claim, found: Sequence[Comparison]) -> list[str]:

@@ -17,6 +17,7 @@ from analysis.runs import FINISHED, NEW
 
 FORMAT = 1  # newest layout of an export that this code knows
 ABOUT = "export"  # the table that says what the file is
+STUDIES = "studies"  # its column with the names of the studies that were exported, between blanks
 MAGIC, MAGIC_AT = b"DUCK", 8
 CLOSED: dict[str, Any] = {  # nothing but the opened file can be reached, and nothing can open that up again
     "enable_external_access": False,
@@ -68,6 +69,16 @@ def read_export(path: Path, wanted: Collection[str] = TABLES) -> Tables:
                 if missing := [c for c in needed.get(name, ("run",)) if c not in tables[name].column_names]:
                     raise damaged(f"table {name} of {path.name} has no column {missing[0]!r}", path)
     return tables
+
+
+def studies_in(path: Path) -> list[str]:
+    """Names of the studies that an export holds runs of; none where it was made before they were kept. Raises
+    AnalysisError for other, damaged and newer files.
+    """
+    with _open(path) as connection:
+        _check_format(connection, path)
+        about = connection.sql(f"SELECT * FROM {ABOUT}").to_arrow_table().to_pylist()[0]
+    return str(about.get(STUDIES, "")).split()
 
 
 @contextmanager

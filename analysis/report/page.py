@@ -45,6 +45,7 @@ class Made(TypedDict):
     runs: list[str]
     figures: list[str]
     explored: list[str]
+    claims: str  # the file that they stand in; "" where there are none
     notes: list[str]
     missing: list[dict[str, str]]
     unfinished: list[dict[str, str]]
@@ -111,6 +112,7 @@ def write_report(
         runs=made["runs"],
         figures=list(drawn),
         explored=[cloud.name for cloud in clouds],
+        claims=verdicts[0].source if verdicts else "",
         notes=[*notes, *(f"{cloud.name}: {note}" for cloud in clouds for note in cloud.notes)],
         missing=made["missing"],
         unfinished=made["unfinished"],
