@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import effects, stats
+from analysis.controls import CONTROLS, unlearned
 from analysis.effects import SCORES, Effect
 from analysis.errors import AnalysisError
 from analysis.folders import Tables
@@ -25,8 +26,6 @@ from analysis.played import require_same
 from analysis.runs import FINISHED
 
 LEVEL = 0.95
-CONTROLS = ("state", "scratch")
-LEARNED = 0.1  # of the way from random actions to the maximum: a control that gains less has not learned
 EXPECTED = ("below", "above", "equal")
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 
@@ -211,7 +210,9 @@ def _verdict(
     dropped: dict[str, str] = {}
     if claim.requires:
         finished = mine[mine["state"] == FINISHED]
-        dropped = {task: why for task, rows in finished.groupby("task") if (why := _unlearned(rows))}
+        dropped = {
+            task: why for task, rows in finished.groupby("task") if (why := _no_control(rows) or unlearned(rows))
+        }
         mine = mine[~mine["task"].isin(list(dropped))]
     reasons = [f"no comparison on {', '.join(f'{task} ({why})' for task, why in dropped.items())}"] if dropped else []
     try:
@@ -243,13 +244,8 @@ def _because(claim: Claim, found: Sequence[Comparison]) -> list[str]:
     return [*few, *(["too few seeds or encoders for an interval"] if alone else [])]
 
 
-def _unlearned(rows: pd.DataFrame) -> str:
-    """Which controls did not gain on a task what is called learning, "" where all did."""
-    means = rows[rows["encoder"].isin(CONTROLS)].groupby("encoder")["in_distribution"].mean()
-    if means.empty:
-        return f"{' and '.join(CONTROLS)} were not run"
-    low = [f"{name} gained {gain:.3f} of {LEARNED}" for name, gain in means.items() if not gain >= LEARNED]
-    return ", ".join(low)
+def _no_control(rows: pd.DataFrame) -> str:
+    return "" if rows["encoder"].isin(CONTROLS).any() else f"{' and '.join(CONTROLS)} were not run"
 
 
 def _sides(

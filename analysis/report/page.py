@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from analysis import claims, groups, pipeline
+from analysis import claims, controls, groups, pipeline
 from analysis.claims import ClaimVerdict
 from analysis.errors import AnalysisError
 from analysis.files import write_files
@@ -97,8 +97,9 @@ def write_report(
     made["missing"] += pipeline.left_out(skipped)
     for name, section in drawn.items():
         section.notes = made["notes"][name]
-    content = _content(runs, made, list(drawn.values()), command, verdicts)
     used = [run for run in runs if str(run.path) in made["runs"]]
+    unlearned = controls.notes(used, used, groups.series_names(used))
+    content = _content(runs, made, list(drawn.values()), command, verdicts) | {"unlearned": unlearned}
     seen = [run.on(bank) for run in used for bank in ("", *run.banks)]
     room = _room(content)
     clouds, notes = explorer.clouds(seen, _run_names(seen), room, most=options.max_points, seed=options.seed)
@@ -113,7 +114,7 @@ def write_report(
         figures=list(drawn),
         explored=[cloud.name for cloud in clouds],
         claims=verdicts[0].source if verdicts else "",
-        notes=[*notes, *(f"{cloud.name}: {note}" for cloud in clouds for note in cloud.notes)],
+        notes=[*unlearned, *notes, *(f"{cloud.name}: {note}" for cloud in clouds for note in cloud.notes)],
         missing=made["missing"],
         unfinished=made["unfinished"],
     )
