@@ -562,8 +562,8 @@ def study_export(paths: str | Path | Sequence[str | Path], out: str | Path | Non
 def study_claims(paths: str | Path | Sequence[str | Path], claims: str | Path | None = None) -> "list[ClaimVerdict]":
     """Whether the runs in `paths` support claims, refute them, or leave them undecided: a verdict for each and agent.
 
-    `claims` is the name of a file of `configs/claims/`, or a path, by default the file there that is called as the study
-    in `paths`, otherwise schneider2024; verdicts say it as `source`. The groups of encoders are the zoo's.
+    `claims` is the name of a file of `configs/claims/`, or a path, by default the file there that is called as the
+    study in `paths`, otherwise schneider2024; verdicts say it as `source`. The groups of encoders are the zoo's.
     """
     from mbrl_pvr.study.results import verdicts
 
