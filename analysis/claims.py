@@ -9,22 +9,23 @@ Bonferroni's over the encoders of a claim, so that all of them hold at once with
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import effects, stats
+from analysis.controls import CONTROLS, unlearned
 from analysis.effects import SCORES, Effect
 from analysis.errors import AnalysisError
 from analysis.folders import Tables
 from analysis.played import require_same
+from analysis.runs import FINISHED
 
 LEVEL = 0.95
-CONTROLS = ("state", "scratch")
-LEARNED = 0.1  # of the way from random actions to the maximum: a control that gains less has not learned
 EXPECTED = ("below", "above", "equal")
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 
@@ -38,8 +39,8 @@ class Claim:
 
     name: str
     says: str
-    suite: str  # how the names of its tasks begin
-    tasks: int  # fewest that decide it
+    suite: str  # "dmc/": all tasks whose names begin so; or the whole name of one task
+    tasks: int  # fewest that decide it; of one task 1, of a suite more
     score: str
     left: Mapping[str, Any]
     expect: str
@@ -48,6 +49,7 @@ class Claim:
     margin: float = 0.0  # how far beyond zero still counts as expected
     over: str = "runs"
     requires: str = ""  # "learned": no comparison on a task where a control did not learn
+    source: str = ""  # the file that it stands in
 
     def __post_init__(self) -> None:
         choices = {
@@ -63,16 +65,37 @@ class Claim:
                 raise ValueError(f"{key} is {value!r}, not one of {', '.join(filter(None, known))}{_meant(near)}")
         if not isinstance(self.tasks, int) or self.tasks < 1:
             raise ValueError(f"tasks={self.tasks!r} should be the least number of tasks that decides")
-        if self.tasks == 1 and (self.suite.endswith("/") or "/" not in self.suite):
+        if not isinstance(self.suite, str) or not re.search("[/:]", self.suite):
+            raise ValueError(f"suite={self.suite!r} should end in /, as dmc/, or be the whole name of a task")
+        if self.tasks == 1 and not self.of_one_task:
             raise ValueError(
                 f"one task does not decide a claim about the suite {self.suite!r}: say more, or name the task"
             )
+        if self.tasks > 1 and self.of_one_task:
+            raise ValueError(f"suite {self.suite!r} is one task, and tasks={self.tasks} asks for more: end it in /")
         if not isinstance(self.margin, int | float) or not 0 <= self.margin < math.inf:
             raise ValueError(f"margin={self.margin!r} should be a number that is not negative")
         if self.expect == "equal" and self.margin == 0:
             raise ValueError("what is expected to be equal needs a margin: nothing is equal to every digit")
         if bool(self.right) == bool(self.correlate):
             raise ValueError("a claim has either `right`, the other side, or `correlate`, the other score")
+
+    @property
+    def of_one_task(self) -> bool:
+        return not self.suite.endswith(("/", ":"))  # gymnasium's are gym:ID
+
+    @property
+    def scores(self) -> list[str]:
+        return [score for score in (self.score, self.correlate) if score]
+
+    @property
+    def counts_encoders(self) -> bool:
+        """Whether encoders, not seeds, are what is counted."""
+        return bool(self.correlate) or self.over == "encoders"
+
+    def is_about(self, tasks: pd.Series) -> pd.Series:
+        """Which of the tasks it is about."""
+        return tasks == self.suite if self.of_one_task else tasks.str.startswith(self.suite)
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,8 @@ class ClaimVerdict:
     level: float  # of each interval
     comparisons: list[Comparison]
     further_seeds: int | None  # the most of its undecided comparisons
-    reason: str = ""
+    reason: str
+    source: str  # the file of the claim
 
 
 def parse_claims(tree: Any, where: str) -> list[Claim]:
@@ -116,7 +140,7 @@ def parse_claims(tree: Any, where: str) -> list[Claim]:
 
 def _claim(name: str, content: Any, both: Any, where: str) -> Claim:
     place = f"{where}, claim {name}"
-    known = [one.name for one in fields(Claim) if one.name != "name"]
+    known = [one.name for one in fields(Claim) if one.name not in ("name", "source")]
     if not isinstance(content, dict) or not isinstance(both, dict):
         raise AnalysisError("a claim is a mapping, as is `where`", place, f"Keys of a claim: {', '.join(known)}")
     if unknown := [str(key) for key in content if key not in known]:
@@ -132,7 +156,7 @@ def _claim(name: str, content: Any, both: Any, where: str) -> Claim:
             raise AnalysisError(f"{side} should say which runs, as in {{encoder: scratch}}", place)
     sides = {side: {**both, **content[side]} for side in ("left", "right") if side in content}
     try:
-        return Claim(name=name, **{**content, **sides})
+        return Claim(name=name, source=where, **{**content, **sides})
     except ValueError as error:
         raise AnalysisError(str(error), place) from error
 
@@ -155,94 +179,145 @@ def caption() -> str:
 
 def needed_tables(claims: Sequence[Claim]) -> frozenset[str]:
     """The tables that `evaluate` reads."""
-    scores = {score for claim in claims for score in (claim.score, claim.correlate) if score}
+    scores = {score for claim in claims for score in claim.scores}
     return frozenset(["runs", *(SCORES[score] for score in scores), *("ood" for claim in claims if claim.requires)])
 
 
 def evaluate(claims: Sequence[Claim], tables: Tables, groups: Mapping[str, Collection[str]]) -> list[ClaimVerdict]:
-    """A verdict for each claim and agent, of finished runs; `groups`: name to the encoders that belong to it."""
-    scores = effects.score_table(tables)
-    agents = sorted(scores["agent"].unique())
-    return [_verdict(claim, agent, scores[scores["agent"] == agent], groups) for claim in claims for agent in agents]
+    """A verdict for each claim and agent, of finished runs; `groups`: name to the encoders that belong to it. Encoders
+    that a claim names, or that have runs in any state, are asked for: while one has none that has finished, it may be
+    refuted, but is not supported.
+    """
+    runs, errors = effects.score_table(tables), effects.error_table(tables)
+    agents = sorted(runs["agent"].unique())
+    return [
+        _verdict(claim, agent, runs[runs["agent"] == agent], errors, groups) for claim in claims for agent in agents
+    ]
 
 
-def _verdict(claim: Claim, agent: str, scores: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> ClaimVerdict:
-    mine = scores[scores["task"].str.startswith(claim.suite)]
+@dataclass(frozen=True)
+class _Side:
+    """Finished runs of a side, with their scores, and the encoders of it that lack such runs."""
+
+    runs: pd.DataFrame
+    waiting: frozenset[str]
+
+
+def _verdict(
+    claim: Claim, agent: str, runs: pd.DataFrame, errors: pd.DataFrame, groups: Mapping[str, Collection[str]]
+) -> ClaimVerdict:
+    mine = runs[claim.is_about(runs["task"])]
     dropped: dict[str, str] = {}
     if claim.requires:
-        dropped = {task: why for task, rows in mine.groupby("task") if (why := _unlearned(rows))}
+        finished = mine[mine["state"] == FINISHED]
+        dropped = {
+            task: why for task, rows in finished.groupby("task") if (why := _no_control(rows) or unlearned(rows))
+        }
         mine = mine[~mine["task"].isin(list(dropped))]
-    reason = f"no comparison on {', '.join(f'{task} ({why})' for task, why in dropped.items())}" if dropped else ""
+    reasons = [f"no comparison on {', '.join(f'{task} ({why})' for task, why in dropped.items())}"] if dropped else []
     try:
-        left, right = _side(claim.left, mine, claim.score, groups), _side(claim.right, mine, claim.score, groups)
-        if effects.OUTSIDE in (claim.score, claim.correlate):
-            compared = left if claim.correlate else pd.concat([left, right])
-            rows = compared[["task", effects.CONDITIONS]].dropna()
-            require_same(zip(rows["task"], rows.index, rows[effects.CONDITIONS], strict=True))
+        left, right = _sides(claim, mine, errors, groups)
+        waiting = sorted({name for side in (left, right) if len(side.runs) for name in side.waiting})
+        if waiting:
+            have = "has" if len(waiting) == 1 else "have"
+            reasons.append(f"{', '.join(waiting)} {have} no finished runs with {' and '.join(claim.scores)} yet")
         found, level = _compare(claim, left, right)
     except AnalysisError as problem:
-        why = reason if dropped and mine.empty else "; ".join(filter(None, [reason, problem.what]))
-        return ClaimVerdict(claim.name, claim.says, agent, UNDECIDED, LEVEL, [], None, why)
+        found, level = [], LEVEL
+        reasons += [] if dropped and mine.empty else [problem.what]
+    else:
+        reasons += _because(claim, [one for one in found if one.encoder not in waiting])
     outcomes = {one.outcome for one in found}
     outcome = REFUTED if REFUTED in outcomes else SUPPORTED if outcomes == {SUPPORTED} else UNDECIDED
     open_ones = [one.further_seeds for one in found if one.outcome == UNDECIDED] if outcome == UNDECIDED else []
     known = [seeds for seeds in open_ones if seeds is not None]
     further = max(known) if known and len(known) == len(open_ones) else None
-    return ClaimVerdict(claim.name, claim.says, agent, outcome, level, found, further, _because(claim, reason, found))
+    what = (claim.name, claim.says, agent, outcome, level, found, further)
+    return ClaimVerdict(*what, reason="; ".join(reasons), source=claim.source)
 
 
-def _because(claim: Claim, reason: str, found: Sequence[Comparison]) -> str:
+def _because(claim: Claim, found: Sequence[Comparison]) -> list[str]:
     """What keeps intervals from deciding, beside their width."""
     tasks = min(one.tasks for one in found)
-    few = f"{tasks} of at least {claim.tasks} tasks" if tasks < claim.tasks else ""
+    few = [f"{tasks} of at least {claim.tasks} tasks"] if tasks < claim.tasks else []
     alone = any(one.effect is not None and one.low is None for one in found)
-    return "; ".join(filter(None, [reason, few, "too few seeds or encoders for an interval" if alone else ""]))
+    return [*few, *(["too few seeds or encoders for an interval"] if alone else [])]
 
 
-def _unlearned(rows: pd.DataFrame) -> str:
-    """Which controls did not gain on a task what is called learning, "" where all did."""
-    means = rows[rows["encoder"].isin(CONTROLS)].groupby("encoder")["in_distribution"].mean()
-    if means.empty:
-        return f"{' and '.join(CONTROLS)} were not run"
-    low = [f"{name} gained {gain:.3f} of {LEARNED}" for name, gain in means.items() if not gain >= LEARNED]
-    return ", ".join(low)
+def _no_control(rows: pd.DataFrame) -> str:
+    return "" if rows["encoder"].isin(CONTROLS).any() else f"{' and '.join(CONTROLS)} were not run"
 
 
-def _side(
-    which: Mapping[str, Any], scores: pd.DataFrame, score: str, groups: Mapping[str, Collection[str]]
-) -> pd.DataFrame:
-    """The runs of a side that have the score; raises AnalysisError where two of them are one encoder, task and seed."""
-    rows = scores[scores[score].notna()]
+def _sides(
+    claim: Claim, runs: pd.DataFrame, errors: pd.DataFrame, groups: Mapping[str, Collection[str]]
+) -> tuple[_Side, _Side]:
+    """Both sides; AnalysisError where their scores are not comparable, or several runs are one encoder, task and
+    seed.
+    """
+    if runs.empty:
+        raise AnalysisError(f"no runs on {claim.suite}")
+    chosen = [_chosen(which, runs, groups) if which else runs.iloc[:0] for which in (claim.left, claim.right)]
+    both = pd.concat(chosen)
+    if any(SCORES[score] == "errors" for score in claim.scores):
+        shared = effects.errors_on_shared(both[~both.index.duplicated()], errors)
+        chosen = [rows.join(shared) for rows in chosen]
+    left, right = (_side(claim, *one, groups) for one in zip((claim.left, claim.right), chosen, strict=True))
+    if claim.over == "encoders":  # those of the left side do not count on the right
+        own = {*left.runs["encoder"], *left.waiting}
+        right = _Side(right.runs[~right.runs["encoder"].isin(own)], right.waiting - own)
+    if effects.OUTSIDE in claim.scores:
+        rows = pd.concat([left.runs, right.runs])[["task", effects.CONDITIONS]].dropna()
+        require_same(zip(rows["task"], rows.index, rows[effects.CONDITIONS], strict=True))
+    return left, right
+
+
+def _chosen(which: Mapping[str, Any], runs: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> pd.DataFrame:
+    """The runs of a side, in any state."""
+    rows = runs
     for key, value in which.items():
-        wanted = value if isinstance(value, list) else [value]
+        wanted = _values(value)
         if key == "encoder":
             wanted = [name for one in wanted for name in groups.get(one, [one])]
         column = rows[key] if key in rows else pd.Series(None, rows.index, dtype=object)
         rows = rows[column.isin([one for one in wanted if one is not None]) | (column.isna() & (None in wanted))]
-    twice = rows[rows.duplicated(effects.KEYS)]
-    if which and len(twice):
+    return rows
+
+
+def _side(claim: Claim, which: Mapping[str, Any], rows: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> _Side:
+    """The runs of a side that have the scores. Encoders wait where none of their runs does; where encoders are what is
+    counted, also where none of those on one task does.
+    """
+    scored = rows[rows[claim.scores].notna().all(axis="columns")]
+    twice = scored[scored.duplicated(effects.KEYS)]
+    if len(twice):
         first = twice.iloc[0]
         what = f"several runs of {first['encoder']} on {first['task']}, seed {first['seed']}: `where` should say which"
         raise AnalysisError(what)
-    return rows if which else rows.iloc[:0]
+    by = ["encoder", "task"] if claim.counts_encoders else ["encoder"]
+    lacking = rows.set_index(by).index.difference(scored.set_index(by).index)
+    named = {name for name in _values(which.get("encoder", [])) if name not in groups} - {*rows["encoder"]}
+    return _Side(scored, frozenset(lacking.get_level_values("encoder")) | named)
 
 
-def _compare(claim: Claim, left: pd.DataFrame, right: pd.DataFrame) -> tuple[list[Comparison], float]:
+def _values(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _compare(claim: Claim, left: _Side, right: _Side) -> tuple[list[Comparison], float]:
     """Every comparison of a claim, and the level of each of its intervals; AnalysisError where there is none."""
-    encoders = sorted(left["encoder"].unique())
-    if not encoders or (claim.right and right.empty):
-        raise AnalysisError(f"no finished runs of {'the left side' if not encoders else 'the right side'}")
-    if claim.correlate:
-        return [_correlated(claim, left)], LEVEL
-    if claim.over == "encoders":
-        return [_between_groups(claim, left, right[~right["encoder"].isin(encoders)])], LEVEL
-    if (others := right["encoder"].nunique()) > 1:
+    if left.runs.empty or (claim.right and right.runs.empty):
+        raise AnalysisError(f"no finished runs of {'the left side' if left.runs.empty else 'the right side'}")
+    if claim.counts_encoders:  # what they all say is not known before each of them has said it
+        one = _correlated(claim, left.runs) if claim.correlate else _between_groups(claim, left.runs, right.runs)
+        return [replace(one, outcome=UNDECIDED) if left.waiting or right.waiting else one], LEVEL
+    if (others := len({*right.runs["encoder"], *right.waiting})) > 1:
         raise AnalysisError(f"the right side has {others} encoders, not one; `over: encoders` compares means of groups")
+    encoders = sorted({*left.runs["encoder"], *left.waiting})
     level = 1 - (1 - LEVEL) / len(encoders)
     found = []
     for encoder in encoders:
-        mine = left[left["encoder"] == encoder]
-        pairs = _pairs(mine, right, claim.score)
+        mine = left.runs[left.runs["encoder"] == encoder]
+        pairs = _pairs(mine, right.runs, claim.score)
         found.append(_comparison(claim, encoder, pairs, len(pairs), level, stats.iqm))
     return found, level
 
@@ -273,7 +348,7 @@ def _encoder_scores(side: pd.DataFrame, score: str, tasks: Sequence[str]) -> np.
 
 def _correlated(claim: Claim, left: pd.DataFrame) -> Comparison:
     """Over encoders, each the mean of its seeds, on the one task of the suite or averaged over its tasks."""
-    means = left.dropna(subset=[claim.correlate]).groupby(["encoder", "task"])[[claim.score, claim.correlate]].mean()
+    means = left.groupby(["encoder", "task"])[[claim.score, claim.correlate]].mean()
     points = means.groupby("encoder").mean()
     effect = effects.correlation(points[claim.score].to_numpy(), points[claim.correlate].to_numpy(), LEVEL)
     tasks = int(means.reset_index()["task"].nunique())

@@ -17,6 +17,7 @@ from analysis import stats
 from analysis.errors import AnalysisError
 from analysis.folders import Tables
 from analysis.played import NONE, strongest
+from analysis.runs import FINISHED
 
 OUTSIDE, CONDITIONS = "out_of_distribution", "conditions"  # the second: under which the first was played
 SCORES = {  # and the tables that they are read from
@@ -47,21 +48,19 @@ class Effect:
 
 
 def score_table(tables: Tables) -> pd.DataFrame:
-    """One row for each finished run: what `runs` says of it, `SCORES` and `CONDITIONS`, NaN where it has none.
+    """One row for each run, whatever its state: what `runs` says of it, its returns of `SCORES`, and `CONDITIONS`, NaN
+    where it has none and where it has not finished. For errors see `errors_on_shared`.
 
     Files of encoders that were made for one task ("autoencoder-walker-walk.safetensors") are one encoder over all of
     them ("autoencoder").
     """
     hidden = [name for name in ("config", "manifest") if name in tables["runs"].column_names]
     runs = tables["runs"].drop_columns(hidden).to_pandas()
-    runs = runs[runs["state"] == "finished"].set_index("id")
+    runs = runs.set_index("id")
     runs["encoder"] = [_family(*both) for both in zip(runs["encoder"], runs["task"], strict=True)]
-    scores = pd.DataFrame(index=runs.index)
-    if "ood" in tables:
-        scores = scores.join(_returns(tables["ood"].to_pandas()))
-    if "errors" in tables:
-        scores = scores.join(_errors(tables["errors"].to_pandas()))
-    return runs.join(scores.reindex(columns=[*SCORES, CONDITIONS]))
+    scores = _returns(tables["ood"].to_pandas()) if "ood" in tables else pd.DataFrame()
+    finished = runs.index[runs["state"] == FINISHED]
+    return runs.join(scores.reindex(finished, columns=["in_distribution", OUTSIDE, CONDITIONS]))
 
 
 def _family(encoder: str, task: str) -> str:
@@ -89,13 +88,38 @@ def _returns(ood: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(means)
 
 
-def _errors(errors: pd.DataFrame) -> pd.DataFrame:
-    """On trajectories of a bank where there are such, else on those that each agent played."""
+def error_table(tables: Tables) -> pd.DataFrame:
+    """The errors of `SCORES` by (run, bank), "" being episodes that the agent played itself; none where latents are
+    constant.
+    """
+    columns = ["dynamics_error", "reward_error"]
+    if "errors" not in tables:
+        return pd.DataFrame(columns=columns, index=pd.MultiIndex.from_arrays([[], []], names=["run", "bank"]))
+    errors = tables["errors"].to_pandas()
     rows = errors[(errors["shift"] == "") & (errors["window"] == WINDOW) & (errors["constant"] == 0)]
-    rows = rows[rows["bank"] != ""] if (rows["bank"] != "").any() else rows
     rows = rows.assign(dynamics_error=rows["error"] / rows["scale"])
-    means = rows.groupby("run")[["dynamics_error", "reward_error"]].mean() / WINDOW
+    means = rows.groupby(["run", "bank"])[columns].mean() / WINDOW
     return np.log(means.where(means > 0))
+
+
+def errors_on_shared(runs: pd.DataFrame, errors: pd.DataFrame) -> pd.DataFrame:
+    """The errors (of `error_table`) of those of `runs` that have finished, as means over the banks on which all of them
+    on a task were recorded; where there is none, of their own episodes. AnalysisError where they share neither.
+    """
+    tasks = runs.loc[runs["state"] == FINISHED, "task"].rename_axis("run")
+    mine = errors.join(tasks, how="inner").reset_index()
+    kept = [mine.iloc[:0]]
+    for task, rows in mine.groupby("task"):
+        each = rows.groupby("run")["bank"].agg(frozenset)
+        shared = frozenset.intersection(*each)
+        if not shared:
+            kinds = sorted(
+                {", ".join(f"bank {bank}" if bank else "their own episodes" for bank in sorted(one)) for one in each}
+            )
+            what = f"runs on {task} were recorded on different trajectories: {'; '.join(kinds)}"
+            raise AnalysisError(what, hint="Record all of them on one bank: mbrl-pvr record RUN --bank BANK")
+        kept.append(rows[rows["bank"].isin(shared - {""} or shared)])
+    return pd.concat(kept).groupby("run")[list(errors.columns)].mean()
 
 
 def difference(

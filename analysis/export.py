@@ -13,9 +13,11 @@ import pyarrow as pa
 
 from analysis.errors import NOT_WRITTEN, AnalysisError, damaged
 from analysis.folders import JSON_COLUMNS, OWN, TABLES, Tables, join
+from analysis.runs import FINISHED, NEW
 
 FORMAT = 1  # newest layout of an export that this code knows
 ABOUT = "export"  # the table that says what the file is
+STUDIES = "studies"  # its column with the names of the studies that were exported, between blanks
 MAGIC, MAGIC_AT = b"DUCK", 8
 CLOSED: dict[str, Any] = {  # nothing but the opened file can be reached, and nothing can open that up again
     "enable_external_access": False,
@@ -24,6 +26,7 @@ CLOSED: dict[str, Any] = {  # nothing but the opened file can be reached, and no
     "python_enable_replacements": False,
     "lock_configuration": True,
 }
+DONE = (2, 0)  # how far a finished run is
 NOT_CONTENT = ("path", "name", "part", "command")  # of `runs`: where and by whom it was made
 
 
@@ -68,6 +71,16 @@ def read_export(path: Path, wanted: Collection[str] = TABLES) -> Tables:
     return tables
 
 
+def studies_in(path: Path) -> list[str]:
+    """Names of the studies that an export holds runs of; none where it was made before they were kept. Raises
+    AnalysisError for other, damaged and newer files.
+    """
+    with _open(path) as connection:
+        _check_format(connection, path)
+        about = connection.sql(f"SELECT * FROM {ABOUT}").to_arrow_table().to_pylist()[0]
+    return str(about.get(STUDIES, "")).split()
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     import duckdb
@@ -94,30 +107,39 @@ def merge(parts: Sequence[tuple[str, Tables]]) -> Tables:
     """The tables of all parts, which are named; a run that several hold alike counts once, as in the first. Raises
     AnalysisError where they hold different things of it.
 
-    What may differ between equal runs is not compared: fields that begin with "time/", and where they lie. A run that
-    has not begun in one part is taken from the other.
+    What may differ between equal runs is not compared: fields that begin with "time/", and where they lie. A finished
+    run stands before an unfinished one, of two unfinished ones that which trained further, and of two finished ones
+    that which also was played or recorded later.
     """
     merged, names = dict(parts[0][1]), [parts[0][0]]
     for name, tables in parts[1:]:
-        old, new = _begun(merged["runs"]), _begun(tables["runs"])
-        twice = sorted({run for run, begun in new.items() if begun} & {run for run, begun in old.items() if begun})
-        for run in _differing(merged, tables, twice):
-            what = f"run {run!r} is in two places, with different content"
+        old, new = _progress(merged["runs"]), _progress(tables["runs"])
+        done = sorted(run for run in new if run in old and old[run] == new[run] == DONE)
+        differing, fuller = _held_against(merged, tables, done)
+        if differing:
+            what = f"run {differing[0]!r} is in two places, with different content"
             raise AnalysisError(what, f"{' or '.join(names)}, and {name}", "Give the one that is right")
-        fresh = [run for run, begun in new.items() if run not in old or (begun and not old[run])]
-        stays = [run for run in old if run not in set(fresh)]
+        fresh = {run for run in new if run not in old or new[run] > old[run]} | fuller
         merged = {
-            table: join([_of_runs(merged[table], table, stays), _of_runs(tables[table], table, fresh)])
+            table: join(
+                [
+                    _of_runs(merged[table], table, [run for run in old if run not in fresh]),
+                    _of_runs(tables[table], table, [run for run in new if run in fresh]),
+                ]
+            )
             for table in merged
         }
         names.append(name)
     return merged
 
 
-def _begun(runs: pa.Table) -> dict[str, bool]:
-    """Run id to whether there is anything of it."""
-    pairs = zip(runs["id"].to_pylist(), runs["state"].to_pylist(), strict=True)
-    return {run: state != "new" for run, state in pairs}
+def _progress(runs: pa.Table) -> dict[str, tuple[int, int]]:
+    """Run id to how far it is; more is further."""
+    rows = zip(*(runs[name].to_pylist() for name in ("id", "state", "step")), strict=True)
+    return {
+        run: DONE if state == FINISHED else (int(state != NEW), -1 if step is None else step)
+        for run, state, step in rows
+    }
 
 
 def _of_runs(table: pa.Table, name: str, runs: Sequence[str]) -> pa.Table:
@@ -127,11 +149,17 @@ def _of_runs(table: pa.Table, name: str, runs: Sequence[str]) -> pa.Table:
     return table.filter(pc.is_in(table["id" if name == "runs" else "run"], pa.array(runs, pa.string())))
 
 
-def _differing(left: Tables, right: Tables, runs: Sequence[str]) -> Iterator[str]:
-    """Which of the runs, that both sides have, hold different rows in them."""
+def _held_against(left: Tables, right: Tables, runs: Sequence[str]) -> tuple[list[str], set[str]]:
+    """Of runs that both sides have: those that hold different rows in a table, or of which each side lacks one; and
+    those of which the left side alone lacks one.
+    """
+    differing, lacks = set[str](), (set[str](), set[str]())
     for name in left:
-        sides = [_contents(_of_runs(tables[name], name, runs), name) for tables in (left, right)]
-        yield from (run for run in runs if not _alike(sides[0].get(run), sides[1].get(run)))
+        mine, theirs = (_contents(_of_runs(tables[name], name, runs), name) for tables in (left, right))
+        differing |= {run for run in mine.keys() & theirs.keys() if not _alike(mine[run], theirs[run])}
+        lacks[0].update(theirs.keys() - mine.keys())
+        lacks[1].update(mine.keys() - theirs.keys())
+    return sorted(differing | (lacks[0] & lacks[1])), lacks[0] - lacks[1]
 
 
 def _contents(table: pa.Table, name: str) -> dict[str, pd.DataFrame]:
@@ -142,10 +170,8 @@ def _contents(table: pa.Table, name: str) -> dict[str, pd.DataFrame]:
     return {str(run): rows for run, rows in grouped}
 
 
-def _alike(left: pd.DataFrame | None, right: pd.DataFrame | None) -> bool:
+def _alike(left: pd.DataFrame, right: pd.DataFrame) -> bool:
     """Whether the rows say the same; a column without a value says nothing."""
-    if left is None or right is None:
-        return left is right
     sides = [side.dropna(axis="columns", how="all").astype(object) for side in (left, right)]
     sides = [side.where(side.notna(), None) for side in sides]
     columns = sorted(sides[0])

@@ -47,8 +47,8 @@ NO_SHIFTED = Lack("no record of a bank under a shift", BANK_SHIFTED)
 class FigureKind:
     """How run folders feed a figure: what a run lacks for it, the step of the checkpoint that its input comes from
     (None where there is no one step), the command that makes the input anew, and the drawing. A figure that compares
-    runs may want something of them `together`. A figure of records has a form for each bank beside that of fresh
-    episodes, unless it is `on_banks` alone.
+    runs may want something of them `together`; one that `compares` returns or errors says where controls did not learn.
+    A figure of records has a form for each bank beside that of fresh episodes, unless it is `on_banks` alone.
     """
 
     lacks: Callable[[Run], Lack | None]
@@ -57,6 +57,7 @@ class FigureKind:
     draw: Callable[[Sequence[Run], Names, Options], Any]
     together: Callable[[Sequence[Run], Options], Lack | None] | None = None
     on_banks: bool = False
+    compares: bool = True
 
     @property
     def of_records(self) -> bool:
@@ -268,11 +269,11 @@ FIGURES = {
     "dynamics": _of_records(recorded.dynamics_curves),
     "errors": _of_records(recorded.errors, _lacks_errors),
     "calibration": _of_records(recorded.calibration, _lacks_latents),
-    "latents": _of_records(recorded.latents, _lacks_latents),
-    "probes": _of_records(recorded.probes, _lacks_episodes_of(3)),
-    "latents_shifted": _of_records(recorded.latents_shifted, _lacks_looks),
+    "latents": _of_records(recorded.latents, _lacks_latents, compares=False),
+    "probes": _of_records(recorded.probes, _lacks_episodes_of(3), compares=False),
+    "latents_shifted": _of_records(recorded.latents_shifted, _lacks_looks, compares=False),
     "errors_shifted": _of_records(recorded.errors_shifted, _lacks_shifted_errors),
-    "drift": _of_records(recorded.drifts, _lacks_pairs, on_banks=True),
+    "drift": _of_records(recorded.drifts, _lacks_pairs, on_banks=True, compares=False),
     "correlation": _of_records(recorded.correlation, _lacks_point, together=_encoders(3)),
     "correlation_of_runs": _of_records(recorded.correlation_of_runs, _lacks_point, together=_encoders(3)),
 }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from analysis import groups, recorded
+from analysis import controls, groups, recorded
 from analysis.errors import BAD_REQUEST, AnalysisError
 from analysis.kinds import FIGURES, NO_BANK, FigureKind, Lack
 from analysis.results import load_sources
@@ -68,6 +68,7 @@ def analyze(
         recorded.check_colour(used, options.colour)
     groups.check_comparable(used)
     job = _Job(
+        runs=used,
         names=Names(groups.series_names(used), groups.encoder_names(used)),
         options=options,
         formats=formats,
@@ -148,6 +149,7 @@ def _file_name(name: str, bank: str) -> str:
 
 @dataclass(frozen=True)
 class _Job:
+    runs: Sequence[Run]
     names: Names
     options: Options
     formats: Sequence[str]
@@ -167,7 +169,9 @@ def _make(report: Report, name: str, runs: Sequence[Run], job: _Job) -> None:
     report["figures"][file] = style.save(drawn, report["out"], file, provenance, job.formats)
     report["captions"][file] = drawn.caption
     job.keep(file, drawn)
-    report["notes"][file] = drawn.notes + [note for run in runs if (note := _outdated(FIGURES[name], run))]
+    of_controls = controls.notes(job.runs, runs, job.names.series) if FIGURES[name].compares else []
+    older = [note for run in runs if (note := _outdated(FIGURES[name], run))]
+    report["notes"][file] = [*of_controls, *drawn.notes, *older]
 
 
 def _outdated(kind: FigureKind, run: Run) -> str:

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from analysis import export
 from analysis.errors import AnalysisError, damaged
-from analysis.folders import JSON_COLUMNS, OWN, TABLES, Tables, is_study, read_folder
+from analysis.files import read_json
+from analysis.folders import JSON_COLUMNS, OWN, STUDY_FILE, TABLES, Tables, is_study, read_folder
 from analysis.records import find_records
-from analysis.runs import ELAPSED, NEW, Run, check_config, load_runs
+from analysis.runs import ELAPSED, NEW, Run, check_config, load_runs, look_up
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,17 @@ def load_sources(paths: Sequence[str | Path | Run]) -> tuple[list[Run], dict[str
 def hold_a_study(paths: Sequence[str | Path]) -> bool:
     """Whether there is a study or an export among them, so that claims can be asked about."""
     return any(is_study(Path(path)) or export.is_export(Path(path)) for path in paths)
+
+
+def study_names(paths: Sequence[str | Path]) -> list[str]:
+    """Names of the studies among them, and of those whose runs an export among them holds."""
+    found = dict[str, None]()
+    for path in map(Path, paths):
+        if export.is_export(path):
+            found |= dict.fromkeys(export.studies_in(path))
+        elif is_study(path) and isinstance(name := look_up(read_json(path / STUDY_FILE), "study.name"), str):
+            found[name] = None
+    return list(found)
 
 
 def _with_records(run: Run, skipped: dict[str, str]) -> Run:

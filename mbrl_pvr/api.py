@@ -208,20 +208,26 @@ def analyze(
     )
 
 
-def report(runs: str | Path | Sequence[str | Path], out: str | Path, *, unfinished: bool = False) -> "Made":
+def report(
+    runs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    unfinished: bool = False,
+    claims: str | Path | None = None,
+) -> "Made":
     """Write one HTML page, out/report.html, that needs no network: a table of the runs, the figures that `analyze`
-    draws, and an explorer of their recorded latents with frames; of a study or an export also its claims
-    (`study_claims`). The numbers of the figures stand beside it as CSV.
+    draws, and an explorer of their recorded latents with frames; of a study or an export, or where `claims` are named,
+    also what comes of claims (`study_claims`). The numbers of the figures stand beside it as CSV.
     """
     paths = _some_runs(runs)
     import analysis
 
-    flag = ["--unfinished"] if unfinished else []
-    command = shlex.join(["mbrl-pvr", "report", *map(str, paths), "--out", str(out), *flag])
+    flags = ["--unfinished"] * unfinished + ([] if claims is None else ["--claims", str(claims)])
+    command = shlex.join(["mbrl-pvr", "report", *map(str, paths), "--out", str(out), *flags])
     from analysis.results import hold_a_study
-    from mbrl_pvr.study.results import CLAIMS_OF_THE_STUDY, verdicts
+    from mbrl_pvr.study.results import verdicts
 
-    found = verdicts(paths, CLAIMS_OF_THE_STUDY) if hold_a_study(paths) else []
+    found = verdicts(paths, claims) if claims is not None or hold_a_study(paths) else []
     how: dict[str, Any] = {"unfinished": unfinished, "options": _figure_options(), "verdicts": found}
     return analysis.write_report(paths, Path(out), **how, command=command)
 
@@ -556,12 +562,12 @@ def study_export(paths: str | Path | Sequence[str | Path], out: str | Path | Non
 def study_claims(paths: str | Path | Sequence[str | Path], claims: str | Path | None = None) -> "list[ClaimVerdict]":
     """Whether the runs in `paths` support claims, refute them, or leave them undecided: a verdict for each and agent.
 
-    `claims` is the name of a file of `configs/claims/`, or a path, by default what the study concludes; the groups of
-    encoders are the zoo's.
+    `claims` is the name of a file of `configs/claims/`, or a path, by default the file there that is called as the
+    study in `paths`, otherwise schneider2024; verdicts say it as `source`. The groups of encoders are the zoo's.
     """
-    from mbrl_pvr.study.results import CLAIMS_OF_THE_STUDY, verdicts
+    from mbrl_pvr.study.results import verdicts
 
-    return verdicts(_some_runs(paths), CLAIMS_OF_THE_STUDY if claims is None else claims)
+    return verdicts(_some_runs(paths), claims)
 
 
 def list_encoders(pattern: str = "*") -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from analysis import claims, groups, pipeline
+from analysis import claims, controls, groups, pipeline
 from analysis.claims import ClaimVerdict
 from analysis.errors import AnalysisError
 from analysis.files import write_files
@@ -45,6 +45,7 @@ class Made(TypedDict):
     runs: list[str]
     figures: list[str]
     explored: list[str]
+    claims: str  # the file that they stand in; "" where there are none
     notes: list[str]
     missing: list[dict[str, str]]
     unfinished: list[dict[str, str]]
@@ -96,8 +97,9 @@ def write_report(
     made["missing"] += pipeline.left_out(skipped)
     for name, section in drawn.items():
         section.notes = made["notes"][name]
-    content = _content(runs, made, list(drawn.values()), command, verdicts)
     used = [run for run in runs if str(run.path) in made["runs"]]
+    unlearned = controls.notes(used, used, groups.series_names(used))
+    content = _content(runs, made, list(drawn.values()), command, verdicts) | {"unlearned": unlearned}
     seen = [run.on(bank) for run in used for bank in ("", *run.banks)]
     room = _room(content)
     clouds, notes = explorer.clouds(seen, _run_names(seen), room, most=options.max_points, seed=options.seed)
@@ -111,7 +113,8 @@ def write_report(
         runs=made["runs"],
         figures=list(drawn),
         explored=[cloud.name for cloud in clouds],
-        notes=[*notes, *(f"{cloud.name}: {note}" for cloud in clouds for note in cloud.notes)],
+        claims=verdicts[0].source if verdicts else "",
+        notes=[*unlearned, *notes, *(f"{cloud.name}: {note}" for cloud in clouds for note in cloud.notes)],
         missing=made["missing"],
         unfinished=made["unfinished"],
     )

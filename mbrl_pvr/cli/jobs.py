@@ -9,6 +9,7 @@ import typer
 from mbrl_pvr import api
 from mbrl_pvr.cli.encoders import Licence
 from mbrl_pvr.cli.output import jsonable, say, say_json, table
+from mbrl_pvr.cli.results import Claims
 
 if TYPE_CHECKING:
     from mbrl_pvr.settings import RunConfig
@@ -202,15 +203,18 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS...", help="Run folders, studies or exports of them.")],
     out: Annotated[Path, typer.Option("--out", help="The folder that gets report.html.")],
     unfinished: Annotated[bool, typer.Option("--unfinished", help="Take runs that have not ended too.")] = False,
+    claims: Claims = None,
     as_json: Json = False,
 ) -> None:
     """Write one HTML page with the figures, interactive, and an explorer of recorded latents with their frames."""
-    made = api.report(runs, out, unfinished=unfinished)
+    made = api.report(runs, out, unfinished=unfinished, claims=claims)
     if as_json:
         say_json(made)
         return
     count = len(made["runs"])
     say(f"{made['page']}: {count} run{'s' * (count > 1)}, figures {', '.join(made['figures']) or 'none'}")
+    if made["claims"]:
+        say(f"  claims of {made['claims']}")
     for note in made["notes"]:
         say(f"  {note}")
     _say_what_is_missing(made["missing"], made["unfinished"])

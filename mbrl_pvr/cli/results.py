@@ -19,6 +19,14 @@ Results = Annotated[
     list[Path], typer.Argument(metavar="DIR...", help="A study, a folder of runs, or a file of `study export`.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Claims = Annotated[
+    str | None,
+    typer.Option(
+        "--claims",
+        metavar="NAME|FILE",
+        help="A file of configs/claims, or any [default: the one called as the study, else schneider2024].",
+    ),
+]
 SHOWN = 20  # of what was left out
 EXACT = 2**53  # whole numbers up to here are printed in full
 
@@ -64,17 +72,12 @@ def export(
 
 def claims(
     dir: Results,
-    file: Annotated[
-        str | None,
-        typer.Option(
-            "--claims", metavar="NAME|FILE", help="A file of configs/claims, or any [default: schneider2024]."
-        ),
-    ] = None,
+    file: Claims = None,
     as_json: Json = False,
 ) -> None:
     """Say which claims the runs of a study support, which they refute, and what is undecided."""
     found = api.study_claims(dir, file)
-    say_json(found) if as_json else say("\n\n".join(map(_verdict_text, found)))
+    say_json(found) if as_json else say("\n\n".join([f"claims of {found[0].source}", *map(_verdict_text, found)]))
 
 
 def _verdict_text(verdict: "ClaimVerdict") -> str:

@@ -35,26 +35,31 @@ def export(paths: Sequence[Path], out: Path | None) -> Exported:
     """Write the tables of all runs in `paths` into one file, by default beside the first of them. AnalysisError,
     StorageError.
     """
-    from analysis.export import write_export
-    from analysis.results import read_tables
+    from analysis.export import STUDIES, write_export
+    from analysis.results import read_tables, study_names
 
     first = paths[0].expanduser().absolute()
     out = first.with_name(f"{first.name}{SUFFIX}") if out is None else out.absolute()
     tables, skipped = read_tables(paths)
+    made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    about = {"mbrl_pvr": __version__, "made": made, STUDIES: " ".join(study_names(paths))}
     make_folders(out.parent)
     with replace_atomic(out) as temporary:
-        write_export(
-            temporary, tables, {"mbrl_pvr": __version__, "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        )
+        write_export(temporary, tables, about)
     rows = {name: table.num_rows for name, table in tables.items()}
     return Exported(out, out.stat().st_size, rows, skipped)
 
 
-def verdicts(paths: Sequence[Path], source: str | Path) -> "list[ClaimVerdict]":
-    """What the runs in `paths` say of the claims of a file. AnalysisError, ConfigError."""
+def verdicts(paths: Sequence[Path], source: str | Path | None = None) -> "list[ClaimVerdict]":
+    """What the runs in `paths` say of the claims of a file, by default that of the package which is called as their
+    study, otherwise of what Schneider et al. conclude. AnalysisError, ConfigError.
+    """
     from analysis.claims import evaluate, needed_tables
-    from analysis.results import read_tables
+    from analysis.results import read_tables, study_names
 
+    if source is None:
+        own = [name for name in study_names(paths) if name in available(CLAIMS)]
+        source = own[0] if len(own) == 1 else CLAIMS_OF_THE_STUDY
     claims = read_claims(source)
     tables, _ = read_tables(paths, needed_tables(claims))
     return evaluate(claims, tables, encoder_groups())

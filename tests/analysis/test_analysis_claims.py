@@ -97,7 +97,11 @@ def test_too_few_tasks_or_seeds_decide_nothing_however_large_the_effect(rng):
         verdict(study(rng, WORSE), tasks=1)
     single = verdict(study(rng, WORSE), suite="dmc/one-x", tasks=1)  # a claim about that task
     assert single.outcome == "supported"
-    assert verdict(study(rng, WORSE), suite="maniskill/").reason == "no finished runs of the left side"
+    for part in ("dmc/one", "dmc/one-"):  # how its name begins is not its name
+        assert verdict(study(rng, WORSE), suite=part, tasks=1).outcome == "undecided"
+    gym = verdict(study(rng, WORSE, tasks=("gym:A-v0", "gym:B-v0")), suite="gym:", tasks=2)
+    assert gym.outcome == "supported" and gym.comparisons[0].tasks == 2
+    assert verdict(study(rng, WORSE), suite="maniskill/").reason == "no runs on maniskill/"
 
 
 def test_where_a_control_did_not_learn_nothing_is_compared(rng):
@@ -159,16 +163,23 @@ def test_agents_have_verdicts_of_their_own(rng):
     assert [(v.agent, v.outcome) for v in found] == [("dreamerv3", "supported"), ("tdmpc2", "refuted")]
 
 
+def recorded(rng, tables, errors):
+    """Table of errors of all runs; `errors`: encoder and task to the logarithm of the latent's error on each bank."""
+    runs = tables["runs"].to_pandas()
+    same = {"shift": "", "window": 33, "constant": 0.0, "scale": 2.0}
+    rows = []
+    for run, encoder, task in zip(runs["id"], runs["encoder"], runs["task"], strict=True):
+        for bank, level in errors(encoder, task).items():
+            error = 33 * 2.0 * math.exp(level + rng.normal(0, 0.01))
+            row = {"run": run, "bank": bank, **same, "error": error}
+            rows.append({**row, "reward_error": 33 * math.exp(rng.normal())})
+    return pa.Table.from_pylist(rows)
+
+
 def test_errors_are_compared_as_logarithms_and_correlated_with_returns(rng):
     levels = {name: 0.1 * place for place, name in enumerate(["scratch", "a", "b", "c", "d", "e", "f", "g"])}
     tables = study(rng, levels, tasks=TASKS[:1])
-    runs = tables["runs"].to_pandas()
-    same = {"bank": "", "shift": "", "window": 33, "constant": 0.0, "scale": 2.0}
-    rows = []
-    for run, encoder in zip(runs["id"], runs["encoder"], strict=True):
-        error = 33 * 2.0 * math.exp(-3 * levels[encoder] + rng.normal(0, 0.01))
-        rows.append({"run": run, **same, "error": error, "reward_error": 33 * math.exp(rng.normal())})
-    tables["errors"] = pa.Table.from_pylist(rows)
+    tables["errors"] = recorded(rng, tables, lambda encoder, task: {"": -3 * levels[encoder]})
     here = {"suite": "dmc/one-x", "tasks": 1}
     (one,) = verdict(tables, **here, score="dynamics_error", left={"encoder": "d"}).comparisons
     assert one.effect == pytest.approx(-1.2, abs=0.02)
@@ -178,6 +189,30 @@ def test_errors_are_compared_as_logarithms_and_correlated_with_returns(rng):
     assert found.outcome == "supported" and found.comparisons[0].effect < -0.95
     assert (found.comparisons[0].n, found.comparisons[0].encoder) == (8, "8 encoders")
     assert verdict(tables, groups, **related, score="reward_error").outcome == "undecided"
+
+
+def test_errors_on_trajectories_of_different_banks_are_not_compared(rng):
+    """Each task has trajectories of its own: a bank of one task says nothing of the others."""
+    tables = study(rng, {"scratch": 0.5, "a": 0.5}, tasks=TASKS[:3])
+    asked = {"score": "dynamics_error", "left": {"encoder": "a"}, "expect": "below"}
+    one = {"suite": "dmc/one-x", "tasks": 1}
+
+    def of(errors, **changes):
+        return verdict({**tables, "errors": recorded(rng, tables, errors)}, **asked, **changes)
+
+    def level(encoder):
+        return -1.0 if encoder == "a" else 0.0
+
+    found = of(lambda encoder, task: {"bank1" if encoder == "a" else "bank2": level(encoder)})
+    reason = "runs on dmc/one-x were recorded on different trajectories: bank bank1; bank bank2"
+    assert (found.outcome, found.comparisons, found.reason) == ("undecided", [], reason)
+    found = of(lambda encoder, task: {"bank1": -1.0} if encoder == "a" else {"": 0.0}, **one)
+    assert found.reason == "runs on dmc/one-x were recorded on different trajectories: bank bank1; their own episodes"
+    both = of(lambda encoder, task: {"bank1": level(encoder)} | ({"bank2": 9.0} if encoder == "a" else {"": 9.0}))
+    assert both.outcome == "supported"  # by the bank that all share
+    assert both.comparisons[0].effect == pytest.approx(-1, abs=0.02)
+    other = of(lambda encoder, task: {"bank1" if task == "dmc/one-x" else "": level(encoder)})
+    assert (other.outcome, other.comparisons[0].tasks) == ("supported", 3)  # runs without a bank keep their score
 
 
 def test_an_encoder_file_of_each_task_is_one_encoder(rng):
@@ -250,6 +285,10 @@ def test_an_effect_of_the_mean_is_that_of_welch():
         ({"expect": "higher"}, "expect is 'higher', not one of below, above, equal"),
         ({"tasks": 0}, "tasks=0 should be the least number"),
         ({"suite": None}, "suite is missing"),
+        ({"suite": "dmc"}, "suite='dmc' should end in /, as dmc/, or be the whole name of a task"),
+        ({"suite": ["dmc/one-x"]}, "should end in /"),
+        ({"suite": "dmc/one"}, "suite 'dmc/one' is one task, and tasks=3 asks for more: end it in /"),
+        ({"suite": "dmc:", "tasks": 1}, "one task does not decide a claim about the suite 'dmc:'"),
         ({"margin": -1}, "margin=-1 should be a number that is not negative"),
         ({"expect": "equal"}, "needs a margin"),
         ({"correlate": "in_distribution"}, "either `right`, the other side, or `correlate`"),
@@ -277,14 +316,77 @@ def test_only_finished_runs_and_their_newest_checkpoint_count(rng):
     tables["ood"] = pa.Table.from_pandas(pd.concat([older, ood], ignore_index=True))
     (one,) = verdict(tables).comparisons
     assert one.effect == pytest.approx(-0.8, abs=0.02)
-    runs = tables["runs"].to_pandas().assign(state="running")
-    assert verdict_of_none(tables, runs) == []
+    found = verdict(unfinished(tables, "scratch", "a"))
+    assert (found.outcome, found.reason) == ("undecided", "no finished runs of the left side")
 
 
-def verdict_of_none(tables, runs):
-    return evaluate(
-        parse_claims({"claims": {"it": CLAIM}}, "here"), {**tables, "runs": pa.Table.from_pandas(runs)}, GROUPS
-    )
+def unfinished(tables, *encoders, state="running", only=""):
+    """The study with runs of some encoders, or `only` those on one task, not finished; some have played already."""
+    runs = tables["runs"].to_pandas()
+    theirs = runs["encoder"].isin(encoders) & runs["task"].str.endswith(only)
+    runs.loc[theirs, "state"] = state
+    return {**tables, "runs": pa.Table.from_pandas(runs)}
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", "failed", "new"])
+def test_what_is_half_finished_supports_nothing_and_can_be_refuted(rng, state):
+    """Encoders of a group are asked for where they have runs, whatever became of them."""
+    tables = study(rng, {**WORSE, "c": 0.1, "d": 0.1})
+    assert verdict(tables).outcome == "supported"
+    found = verdict(unfinished(tables, "b", "c", state=state))
+    reason = "b, c have no finished runs with out_of_distribution yet"
+    assert (found.outcome, found.reason, found.further_seeds) == ("undecided", reason, None)
+    assert [(one.encoder, one.outcome, one.n) for one in found.comparisons] == [
+        *(("a", "supported", 5), ("b", "undecided", 0), ("c", "undecided", 0), ("d", "supported", 5)),
+    ]
+    assert found.level == pytest.approx(1 - 0.05 / 4)  # Bonferroni counts those that are still to come
+    assert verdict(unfinished(tables, "c", state=state), expect="above").outcome == "refuted"
+    assert verdict(unfinished(tables, "c", state=state), suite="dmc/one-x", tasks=1).outcome == "undecided"
+    runs = tables["runs"].to_pandas()
+    elsewhere = runs.assign(task=runs["task"].where(runs["encoder"] != "c", "maniskill/x"))
+    assert verdict(unfinished({**tables, "runs": pa.Table.from_pandas(elsewhere)}, "c")).outcome == "supported"
+
+
+def test_an_encoder_that_a_claim_names_is_asked_for_without_a_run(rng):
+    found = verdict(study(rng, WORSE), left={"encoder": ["a", "d"]})
+    assert (found.outcome, found.reason) == ("undecided", "d has no finished runs with out_of_distribution yet")
+    assert found.level == pytest.approx(0.975)
+    assert verdict(study(rng, WORSE), left={"encoder": ["a", "vit"]}).outcome == "supported"
+
+
+def test_means_of_groups_wait_for_all_their_encoders_on_all_tasks(rng):
+    """A group of which some are lacking is another group: it neither supports nor refutes."""
+    tables = study(rng, {"a": 0.9, "b": 0.8, "c": 0.2, "d": 0.3, "e": 0.25}, seeds=3, noise=0.01)
+    groups = {"vit": ["a", "b"], "pretrained": ["a", "b", "c", "d", "e", "never"]}
+    asked = {"left": {"encoder": "vit"}, "right": {"encoder": "pretrained"}, "over": "encoders"}
+    for expect, whole in (("above", "supported"), ("below", "refuted")):
+        assert verdict(tables, groups, **asked, expect=expect).outcome == whole
+        found = verdict(unfinished(tables, "e"), groups, **asked, expect=expect)
+        assert (found.outcome, found.reason) == ("undecided", "e has no finished runs with out_of_distribution yet")
+        assert (
+            found.comparisons[0].effect == pytest.approx(0.6, abs=0.1) and found.comparisons[0].outcome == "undecided"
+        )
+    one_task = verdict(unfinished(tables, "e", only="two-x"), groups, **asked, expect="above")
+    assert one_task.outcome == "undecided" and one_task.reason.startswith("e has no finished runs")
+    named = {**asked, "left": {"encoder": ["a", "b"]}, "right": {"encoder": ["a", "b", "c", "d", "e"]}}
+    assert verdict(tables, groups, **named, expect="above").outcome == "supported"
+
+
+def test_a_correlation_waits_for_all_its_encoders(rng):
+    levels = {name: 0.1 * place for place, name in enumerate("abcdefgh")}
+    tables = study(rng, levels, noise=0.01)
+    related = {"left": {"encoder": list(levels)}, "right": None, "correlate": "in_distribution", "expect": "above"}
+    assert verdict(tables, **related).outcome == "supported"
+    found = verdict(unfinished(tables, "h"), **related)
+    reason = "h has no finished runs with out_of_distribution and in_distribution yet"
+    assert (found.outcome, found.reason, found.comparisons[0].n) == ("undecided", reason, 7)
+    assert verdict(unfinished(tables, "h"), **{**related, "expect": "below"}).outcome == "undecided"
+
+
+def test_a_control_that_has_not_finished_is_no_control(rng):
+    tables = study(rng, {**WORSE, "state": 0.05}, noise=0.001)
+    assert verdict(tables, requires="learned").reason.startswith("no comparison on dmc/one-x (state gained")
+    assert verdict(unfinished(tables, "state"), requires="learned").outcome == "supported"
 
 
 def test_returns_under_other_severities_decide_nothing(rng):

@@ -243,6 +243,50 @@ def test_one_run_with_two_contents_is_refused(make_run, exported, tmp_path):
         load_results([first, exported("other.duckdb", tmp_path / "here")])
 
 
+def state(folder, state, checkpoint):
+    (folder / "status.json").write_text(json.dumps({"state": state, "checkpoint": checkpoint}))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_exports_of_different_days_give_what_is_further(make_run, exported, tmp_path, turned):
+    first, second = make_run("here/a", seed=1, parts=()), make_run("here/b", seed=2, parts=())
+    third = make_run("here/c", seed=3, parts=())
+    later = {folder: (folder / "metrics.jsonl").read_text() for folder in (first, second)}
+    for folder in (first, second):
+        (folder / "metrics.jsonl").write_text("".join(later[folder].splitlines(keepends=True)[:4]))
+    state(first, "running", 300)
+    state(second, "interrupted", None)
+    monday = exported("monday.duckdb", tmp_path / "here")
+    for folder, text in later.items():
+        (folder / "metrics.jsonl").write_text(text)
+    state(first, "finished", 1000)
+    state(second, "running", 900)
+    make_run("other", seed=3)  # played and recorded since
+    for name in ("ood.parquet", "latents.npz"):
+        (tmp_path / "other" / name).rename(third / name)
+    tuesday = exported("tuesday.duckdb", tmp_path / "here")
+    both = load_results([tuesday, monday] if turned else [monday, tuesday])
+    alone = load_results([tuesday])
+    by = both.runs.sort_values("seed")
+    assert list(by["state"]) == ["finished", "running", "finished"] and list(by["step"]) == [1000, 900, 100_000]
+    for name in ("metrics", "episodes", "ood", "errors"):
+        rows = [getattr(one, name).sort_values("run", kind="stable", ignore_index=True) for one in (both, alone)]
+        pd.testing.assert_frame_equal(*rows)
+    assert set(both.errors["run"]) == set(both.ood["run"]) == {by["id"].iloc[2]}
+    report = analysis.analyze([monday, tuesday], tmp_path / "out", ["returns"], formats=())
+    assert len(report["runs"]) == 2
+
+
+def test_a_finished_run_of_which_each_export_lacks_something_is_refused(make_run, exported, tmp_path):
+    folder = make_run("here/a")
+    (folder / "latents.npz").rename(tmp_path / "latents.npz")
+    first = exported("first.duckdb", tmp_path / "here")
+    (tmp_path / "latents.npz").rename(folder / "latents.npz")
+    (folder / "ood.parquet").unlink()
+    with pytest.raises(AnalysisError, match=r"in two places, with different content \(.*first.* and .*second"):
+        load_results([first, exported("second.duckdb", tmp_path / "here")])
+
+
 def test_files_that_are_no_export_are_refused(runs, exported, tmp_path):
     path = exported("one.duckdb", runs)
     with duckdb.connect(str(tmp_path / "newer.duckdb")) as connection:

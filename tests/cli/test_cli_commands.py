@@ -34,6 +34,7 @@ MADE = {
     "runs": ["r"],
     "figures": ["returns"],
     "explored": ["a"],
+    "claims": "",
     "notes": ["a: 5 of 9 steps"],
     "missing": [{"figure": "latents", "run": "r", "reason": "no latents", "command": "mbrl-pvr record r"}],
     "unfinished": [{"run": "q", "state": "running", "command": "mbrl-pvr resume q"}],
@@ -202,7 +203,16 @@ def test_dry_run_touches_nothing(
                 },
             ),
         ),
-        (["report", "a", "b", "--out", "o"], "report", (([Path("a"), Path("b")], Path("o")), {"unfinished": False})),
+        (
+            ["report", "a", "b", "--out", "o"],
+            "report",
+            (([Path("a"), Path("b")], Path("o")), {"unfinished": False, "claims": None}),
+        ),
+        (
+            ["report", "a", "--out", "o", "--claims", "small_cpu"],
+            "report",
+            (([Path("a")], Path("o")), {"unfinished": False, "claims": "small_cpu"}),
+        ),
         (
             ["pretrain", "autoencoder", "env=dmc/finger-spin", "frames=r1,r2", "--steps", "5", "--out", "x"],
             "pretrain",
@@ -291,6 +301,9 @@ def test_report_names_the_page_and_what_is_lacking(
     assert (page, note) == ("o/report.html: 1 run, figures returns", "  a: 5 of 9 steps")
     assert missing == "latents not drawn for r: no latents. Make it: mbrl-pvr record r"
     assert "mbrl-pvr resume q" in unfinished
+    monkeypatch.setattr(api, "report", lambda *_, **__: {**MADE, "claims": "configs/claims/x.yaml"})
+    assert main(["report", "r", "q", "--out", "o"]) == 0
+    assert capsys.readouterr().out.splitlines()[1] == "  claims of configs/claims/x.yaml"
     assert main(["report", "r", "q", "--out", "o", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["page"] == "o/report.html"
 

@@ -1,7 +1,9 @@
 """Query, export and claims of a study's folder, as a user calls them."""
 
 import json
+from dataclasses import replace
 
+import duckdb
 import pandas as pd
 import pytest
 import yaml
@@ -10,7 +12,7 @@ import mbrl_pvr
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.presets import available, presets
-from mbrl_pvr.storage import digest
+from mbrl_pvr.storage import digest, sealed_json
 from mbrl_pvr.study.cells import Study
 from mbrl_pvr.study.file import studies
 from mbrl_pvr.study.results import encoder_groups, read_claims
@@ -110,9 +112,7 @@ def test_a_study_is_analyzed_by_its_folder(finished, tmp_path):
     ]
 
 
-def test_claims_of_a_study_and_of_its_export(finished, tmp_path, capsys):
-    file = tmp_path / "claims.yaml"
-    file.write_text("""
+CLAIMS = """
 claims:
   slower:
     says: A smaller learning rate does not make it worse
@@ -122,14 +122,21 @@ claims:
     left: {encoder: embedded, agent.lr: 0.001}
     right: {encoder: embedded, agent.lr: 0.0003}
     expect: below
-""")
+"""
+
+
+def test_claims_of_a_study_and_of_its_export(finished, tmp_path, capsys):
+    file = tmp_path / "claims.yaml"
+    file.write_text(CLAIMS)
     status, out, _ = call(capsys, "study", "claims", finished, "--claims", file)
-    assert status == 0 and out.startswith("slower, tdmpc2: undecided\n  A smaller learning rate")
+    assert status == 0 and out.startswith(f"claims of {file}\n\nslower, tdmpc2: undecided\n  A smaller learning rate")
     mbrl_pvr.study_export(finished, tmp_path / "x.duckdb")
     found = [mbrl_pvr.study_claims(path, file) for path in (finished, tmp_path / "x.duckdb")]
     assert found[0] == found[1]
     status, out, _ = call(capsys, "study", "claims", finished, "--json")
-    assert {row["outcome"] for row in json.loads(out)} == {"undecided"}  # none of the study's claims is about counting
+    rows = json.loads(out)
+    assert {row["outcome"] for row in rows} == {"undecided"}  # none of the study's claims is about counting
+    assert {row["source"] for row in rows} == {"configs/claims/schneider2024.yaml"}
     status, _, err = call(capsys, "study", "claims", finished, "--claims", "schneider2042")
     assert status == 2 and "unknown file of claims 'schneider2042'\nDid you mean 'schneider2024'?" in err
 
@@ -150,9 +157,53 @@ def test_the_claims_of_the_study_are_no_study_and_no_preset():
         read_claims("nothing")
 
 
+@pytest.mark.parametrize("name", available("claims"))
+def test_a_claim_about_one_task_names_one(name):
+    asked = read_claims(name)
+    assert {claim.suite for claim in asked if claim.of_one_task} <= set(mbrl_pvr.list_envs())
+    assert all(claim.requires == "learned" for claim in asked) or name == "schneider2024"
+
+
 def test_a_report_of_a_study_has_its_claims(finished, tmp_path):
     made = mbrl_pvr.report(finished, tmp_path / "out")
     page = made["page"].read_text()
     assert '<section id="claims">' in page and "In dm_control no pretrained representation ends higher" in page
-    lone = mbrl_pvr.report(sorted((finished / "runs").glob("tdmpc2*")), tmp_path / "runs")
-    assert '<section id="claims">' not in lone["page"].read_text()
+    runs = sorted((finished / "runs").glob("tdmpc2*"))
+    lone = mbrl_pvr.report(runs, tmp_path / "runs")
+    assert '<section id="claims">' not in lone["page"].read_text() and lone["claims"] == ""
+    (tmp_path / "mine.yaml").write_text(CLAIMS)
+    asked = mbrl_pvr.report(runs, tmp_path / "asked", claims=tmp_path / "mine.yaml")
+    page = asked["page"].read_text()
+    assert f"Claims <code>{tmp_path}/mine.yaml</code>" in page and f"--claims {tmp_path}/mine.yaml" in page
+    assert "A smaller learning rate does not make it worse" in page and asked["claims"] == f"{tmp_path}/mine.yaml"
+
+
+@pytest.fixture
+def small_cpu(folder, study, finished):
+    """A study that is called as a file of claims."""
+    called = {"format": 1, "mbrl_pvr": "0.1.0", "study": replace(study, name="small_cpu").to_json()}
+    (folder / "study.json").write_bytes(sealed_json(called))
+    return finished
+
+
+def test_a_study_is_held_against_the_claims_that_are_called_as_it(small_cpu, tmp_path, capsys):
+    mbrl_pvr.study_export(small_cpu, tmp_path / "one.duckdb")
+    again = mbrl_pvr.study_export([small_cpu, tmp_path / "one.duckdb"], tmp_path / "two.duckdb").path
+    for place in (small_cpu, tmp_path / "one.duckdb", again):
+        assert call(capsys, "study", "claims", place)[1].startswith(
+            "claims of configs/claims/small_cpu.yaml\n\nfrozen_in"
+        )
+    assert {one.source for one in mbrl_pvr.study_claims(again, "schneider2024")} == {
+        "configs/claims/schneider2024.yaml"
+    }
+    status, out, _ = call(capsys, "report", again, "--out", tmp_path / "out")
+    assert status == 0 and "\n  claims of configs/claims/small_cpu.yaml\n" in out
+    assert "Claims <code>configs/claims/small_cpu.yaml</code>" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_an_export_that_does_not_know_its_study_can_be_asked(finished, tmp_path):
+    with duckdb.connect(str(mbrl_pvr.study_export(finished, tmp_path / "old.duckdb").path)) as connection:
+        connection.execute("ALTER TABLE export DROP COLUMN studies")
+    assert {one.source for one in mbrl_pvr.study_claims(tmp_path / "old.duckdb")} == {
+        "configs/claims/schneider2024.yaml"
+    }
