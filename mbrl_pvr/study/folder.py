@@ -18,7 +18,7 @@ from mbrl_pvr import __version__
 from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
 from mbrl_pvr.lock import LOCK_NAME, lock
 from mbrl_pvr.runfolder import read_status
-from mbrl_pvr.schema import flatten
+from mbrl_pvr.schema import flatten, has_types
 from mbrl_pvr.storage import make_folders, plain, read_sealed, remove_leftovers, sealed_json, write_atomic
 from mbrl_pvr.study.cells import Run, Study
 
@@ -26,6 +26,11 @@ FILE, RUNS, LOGS, PROGRESS = "study.json", "runs", "logs", "progress"
 FORMAT = 1  # of study.json; raised when older versions of this code could not read it
 SHOWN = 10  # runs of a difference that are named
 EVIDENCE = {"ood": "ood.parquet", "record": "latents*.npz"}  # what a finished stage has left in the run folder
+_TYPES = {
+    **{"state": str, "stage": str, "finished": dict, "error": str, "time/pid": int, "time/host": str},
+    **dict.fromkeys(("time/at", "time/stage_began", "time/from_step"), int | float),
+}
+_STAGE = {"time/seconds": int | float}  # what is noted of a finished stage
 
 
 def run_folder(path: Path, run: Run) -> Path:
@@ -129,7 +134,15 @@ def read_progress(path: Path, run: Run) -> dict[str, Any]:
         stored = json.loads((path / PROGRESS / f"{run.name}.json").read_bytes())
     except (FileNotFoundError, ValueError):
         stored = {}
-    return {"state": "new", "stage": "", "finished": {}, **(stored if isinstance(stored, dict) else {})}
+    return {"state": "new", "stage": "", "finished": {}, **(stored if _is_progress(stored) else {})}
+
+
+def _is_progress(stored: Any) -> bool:
+    """Whether all that is in it has its type."""
+    if not has_types(stored, _TYPES):
+        return False
+    stages = stored.get("finished", {}).values()
+    return all(has_types(stage, _STAGE) and stage.keys() >= _STAGE.keys() for stage in stages)
 
 
 def write_progress(path: Path, run: Run, **changes: Any) -> dict[str, Any]:

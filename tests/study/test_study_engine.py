@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -155,6 +156,27 @@ def test_a_first_signal_lets_jobs_save_and_starts_no_more(
         drive(folder, jobs, Local(1), retries=3)
     assert (tmp_path / "saved").exists() and not (tmp_path / "second").exists()
     assert read_progress(folder, jobs[0].run)["state"] == "interrupted"
+
+
+def test_a_full_disk_does_not_hide_that_the_study_was_stopped(
+    folder: Path, make_jobs: Callable[..., list[Job]], tmp_path: Path, handlers: None
+) -> None:
+    jobs = make_jobs("(place / 'on').touch(); time.sleep(60)")
+    write_progress(folder, jobs[0].run, state="running")
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill_and_stop() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, old[1]))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    wait_for(tmp_path / "on", then=fill_and_stop)
+    try:
+        with pytest.raises(Stopped):
+            drive(folder, jobs, Local(1), retries=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert read_progress(folder, jobs[0].run)["state"] == "running"  # the note could not be written
 
 
 def test_a_second_signal_ends_jobs_that_do_not_listen(

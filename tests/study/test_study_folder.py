@@ -115,10 +115,39 @@ def test_what_is_left_follows_from_the_run_folder_too(study: Study, folder: Path
     assert stages_left(folder, study, run) == ["train", "record"]
 
 
-def test_a_damaged_progress_file_says_nothing(study: Study, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "{",
+        "[]",
+        '{"state": "running", "finished": null}',
+        '{"state": "finished", "finished": {"train": 1}}',
+        '{"state": "finished", "finished": {"train": {}}}',
+        '{"state": "finished", "finished": {"train": {"time/seconds": "60"}}}',
+        '{"state": "running", "time/pid": "77", "time/host": null}',
+        '{"state": ["running"], "stage": null}',
+        '{"state": "running", "time/stage_began": "now", "time/from_step": null}',
+    ],
+)
+def test_a_damaged_progress_file_says_nothing(
+    study: Study, folder: Path, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_progress(folder, study.runs[0], state="running")
-    (folder / "progress" / f"{study.runs[0].name}.json").write_text("{")
+    (folder / "progress" / f"{study.runs[0].name}.json").write_text(damaged)
     assert read_progress(folder, study.runs[0]) == {"state": "new", "stage": "", "finished": {}}
+    assert main(["study", "status", str(folder)]) == 0
+    assert "4 runs, 4 new" in capsys.readouterr().out
+    assert write_progress(folder, study.runs[0], state="running")["finished"] == {}
+
+
+@pytest.mark.parametrize("damaged", ['{"step": "7"}', '{"step": null}', '{"state": 1}', '{"time/heartbeat": "now"}'])
+def test_a_damaged_status_file_says_nothing(study: Study, folder: Path, damaged: str) -> None:
+    run = study.runs[0]
+    write_progress(folder, run, state="running", stage="train")
+    run_folder(folder, run).mkdir()
+    (run_folder(folder, run) / "status.json").write_text(damaged)
+    assert main(["study", "status", str(folder)]) == 0
+    assert status(folder).runs[0].step == 0
 
 
 def test_status_tells_what_is_finished_runs_failed_and_died(study: Study, folder: Path, pretend: Pretend) -> None:
