@@ -127,7 +127,7 @@ def _watch(dir: Path) -> None:
 
     now = api.study_status(dir)
     with Live(Text(clean(_status_text(now))), auto_refresh=False) as live:
-        while now.counts["finished"] < len(now.runs):
+        while now.counts["finished"] + now.counts["failed"] < len(now.runs):
             time.sleep(REFRESH)
             now = api.study_status(dir)
             live.update(Text(clean(_status_text(now))), refresh=True)
@@ -147,18 +147,22 @@ def _status_text(now: "StudyStatus") -> str:
             for part, runs in ((part, [run for run in now.runs if run.part == part]) for part in parts)
         ]
         lines += ["", table(rows, ("part", "runs", *now.counts))]
-    busy = [run for run in now.runs if run.state in ("running", "interrupted")]
+    busy = [run for run in now.runs if run.state in ("running", "silent", "interrupted")]
     if busy:
         shown = [
             (
                 *(run.name, run.state, run.stage, f"{run.step:,}/{run.steps:,}"),
                 "" if run.steps_per_second is None else f"{run.steps_per_second:.1f}",
                 "" if run.seconds_left is None else _hours(run.seconds_left),
+                "" if run.seconds_silent is None else f"{_hours(run.seconds_silent)} ago",
             )
             for run in busy[:SHOWN]
         ]
-        lines += ["", table(shown, ("run", "state", "stage", "step", "steps/s", "left"))]
+        lines += ["", table(shown, ("run", "state", "stage", "step", "steps/s", "left", "last sign"))]
         lines += [f"and {len(busy) - SHOWN} more"] if len(busy) > SHOWN else []
+    silent = [run.seconds_silent for run in now.runs if run.seconds_silent is not None and run.state == "silent"]
+    if silent:
+        lines += ["", f"silent: no sign of a worker for {_hours(min(silent))} or more; it, or its machine, may be gone"]
     failed = [run for run in now.runs if run.state == "failed"]
     for run in failed[:SHOWN]:
         lines += ["", f"{run.name} failed in {run.stage}: {run.error}", *(f"  {line}" for line in run.log)]

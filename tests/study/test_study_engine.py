@@ -278,6 +278,26 @@ def test_a_run_waits_for_whoever_holds_its_folder(
     assert acts == [("train", 3, 1)] and not held
 
 
+def test_a_worker_gives_signs_of_life_through_every_stage(
+    study: Study, folder: Path, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an older process of the run, whose driver is gone, says of itself that it was interrupted."""
+    run, record = study.runs[0], api.record
+
+    def long(place: Path, **asked: Any) -> None:
+        before = write_progress(folder, run, state="interrupted")["time/at"]
+        until(lambda: read_progress(folder, run)["time/at"] > before)
+        noted = read_progress(folder, run)
+        assert (noted["state"], noted["stage"], list(noted["finished"])) == ("running", "record", ["train"])
+        record(place, **asked)
+
+    monkeypatch.setattr(api, "record", long)
+    monkeypatch.setattr(work, "BEAT", 0.02)
+    work.work(folder, run.id)
+    assert read_progress(folder, run)["state"] == "finished"
+    assert "beat" not in {thread.name for thread in threading.enumerate()}
+
+
 def test_a_parent_with_threads_dies_once(tmp_path: Path) -> None:
     """The kernel signals the end of each of its threads; a run takes a second SIGTERM as the wish to end unsaved."""
     child = (
