@@ -179,18 +179,31 @@ def _plan_text(planned: "Plan") -> str:
     def number(value: float | None, spec: str = ".1f") -> str:
         return "" if value is None else format(value, spec)
 
-    head = ("part", "agent", "encoder", "env", "runs", "steps", "s/step", "h/run", "memory", "disk", "at once")
+    head = (
+        *("part", "agent", "encoder", "env", "settings", "runs", "steps"),
+        *("s/step", "h/run", "replay", "memory", "GPU", "disk", "at once"),
+    )
     rows = [
         (
-            *(kind.part, kind.agent, kind.encoder, kind.env, kind.runs, f"{kind.steps:,}"),
-            *(number(kind.step_seconds, ".4f"), number(kind.run_hours, ".2f"), number(kind.memory_gib)),
-            *(number(kind.replay_gib if kind.disk_gib is None else kind.disk_gib), kind.at_once),
+            *(kind.part, kind.agent, kind.encoder, kind.env),
+            " ".join(f"{key}={value}" for key, value in kind.differs.items()),
+            *(kind.runs, f"{kind.steps:,}"),
+            *(number(kind.step_seconds, ".4f"), number(kind.run_hours, ".2f"), number(kind.replay_gib, ".2f")),
+            number(kind.memory_gib),
+            "" if kind.gpu_gib is None else f"{number(kind.gpu_gib)} of {number(kind.gpu_share_gib)}",
+            *(number(kind.disk_gib, ".2f"), kind.at_once),
         )
         for kind in planned.kinds
     ]
-    lines = [table(rows, head), "", f"study {planned.name}: {planned.runs:,} runs; memory and disk in GiB of one run"]
+    told = [column for column in range(len(head)) if any(row[column] != "" for row in rows)]
+    lines = [
+        table([[row[column] for column in told] for row in rows], [head[column] for column in told]),
+        "",
+        f"study {planned.name}: {planned.runs:,} runs; replay, memory and disk in GiB of one run",
+    ]
     if planned.hours is not None and planned.worker_hours is not None:
         lines.append(f"{planned.worker_hours:,.1f} hours of one worker, {planned.hours:,.1f} hours on this machine")
         lines.append(f"disk: {planned.disk_gib:,.1f} GiB, {planned.free_disk_gib:,.1f} are free")
     lines += [f"weights that are not here and would be fetched: {address}" for address in planned.to_fetch]
+    lines += [f"does not fit this machine: {note}" for note in planned.notes]
     return "\n".join(lines)
