@@ -154,7 +154,7 @@ def _status_text(now: "StudyStatus") -> str:
                 *(run.name, run.state, run.stage, f"{run.step:,}/{run.steps:,}"),
                 "" if run.steps_per_second is None else f"{run.steps_per_second:.1f}",
                 "" if run.seconds_left is None else _hours(run.seconds_left),
-                "" if run.seconds_silent is None else f"{_hours(run.seconds_silent)} ago",
+                "" if run.seconds_silent is None else f"{_age(run.seconds_silent)} ago",
             )
             for run in busy[:SHOWN]
         ]
@@ -162,7 +162,7 @@ def _status_text(now: "StudyStatus") -> str:
         lines += [f"and {len(busy) - SHOWN} more"] if len(busy) > SHOWN else []
     silent = [run.seconds_silent for run in now.runs if run.seconds_silent is not None and run.state == "silent"]
     if silent:
-        lines += ["", f"silent: no sign of a worker for {_hours(min(silent))} or more; it, or its machine, may be gone"]
+        lines += ["", f"silent: no sign of a worker for {_age(min(silent))} or more; it, or its machine, may be gone"]
     failed = [run for run in now.runs if run.state == "failed"]
     for run in failed[:SHOWN]:
         lines += ["", f"{run.name} failed in {run.stage}: {run.error}", *(f"  {line}" for line in run.log)]
@@ -173,6 +173,10 @@ def _status_text(now: "StudyStatus") -> str:
 def _hours(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else _hours(seconds)
 
 
 def _plan_text(planned: "Plan") -> str:

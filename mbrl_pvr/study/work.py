@@ -130,7 +130,7 @@ def _end_on_sigterm(parent: int) -> None:
 
 
 class _Once:
-    """Raises a signal, once: each thread of a parent that ends is told of, and a second SIGTERM means at once."""
+    """Raises a signal, once: the kernel tells the end of each thread of a parent, and two SIGTERMs mean at once."""
 
     def __init__(self, signum: int) -> None:
         self._signum, self._raised = signum, threading.Lock()
