@@ -132,7 +132,7 @@ def _record_bytes(path: Path) -> tuple[float, float, int]:
 
     Of a short episode most of what is predicted from start points is empty, so that this is counted unpacked.
     """
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         ahead = sum(arrays[name][0, 0, 0].nbytes for name in arrays if name.endswith("_from"))
         steps = int(arrays["length"][0])
         packed = {name: arrays.zip.getinfo(f"{name}.npy").compress_size for name in arrays}
