@@ -482,6 +482,7 @@ def study_plan(
     yes: bool = False,
 ) -> "Plan":
     """What a study takes on this machine, `measure`d by a few steps of each kind of run; `problems` say what cannot be.
+    Without `measure` whatever this machine has is enough, and `notes` say what would not fit it.
 
     `file` is a study's name ("smoke") or a YAML file, `dir` where it will lie. With `parts` only these; `yes` allows
     more than 10,000 runs.
@@ -495,7 +496,8 @@ def study_plan(
     from mbrl_pvr.study.start import require_fit
 
     path, engine = STUDIES / study.name if dir is None else Path(dir).expanduser(), Local(workers)
-    require_fit(study, engine)
+    if measure:
+        require_fit(study, engine)
     with Display(what="kinds of runs:") as display:
         return plan(study, engine, path, measured=measure, progress=display.progress)
 

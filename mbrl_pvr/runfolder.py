@@ -14,6 +14,7 @@ from typing import Any
 from mbrl_pvr import __version__
 from mbrl_pvr.errors import ConfigError, IntegrityError, StorageError
 from mbrl_pvr.lock import LOCK_NAME, Lock, lock
+from mbrl_pvr.schema import has_types
 from mbrl_pvr.storage import (
     TEMPORARY,
     Journal,
@@ -34,6 +35,7 @@ FORMAT = 1  # of the run folder; raised when older versions of this code could n
 MAX_PATH = 3900  # bytes; names inside a run folder are shorter than the rest up to Linux's 4096
 _NOT_HERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS)  # a folder cannot be made in this place
 HEARTBEAT = 15.0  # seconds between rewrites of status.json while nothing but the step changes
+_STATUS_TYPES = {"state": str, "step": int, "checkpoint": int | None, "time/heartbeat": int | float}
 _log = logging.getLogger(__name__)
 
 
@@ -219,12 +221,12 @@ def read_status(path: Path | str) -> dict[str, Any]:
 
 
 def _stored_status(path: Path) -> dict[str, Any] | None:
-    """None where the file is missing or damaged."""
+    """None where the file is missing or damaged, which a value of another type is, too."""
     try:
         stored = json.loads((path / "status.json").read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return stored if isinstance(stored, dict) else None
+    return stored if has_types(stored, _STATUS_TYPES) else None
 
 
 def _create(path: Path, config: dict[str, Any], identity: Any) -> None:

@@ -6,7 +6,7 @@ Knows nothing of agents or environments; `mbrl_pvr.config` puts it to use.
 import inspect
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -56,6 +56,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def has_types(tree: Any, types: Mapping[str, Any]) -> bool:
+    """Whether a value read from JSON is an object whose entries of these names, those that it has, have these types."""
+    return isinstance(tree, dict) and all(isinstance(tree[k], kind) for k, kind in types.items() if k in tree)
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:

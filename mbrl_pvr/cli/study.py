@@ -127,7 +127,7 @@ def _watch(dir: Path) -> None:
 
     now = api.study_status(dir)
     with Live(Text(clean(_status_text(now))), auto_refresh=False) as live:
-        while now.counts["finished"] < len(now.runs):
+        while now.counts["finished"] + now.counts["failed"] < len(now.runs):
             time.sleep(REFRESH)
             now = api.study_status(dir)
             live.update(Text(clean(_status_text(now))), refresh=True)
@@ -147,18 +147,22 @@ def _status_text(now: "StudyStatus") -> str:
             for part, runs in ((part, [run for run in now.runs if run.part == part]) for part in parts)
         ]
         lines += ["", table(rows, ("part", "runs", *now.counts))]
-    busy = [run for run in now.runs if run.state in ("running", "interrupted")]
+    busy = [run for run in now.runs if run.state in ("running", "silent", "interrupted")]
     if busy:
         shown = [
             (
                 *(run.name, run.state, run.stage, f"{run.step:,}/{run.steps:,}"),
                 "" if run.steps_per_second is None else f"{run.steps_per_second:.1f}",
                 "" if run.seconds_left is None else _hours(run.seconds_left),
+                "" if run.seconds_silent is None else f"{_age(run.seconds_silent)} ago",
             )
             for run in busy[:SHOWN]
         ]
-        lines += ["", table(shown, ("run", "state", "stage", "step", "steps/s", "left"))]
+        lines += ["", table(shown, ("run", "state", "stage", "step", "steps/s", "left", "last sign"))]
         lines += [f"and {len(busy) - SHOWN} more"] if len(busy) > SHOWN else []
+    silent = [run.seconds_silent for run in now.runs if run.seconds_silent is not None and run.state == "silent"]
+    if silent:
+        lines += ["", f"silent: no sign of a worker for {_age(min(silent))} or more; it, or its machine, may be gone"]
     failed = [run for run in now.runs if run.state == "failed"]
     for run in failed[:SHOWN]:
         lines += ["", f"{run.name} failed in {run.stage}: {run.error}", *(f"  {line}" for line in run.log)]
@@ -171,22 +175,39 @@ def _hours(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
+def _age(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else _hours(seconds)
+
+
 def _plan_text(planned: "Plan") -> str:
     def number(value: float | None, spec: str = ".1f") -> str:
         return "" if value is None else format(value, spec)
 
-    head = ("part", "agent", "encoder", "env", "runs", "steps", "s/step", "h/run", "memory", "disk", "at once")
+    head = (
+        *("part", "agent", "encoder", "env", "settings", "runs", "steps"),
+        *("s/step", "h/run", "replay", "memory", "GPU", "disk", "at once"),
+    )
     rows = [
         (
-            *(kind.part, kind.agent, kind.encoder, kind.env, kind.runs, f"{kind.steps:,}"),
-            *(number(kind.step_seconds, ".4f"), number(kind.run_hours, ".2f"), number(kind.memory_gib)),
-            *(number(kind.replay_gib if kind.disk_gib is None else kind.disk_gib), kind.at_once),
+            *(kind.part, kind.agent, kind.encoder, kind.env),
+            " ".join(f"{key}={value}" for key, value in kind.differs.items()),
+            *(kind.runs, f"{kind.steps:,}"),
+            *(number(kind.step_seconds, ".4f"), number(kind.run_hours, ".2f"), number(kind.replay_gib, ".2f")),
+            number(kind.memory_gib),
+            "" if kind.gpu_gib is None else f"{number(kind.gpu_gib)} of {number(kind.gpu_share_gib)}",
+            *(number(kind.disk_gib, ".2f"), kind.at_once),
         )
         for kind in planned.kinds
     ]
-    lines = [table(rows, head), "", f"study {planned.name}: {planned.runs:,} runs; memory and disk in GiB of one run"]
+    told = [column for column in range(len(head)) if any(row[column] != "" for row in rows)]
+    lines = [
+        table([[row[column] for column in told] for row in rows], [head[column] for column in told]),
+        "",
+        f"study {planned.name}: {planned.runs:,} runs; replay, memory and disk in GiB of one run",
+    ]
     if planned.hours is not None and planned.worker_hours is not None:
         lines.append(f"{planned.worker_hours:,.1f} hours of one worker, {planned.hours:,.1f} hours on this machine")
         lines.append(f"disk: {planned.disk_gib:,.1f} GiB, {planned.free_disk_gib:,.1f} are free")
     lines += [f"weights that are not here and would be fetched: {address}" for address in planned.to_fetch]
+    lines += [f"does not fit this machine: {note}" for note in planned.notes]
     return "\n".join(lines)

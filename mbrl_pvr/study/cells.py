@@ -10,7 +10,7 @@ from typing import Any
 
 from mbrl_pvr.bank import Bank
 from mbrl_pvr.config import from_dict, identity, load_config, run_name, to_dict
-from mbrl_pvr.errors import ConfigError, Error
+from mbrl_pvr.errors import ConfigError, Error, Unavailable
 from mbrl_pvr.names import quoted
 from mbrl_pvr.schema import convert, leaf_keys, section
 from mbrl_pvr.schema import hints as hints_of
@@ -200,7 +200,8 @@ def _kind(part: SubStudy, point: dict[str, Any], debug: bool) -> tuple[Kind, Run
         _check_stages(part.stages, config)
     except Error as error:
         place = f"{where}, {error.where}" if error.where else where
-        raise type(error)(error.what, place, error.hint) from error
+        apart = "\nOr leave this part out: --part NAME takes others alone" * isinstance(error, Unavailable)
+        raise type(error)(error.what, place, f"{error.hint or ''}{apart}") from error
     if config.threads > part.resources.cores:
         what = f"threads={config.threads}, but resources.cores={part.resources.cores}"
         raise ConfigError(what, where, "Leave threads out: a run has as many as it has cores")
@@ -219,6 +220,9 @@ def _check_stages(stages: Stages, config: RunConfig) -> None:
             raise ConfigError(what, "stages.ood", "Give this part stages of its own, without ood")
         held_out_splits(config, stages.ood.shifts, stages.ood.severities, each_factor=stages.ood.each_factor)
     if stages.record is not None and stages.record.bank is not None:
+        if not Path(stages.record.bank).exists():
+            make = f"mbrl-pvr bank make env={config.env.name} --dir {stages.record.bank}"
+            raise Unavailable("there is no trajectory bank here", stages.record.bank, f"Make one with: {make}")
         Bank.open(stages.record.bank)
     elif stages.record is not None and not config.agent.policy:
         what = "agent.policy=false: without a policy there are no fresh episodes to record"

@@ -158,7 +158,8 @@ def _start(engine: Engine, job: Job) -> list[Exit]:
 def _leave(path: Path, end: Exit) -> None:
     """What is told of a job that was stopped; one that could still say so has done it."""
     if end.status and read_progress(path, end.job.run)["state"] == "running":
-        write_progress(path, end.job.run, state="interrupted")
+        with suppress(StorageError):  # a full disk, perhaps; the next start looks for itself
+            write_progress(path, end.job.run, state="interrupted")
 
 
 def _fail(path: Path, end: Exit, tries: int) -> Failure:

@@ -17,6 +17,7 @@ from mbrl_pvr import __version__
 from mbrl_pvr.errors import IntegrityError, StorageError
 from mbrl_pvr.lock import LOCK_NAME, lock
 from mbrl_pvr.runfolder import read_status
+from mbrl_pvr.schema import has_types
 from mbrl_pvr.storage import make_folders, plain, read_sealed, remove_leftovers, sealed_json, write_atomic
 from mbrl_pvr.study.cells import Run, Study
 from mbrl_pvr.study.merge import merge
@@ -24,6 +25,11 @@ from mbrl_pvr.study.merge import merge
 FILE, RUNS, LOGS, PROGRESS = "study.json", "runs", "logs", "progress"
 FORMAT = 1  # of study.json; raised when older versions of this code could not read it
 EVIDENCE = {"ood": "ood.parquet", "record": "latents*.npz"}  # what a finished stage has left in the run folder
+_TYPES = {
+    **{"state": str, "stage": str, "finished": dict, "error": str, "time/pid": int, "time/host": str},
+    **dict.fromkeys(("time/at", "time/stage_began", "time/from_step"), int | float),
+}
+_STAGE = {"time/seconds": int | float}  # what is noted of a finished stage
 
 
 def run_folder(path: Path, run: Run) -> Path:
@@ -91,7 +97,15 @@ def read_progress(path: Path, run: Run) -> dict[str, Any]:
         stored = json.loads((path / PROGRESS / f"{run.name}.json").read_bytes())
     except (FileNotFoundError, ValueError):
         stored = {}
-    return {"state": "new", "stage": "", "finished": {}, **(stored if isinstance(stored, dict) else {})}
+    return {"state": "new", "stage": "", "finished": {}, **(stored if _is_progress(stored) else {})}
+
+
+def _is_progress(stored: Any) -> bool:
+    """Whether all that is in it has its type."""
+    if not has_types(stored, _TYPES):
+        return False
+    stages = stored.get("finished", {}).values()
+    return all(has_types(stage, _STAGE) and stage.keys() >= _STAGE.keys() for stage in stages)
 
 
 def write_progress(path: Path, run: Run, **changes: Any) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mbrl_pvr import envs
 from mbrl_pvr.build import env_config, pick_compile, pick_device
@@ -23,7 +25,7 @@ from mbrl_pvr.errors import Unavailable
 from mbrl_pvr.settings import EvalConfig, RunConfig
 from mbrl_pvr.storage import write_atomic
 from mbrl_pvr.study.engine import last_lines
-from mbrl_pvr.study.file import Resources
+from mbrl_pvr.study.file import Resources, Stages
 from mbrl_pvr.study.local import kill_group, launch
 
 EPISODE = 50  # agent steps of an episode while it is measured
@@ -43,38 +45,102 @@ class Measured:
     episode_length: int  # agent steps
     learner: int  # bytes of memory at most, with next to nothing in replay
     worker: int  # bytes of memory of an environment's process
-    checkpoint: int  # bytes on the disk
-    replay_row: float  # bytes of one step in replay, in memory and on the disk
-    gpu: int | None  # bytes of GPU memory; None without one
+    checkpoint: int  # bytes on the disk, without what an agent keeps of every step in replay
+    replay_row: float  # bytes of one step in replay on the disk; in memory, what an agent keeps of it comes on top
+    gpu: int | None = None  # bytes of GPU memory; None without one, as the next
+    gpu_total: int | None = None  # bytes that its GPUs have together
+    record_step: float = 0.0  # bytes on the disk of a step of a recorded episode
+    record_ahead: float = 0.0  # bytes of one predicted from a start point
+    film_step: float = 0.0  # bytes of a step of a filmed episode
+    drawn_step: float = 0.0  # bytes of a step of a recorded episode that the agent draws
 
 
-def measure(config: RunConfig, resources: Resources, gpus: Sequence[str] = ()) -> Measured:
-    """Train it for some steps; Unavailable, with its last lines, where that fails."""
+def measure(
+    config: RunConfig, resources: Resources, gpus: Sequence[str] = (), stages: Stages | None = None
+) -> Measured:
+    """Train it for some steps, and where `stages` record, record an episode; Unavailable, with its last lines, where
+    that fails.
+    """
     with envs.make(replace(env_config(config), pixels=False), num=1, seed=0, stream="train") as env:
         length = env.max_episode_steps
-    short = shortened(config, resources)
+    stages = stages or Stages()
+    filmed = config.eval.video or (stages.ood is not None and stages.ood.video)
+    short = shortened(config, resources, film=filmed)
+    what = f"a few steps of {config.agent_preset} on {config.encoder.name} in {config.env.name}"
     with tempfile.TemporaryDirectory(prefix="mbrl-pvr-plan-") as folder:
         path = Path(folder)
         file, log, run = path / "config.yaml", path / "log", path / "run"
         write_atomic(file, to_yaml(short).encode())
-        program = [sys.executable, "-m", "mbrl_pvr.cli.main", "train", "--config", str(file), "--dir", str(run)]
+        program = [sys.executable, "-m", "mbrl_pvr.cli.main"]
         began = time.monotonic()
-        process = launch(program, log, resources, list(gpus))
-        try:
-            learner, worker, gpu = _watch(process, gpus)
-        finally:
-            kill_group(process.pid)
+        train = [*program, "train", "--config", str(file), "--dir", str(run)]
+        learner, worker, gpu = _do(train, log, resources, gpus, f"{what} fail")
         wall = time.monotonic() - began
-        if process.returncode:
-            what = f"a few steps of {config.agent_preset} on {config.encoder.name} in {config.env.name} fail"
-            raise Unavailable(what, "study plan", "\n".join(last_lines(log)))
         start, step, play = _seconds(_rows(run / "metrics.jsonl"), short, wall)
-        sizes = {name: sum(f.stat().st_size for f in (run / name).rglob("*")) for name in ("checkpoints", "replay")}
-    row = sizes["replay"] / short.steps
-    return Measured(start, step, play, length, learner, worker, sizes["checkpoints"], row, gpu)
+        sizes = {name: _size((run / name).rglob("*")) for name in ("checkpoints", "replay", "videos")}
+        played = sum(e["length"] for e in _lines(run / "episodes.jsonl") if e["kind"] == "eval") or 1
+        record_step = record_ahead = drawn = 0.0
+        if stages.record is not None:
+            record = [*program, "record", str(run), "--episodes", "1", "--starts", "2", "--horizon", "2"]
+            record += [] if config.agent.policy else ["--bank", str(stages.record.bank)]
+            _do(record, log, resources, gpus, f"a record after {what} fails")
+            record_step, record_ahead, steps = _record_bytes(next(run.rglob("latents*.npz")))
+            drawn = _size(run.rglob("open_loop_*.mp4")) / steps
+    return Measured(
+        start=start,
+        step=step,
+        play=play,
+        episode_length=length,
+        learner=learner,
+        worker=worker,
+        checkpoint=max(sizes["checkpoints"] - carried_bytes(short, short.steps), 0),
+        replay_row=sizes["replay"] / short.steps,
+        gpu=gpu,
+        gpu_total=_gpu_memory(gpus, "total") if gpus else None,
+        record_step=record_step,
+        record_ahead=record_ahead,
+        film_step=sizes["videos"] / played,
+        drawn_step=drawn,
+    )
 
 
-def shortened(config: RunConfig, resources: Resources) -> RunConfig:
+def carried_bytes(config: RunConfig, rows: int) -> int:
+    """Bytes that an agent keeps of so many steps in replay, in memory and in every checkpoint."""
+    return np.dtype(np.float16).itemsize * config.agent.carried * rows
+
+
+def _do(
+    command: list[str], log: Path, resources: Resources, gpus: Sequence[str], failure: str
+) -> tuple[int, int, int | None]:
+    """What `_watch` saw of a command; Unavailable where it fails."""
+    process = launch(command, log, resources, list(gpus))
+    try:
+        seen = _watch(process, gpus)
+    finally:
+        kill_group(process.pid)
+    if process.returncode:
+        raise Unavailable(failure, "study plan", "\n".join(last_lines(log)))
+    return seen
+
+
+def _size(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)
+
+
+def _record_bytes(path: Path) -> tuple[float, float, int]:
+    """Bytes of a recorded step, packed, and of one predicted from a start point, and how many steps the episode has.
+
+    Of a short episode most of what is predicted from start points is empty, so that this is counted unpacked.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        ahead = sum(arrays[name][0, 0, 0].nbytes for name in arrays if name.endswith("_from"))
+        steps = int(arrays["length"][0])
+        packed = {name: arrays.zip.getinfo(f"{name}.npy").compress_size for name in arrays}
+        rows = sum(size for name, size in packed.items() if arrays[name].ndim > 1 and not name.endswith("_from"))
+    return rows / steps, float(ahead), steps
+
+
+def shortened(config: RunConfig, resources: Resources, *, film: bool = False) -> RunConfig:
     """The same work on each step, but few of them and short episodes; saved once, at the end."""
     num = config.env.num
     random = max(RANDOM, config.agent.sequence_steps) * num
@@ -88,13 +154,17 @@ def shortened(config: RunConfig, resources: Resources) -> RunConfig:
         log_every=learning // ROWS,
         sinks=(),
         compile="on" if pick_compile(config, pick_device(config)) else "off",
-        eval=EvalConfig(every=10**9, episodes=1, video=False),
+        eval=EvalConfig(every=10**9, episodes=1, video=film),
         env=replace(config.env, max_steps=min(config.env.max_steps or EPISODE, EPISODE)),
     )
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    return [row for row in map(json.loads, path.read_text().splitlines()) if "time/env" in row]
+    return [row for row in _lines(path) if "time/env" in row]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _seconds(rows: list[dict[str, Any]], short: RunConfig, wall: float) -> tuple[float, float, float]:
@@ -119,13 +189,13 @@ def _seconds(rows: list[dict[str, Any]], short: RunConfig, wall: float) -> tuple
 def _watch(process: "subprocess.Popen[bytes]", gpus: Sequence[str]) -> tuple[int, int, int | None]:
     """Most memory of the process and of any that it started, until it ends; and of its GPU beyond what was used."""
     learner = worker = most = 0
-    before = _gpu_memory(gpus) if gpus else 0
+    before = _gpu_memory(gpus, "used") if gpus else 0
     while process.poll() is None:
         for pid in _family(process.pid):
             taken = _memory(pid)
             learner, worker = (max(learner, taken), worker) if pid == process.pid else (learner, max(worker, taken))
         if gpus:
-            most = max(most, _gpu_memory(gpus) - before)
+            most = max(most, _gpu_memory(gpus, "used") - before)
         time.sleep(SAMPLE)
     return learner, worker, most if gpus else None
 
@@ -153,8 +223,8 @@ def _memory(pid: int) -> int:
     return 0
 
 
-def _gpu_memory(gpus: Sequence[str]) -> int:
-    """Bytes used of these GPUs, by whomever."""
-    asked = ["nvidia-smi", f"--id={','.join(gpus)}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+def _gpu_memory(gpus: Sequence[str], what: str) -> int:
+    """Bytes that are "used" of these GPUs, by whomever, or those that they have in "total"."""
+    asked = ["nvidia-smi", f"--id={','.join(gpus)}", f"--query-gpu=memory.{what}", "--format=csv,noheader,nounits"]
     told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30)
     return sum(int(line) for line in told.stdout.split()) << 20

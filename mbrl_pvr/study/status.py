@@ -3,6 +3,7 @@
 import os
 import socket
 import statistics
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from typing import Any
 from mbrl_pvr.runfolder import read_status
 from mbrl_pvr.study.cells import Run, Study
 from mbrl_pvr.study.engine import last_lines
-from mbrl_pvr.study.folder import log_file, read_progress, read_study, run_folder, stages_of
+from mbrl_pvr.study.folder import log_file, read_progress, read_study, run_folder, stages_left, stages_of
 
-STATES = ("finished", "running", "failed", "interrupted", "new")
+STATES = ("finished", "running", "silent", "failed", "interrupted", "new")
+SILENT = 300.0  # seconds without a sign: workers give one a minute (work.BEAT), and clocks of nodes may differ by some
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,14 @@ class RunStatus:
     name: str
     part: str
     settings: dict[str, Any]
-    state: str  # of STATES; interrupted ones go on with the next `study run`, as new ones do
+    state: str  # of STATES; all but finished and running ones go on with the next `study run`
     stage: str  # under way, or the one that failed
     step: int
     steps: int
     stages: dict[str, bool]  # which have finished
     steps_per_second: float | None = None  # while it trains
     seconds_left: float | None = None  # None: no run of this study has trained yet
+    seconds_silent: float | None = None  # since the last sign of its worker, of running and silent ones
     error: str = ""
     log: list[str] = field(default_factory=list)  # last lines, of a failed run
 
@@ -51,7 +54,9 @@ class StudyStatus:
 
 
 def status(path: Path | str) -> StudyStatus:
-    """The state of a study while it runs or after; IntegrityError, StorageError."""
+    """The state of a study while it runs or after, and of each run what `study run` would find; IntegrityError,
+    StorageError.
+    """
     path = Path(path)
     study = read_study(path)
     noted = [(run, read_progress(path, run)) for run in study.runs]
@@ -101,14 +106,16 @@ def _mean(by_kind: dict[int, list[float]], kind: int) -> float | None:
 
 
 def _run_status(path: Path, study: Study, run: Run, progress: dict[str, Any], pace: _Pace) -> RunStatus:
-    steps, state, done = study.kind(run).config["steps"], _state(progress), progress["finished"]
+    steps, now = study.kind(run).config["steps"], read_status(run_folder(path, run))
+    stages = stages_left(path, study, run, progress)
+    silent = max(time.time() - max(progress.get("time/at", 0.0), now.get("time/heartbeat", 0.0)), 0.0)
+    state = _state(progress, silent, left=bool(stages), begun=now["state"] != "new")
     step, rate = steps, None
     left: float | None = 0.0
     if state != "finished":
-        now = read_status(run_folder(path, run))
-        step, training = min(now["step"], steps), "train" not in done
+        step = min(now["step"], steps)
         rate = _rate(progress, now) if state == "running" and progress["stage"] == "train" else None
-        left = pace.left(run, step, rate, training=training)
+        left = pace.left(run, step, rate, training="train" in stages)
     return RunStatus(
         id=run.id,
         name=run.name,
@@ -118,26 +125,36 @@ def _run_status(path: Path, study: Study, run: Run, progress: dict[str, Any], pa
         stage=progress["stage"],
         step=step,
         steps=steps,
-        stages={stage: stage in done for stage in stages_of(study, run)},
+        stages={stage: stage not in stages for stage in stages_of(study, run)},
         steps_per_second=rate,
         seconds_left=left,
+        seconds_silent=silent if state in ("running", "silent") else None,
         error=progress.get("error", "") if state == "failed" else "",
         log=last_lines(log_file(path, run)) if state == "failed" else [],
     )
 
 
-def _state(progress: dict[str, Any]) -> str:
-    """The state, where "running" is believed of a process of this machine only while it lives."""
+def _state(progress: dict[str, Any], silent: float, *, left: bool, begun: bool) -> str:
+    """The state, where a progress file is believed neither beyond its process nor against the run folder."""
     state = progress["state"] if progress["state"] in STATES else "new"
-    if state != "running" or progress.get("time/host") != socket.gethostname():
-        return state
+    if state == "running" and not _is_gone(progress):
+        return "silent" if silent > SILENT else "running"
+    if not left:
+        return "finished"
+    return state if state in ("failed", "new") else ("interrupted" if begun else "new")
+
+
+def _is_gone(progress: dict[str, Any]) -> bool:
+    """Whether the process was one of this machine and is no more; its number may be another's after a restart."""
+    if progress.get("time/host") != socket.gethostname() or "time/pid" not in progress:
+        return False
     try:
         os.kill(progress["time/pid"], 0)
-    except ProcessLookupError:
-        return "interrupted"
+    except (ProcessLookupError, OverflowError):
+        return True
     except PermissionError:
         pass
-    return state
+    return False
 
 
 def _rate(progress: dict[str, Any], now: dict[str, Any]) -> float | None:

@@ -10,8 +10,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
@@ -24,6 +24,8 @@ from mbrl_pvr.study.folder import read_progress, read_study, run_folder, stages_
 
 _PR_SET_PDEATHSIG = 1
 WAIT = 1.0  # seconds between two looks at a run folder that another process holds
+BEAT = 60.0  # seconds between two signs of life; `status` takes five without one for silence
+_WRITING = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -36,18 +38,44 @@ def work(path: Path, run_id: str, parent: int = 0) -> None:
     run = find(study, run_id, path)
     _end_on_sigterm(parent)
     left = stages_left(path, study, run)
-    write_progress(path, run, state="running", error="")
+    _note(path, run, state="running", error="")
     try:
         first = ["train"] if left else []  # a training that has finished looks at its last checkpoint
-        for stage in dict.fromkeys([*first, *left]):
-            _do(path, study, run, stage)
+        with _beating(path, run):
+            for stage in dict.fromkeys([*first, *left]):
+                _do(path, study, run, stage)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         said = "" if stopped else f"{type(error).__name__}: {error}"[:2000]
         with suppress(StorageError):  # the error that led here is the one to report
-            write_progress(path, run, state="interrupted" if stopped else "failed", error=said)
+            _note(path, run, state="interrupted" if stopped else "failed", error=said)
         raise
-    write_progress(path, run, state="finished", stage="", error="")
+    _note(path, run, state="finished", stage="", error="")
+
+
+@contextmanager
+def _beating(path: Path, run: Run) -> Iterator[None]:
+    """Says once a BEAT that this process lives and works on the run: a stage alone may be silent for hours."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT):
+            with suppress(StorageError):  # what matters is told by the stage that meets it, too
+                _note(path, run, state="running")
+
+    thread = threading.Thread(target=beat, name="beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _note(path: Path, run: Run, **changes: Any) -> None:
+    """Change the progress file, of both threads one at a time."""
+    with _WRITING:
+        write_progress(path, run, **changes)
 
 
 def find(study: Study, run_id: str, path: Path) -> Run:
@@ -64,7 +92,7 @@ def _do(path: Path, study: Study, run: Run, stage: str) -> None:
     act = _stage(path, study, run, stage)
     begun = time.monotonic()
     step = read_status(run_folder(path, run))["step"]
-    write_progress(path, run, stage=stage, **{"time/stage_began": time.time(), "time/from_step": step})
+    _note(path, run, stage=stage, **{"time/stage_began": time.time(), "time/from_step": step})
     said = ""
     while True:
         try:
@@ -76,7 +104,7 @@ def _do(path: Path, study: Study, run: Run, stage: str) -> None:
             time.sleep(WAIT)
     finished = read_progress(path, run)["finished"]
     seconds = finished.get(stage, {}).get("time/seconds", 0.0) + time.monotonic() - begun
-    write_progress(path, run, finished={**finished, stage: {"time/seconds": round(seconds, 3)}})
+    _note(path, run, finished={**finished, stage: {"time/seconds": round(seconds, 3)}})
 
 
 def _stage(path: Path, study: Study, run: Run, stage: str) -> Callable[[], Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -158,6 +159,27 @@ def test_a_first_signal_lets_jobs_save_and_starts_no_more(
     assert read_progress(folder, jobs[0].run)["state"] == "interrupted"
 
 
+def test_a_full_disk_does_not_hide_that_the_study_was_stopped(
+    folder: Path, make_jobs: Callable[..., list[Job]], tmp_path: Path, handlers: None
+) -> None:
+    jobs = make_jobs("(place / 'on').touch(); time.sleep(60)")
+    write_progress(folder, jobs[0].run, state="running")
+    old, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill_and_stop() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, old[1]))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    wait_for(tmp_path / "on", then=fill_and_stop)
+    try:
+        with pytest.raises(Stopped):
+            drive(folder, jobs, Local(1), retries=3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert read_progress(folder, jobs[0].run)["state"] == "running"  # the note could not be written
+
+
 def test_a_second_signal_ends_jobs_that_do_not_listen(
     folder: Path, make_jobs: Callable[..., list[Job]], tmp_path: Path, handlers: None
 ) -> None:
@@ -255,6 +277,26 @@ def test_a_run_waits_for_whoever_holds_its_folder(
     monkeypatch.setattr(work, "WAIT", 0.01)
     work.work(folder, study.runs[2].id)
     assert acts == [("train", 3, 1)] and not held
+
+
+def test_a_worker_gives_signs_of_life_through_every_stage(
+    study: Study, folder: Path, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an older process of the run, whose driver is gone, says of itself that it was interrupted."""
+    run, record = study.runs[0], api.record
+
+    def long(place: Path, **asked: Any) -> None:
+        before = write_progress(folder, run, state="interrupted")["time/at"]
+        until(lambda: read_progress(folder, run)["time/at"] > before)
+        noted = read_progress(folder, run)
+        assert (noted["state"], noted["stage"], list(noted["finished"])) == ("running", "record", ["train"])
+        record(place, **asked)
+
+    monkeypatch.setattr(api, "record", long)
+    monkeypatch.setattr(work, "BEAT", 0.02)
+    work.work(folder, run.id)
+    assert read_progress(folder, run)["state"] == "finished"
+    assert "beat" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_parent_with_threads_dies_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What lies in a study's folder: which study may go on there, how progress is told, and how stages are counted done."""
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -8,12 +9,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mbrl_pvr import errors
+from mbrl_pvr.cli import study as cli
 from mbrl_pvr.cli.main import main
-from mbrl_pvr.study.cells import Study, load_study
+from mbrl_pvr.study.cells import Run, Study, load_study
+from mbrl_pvr.study.engine import jobs_of
 from mbrl_pvr.study.file import OodStage, Stages
 from mbrl_pvr.study.folder import (
     log_file,
@@ -169,10 +173,39 @@ def test_what_is_left_follows_from_the_run_folder_too(study: Study, folder: Path
     assert stages_left(folder, study, run) == ["train", "record"]
 
 
-def test_a_damaged_progress_file_says_nothing(study: Study, folder: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "{",
+        "[]",
+        '{"state": "running", "finished": null}',
+        '{"state": "finished", "finished": {"train": 1}}',
+        '{"state": "finished", "finished": {"train": {}}}',
+        '{"state": "finished", "finished": {"train": {"time/seconds": "60"}}}',
+        '{"state": "running", "time/pid": "77", "time/host": null}',
+        '{"state": ["running"], "stage": null}',
+        '{"state": "running", "time/stage_began": "now", "time/from_step": null}',
+    ],
+)
+def test_a_damaged_progress_file_says_nothing(
+    study: Study, folder: Path, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_progress(folder, study.runs[0], state="running")
-    (folder / "progress" / f"{study.runs[0].name}.json").write_text("{")
+    (folder / "progress" / f"{study.runs[0].name}.json").write_text(damaged)
     assert read_progress(folder, study.runs[0]) == {"state": "new", "stage": "", "finished": {}}
+    assert main(["study", "status", str(folder)]) == 0
+    assert "4 runs, 4 new" in capsys.readouterr().out
+    assert write_progress(folder, study.runs[0], state="running")["finished"] == {}
+
+
+@pytest.mark.parametrize("damaged", ['{"step": "7"}', '{"step": null}', '{"state": 1}', '{"time/heartbeat": "now"}'])
+def test_a_damaged_status_file_says_nothing(study: Study, folder: Path, damaged: str) -> None:
+    run = study.runs[0]
+    write_progress(folder, run, state="running", stage="train")
+    run_folder(folder, run).mkdir()
+    (run_folder(folder, run) / "status.json").write_text(damaged)
+    assert main(["study", "status", str(folder)]) == 0
+    assert status(folder).runs[0].step == 0
 
 
 def test_status_tells_what_is_finished_runs_failed_and_died(study: Study, folder: Path, pretend: Pretend) -> None:
@@ -180,6 +213,8 @@ def test_status_tells_what_is_finished_runs_failed_and_died(study: Study, folder
     write_progress(
         folder, done, state="finished", finished={"train": {"time/seconds": 60.0}, "record": {"time/seconds": 6}}
     )
+    pretend(run_folder(folder, done), 120, "finished")
+    (run_folder(folder, done) / "latents.npz").touch()
     write_progress(folder, failed, state="failed", stage="train", error="EnvError: gone")
     log_file(folder, failed).write_text("one\n\ntwo\nthree\n")
     gone = subprocess.Popen([sys.executable, "-c", ""])
@@ -192,7 +227,7 @@ def test_status_tells_what_is_finished_runs_failed_and_died(study: Study, folder
     write_progress(folder, busy, state="running", stage="train", **{"time/stage_began": now - 10, "time/from_step": 20})
     pretend(run_folder(folder, busy), 70, **{"time/heartbeat": now})
     told = status(folder)
-    assert told.counts == {"finished": 1, "running": 1, "failed": 1, "interrupted": 1, "new": 0}
+    assert told.counts == {"finished": 1, "running": 1, "silent": 0, "failed": 1, "interrupted": 1, "new": 0}
     assert (told.steps, told.of_steps) == (120 + 0 + 30 + 70, 480)
     by_id = {run.id: run for run in told.runs}
     assert by_id[busy.id].steps_per_second == pytest.approx(5.0) == told.steps_per_second
@@ -203,6 +238,84 @@ def test_status_tells_what_is_finished_runs_failed_and_died(study: Study, folder
     write_progress(folder, dead, state="running")
     path.write_text(json.dumps({**json.loads(path.read_text()), "time/host": "another", "time/pid": gone.pid}))
     assert socket.gethostname() != "another" and status(folder).counts["running"] == 2
+
+
+def test_status_says_what_a_start_would_find(study: Study, folder: Path, pretend: Pretend) -> None:
+    """A run whose folder was removed is new again, one whose record was removed goes on, one with all of it is done."""
+    stages = {"train": {"time/seconds": 60.0}, "record": {"time/seconds": 6.0}}
+    removed, unrecorded, plain, begun = study.runs
+    for run in (removed, unrecorded, plain):
+        write_progress(folder, run, state="finished", finished=stages)
+        pretend(run_folder(folder, run), 120, "finished")
+    (run_folder(folder, removed) / "latents.npz").touch()
+    write_progress(folder, begun, state="interrupted", stage="train")
+    pretend(run_folder(folder, begun), 30, "interrupted")
+
+    def states() -> list[str]:
+        left = {job.run.id for job in jobs_of(folder, study)}
+        told = status(folder).runs
+        assert left == {run.id for run in told if run.state != "finished"}
+        return [run.state for run in told]
+
+    assert states() == ["finished", "interrupted", "finished", "interrupted"]
+    shutil.rmtree(run_folder(folder, removed))
+    shutil.rmtree(run_folder(folder, begun))
+    assert states() == ["new", "interrupted", "finished", "new"]
+    first, second, third, _ = status(folder).runs
+    assert (first.step, first.stages) == (0, {"train": False, "record": False})
+    assert (second.step, second.stages) == (120, {"train": True, "record": False})
+    assert first.seconds_left == pytest.approx(66) and second.seconds_left == pytest.approx(6)
+    (folder / "progress" / f"{third.name}.json").unlink()
+    assert states()[2] == "finished"  # training is all that there is to do
+
+
+def rewrite(folder: Path, run: Run, **changes: Any) -> None:
+    """Change a progress file as another process, machine or time would have written it."""
+    path = folder / "progress" / f"{run.name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_worker_of_another_machine_that_gives_no_sign_is_silent(
+    study: Study, folder: Path, pretend: Pretend, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = time.time()
+    _, alive, ahead, reused = study.runs
+    for run in study.runs:
+        pretend(run_folder(folder, run), 60, **{"time/heartbeat": now - 720})
+        begun = {"time/stage_began": now - 780, "time/from_step": 0}
+        write_progress(folder, run, state="running", stage="train", **begun)
+        rewrite(folder, run, **{"time/host": "another", "time/at": now - 720})
+    pretend(run_folder(folder, alive), 60, **{"time/heartbeat": now - 60})
+    rewrite(folder, ahead, **{"time/at": now + 200})  # of a node whose clock is before ours
+    rewrite(folder, reused, **{"time/host": socket.gethostname()})  # restarted; its number is ours now
+    told = status(folder)
+    assert [run.state for run in told.runs] == ["silent", "running", "running", "silent"]
+    assert told.counts["silent"] == told.counts["running"] == 2
+    quiet, *_ = told.runs
+    assert quiet.seconds_silent == pytest.approx(720, abs=60) and quiet.steps_per_second is None
+    assert told.steps_per_second == pytest.approx(sum(run.steps_per_second or 0 for run in told.runs[1:3]))
+    assert main(["study", "status", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "2 running, 2 silent" in out and "0:12 h ago" in out and "no sign of a worker for 0:12 h" in out
+
+
+def test_the_live_table_ends_where_nothing_is_left_to_wait_for(
+    study: Study, folder: Path, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        assert looks == 1, "it goes on for ever"
+        write_progress(folder, study.runs[3], state="failed", stage="train", error="EnvError: gone")
+
+    for run in study.runs[:3]:
+        write_progress(folder, run, state="failed", stage="train", error="EnvError: gone")
+    write_progress(folder, study.runs[3], state="running", stage="train")
+    monkeypatch.setattr(cli.time, "sleep", sleep)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["study", "status", str(folder)]) == 0 and looks == 1
 
 
 def test_status_in_text_and_as_json(

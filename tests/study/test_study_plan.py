@@ -1,17 +1,20 @@
 """What a plan says: measured once for each kind of work, times what there is to do, refused where it cannot fit."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mbrl_pvr import bank_making
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config
+from mbrl_pvr.envs import EnvConfig
 from mbrl_pvr.study import measure, plan
 from mbrl_pvr.study.cells import Study, load_study
-from mbrl_pvr.study.file import Resources
+from mbrl_pvr.study.file import OodStage, RecordStage, Resources, Stages
 from mbrl_pvr.study.local import GIB, Local
 from mbrl_pvr.study.measure import Measured, shortened
 
@@ -24,7 +27,10 @@ KNOWN = Measured(
     worker=GIB // 10,
     checkpoint=GIB,
     replay_row=float(GIB // 1000),
-    gpu=None,
+    record_step=GIB / 100,
+    record_ahead=GIB / 1000,
+    film_step=GIB / 2000,
+    drawn_step=GIB / 500,
 )
 
 
@@ -33,7 +39,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stands in place of the measurement; the configurations that it was asked for."""
     asked: list[Any] = []
 
-    def known(config: Any, resources: Resources, gpus: Any) -> Measured:
+    def known(config: Any, resources: Resources, gpus: Any, stages: Stages) -> Measured:
         asked.append(config)
         return KNOWN
 
@@ -43,7 +49,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_a_plan_multiplies_what_was_measured(study: Study, measured: list[Any], tmp_path: Path) -> None:
     found = plan.plan(study, Local(2), tmp_path / "dir")
-    assert len(measured) == 1  # seeds and learning rates cost the same
+    assert len(measured) == 2  # seeds and learning rates cost the same; one is not recorded
     recorded, trained, _ = found.kinds
     evaluations = 1 + 2  # at the start, and every 100 of 120 steps and at the end
     train = 10 + 120 * 0.5 + evaluations * 1 * 20 * 0.01
@@ -53,8 +59,37 @@ def test_a_plan_multiplies_what_was_measured(study: Study, measured: list[Any], 
     assert found.worker_hours == pytest.approx((4 * train + 2 * (10 + 0.4)) / 3600)
     assert found.hours == pytest.approx(found.worker_hours / 2)
     assert recorded.memory_gib == pytest.approx(1 + 2 * 0.1 + 0.12, rel=1e-3)
-    assert recorded.disk_gib == pytest.approx(0.12 + 2, rel=1e-3)
-    assert found.disk_gib == pytest.approx(4 * 2.12, rel=1e-3)
+    assert trained.disk_gib == pytest.approx(0.12 + 2, rel=1e-3)
+    record = 20 * 0.01 + 2 * 3 * 0.001 + 20 * 0.002  # one episode, two start points, and what the agent draws
+    assert recorded.disk_gib == pytest.approx(2.12 + record, rel=1e-3)
+    assert found.disk_gib == pytest.approx(4 * 2.12 + 2 * record, rel=1e-3)
+
+
+def test_the_disk_holds_no_more_of_replay_than_its_capacity_and_what_is_recorded_and_filmed(
+    study: Study, tmp_path: Path
+) -> None:
+    bank = tmp_path / "bank"
+    task = EnvConfig("dmc/pendulum-swingup", render="fast", max_steps=2)
+    bank_making.make_bank(task, bank, episodes=1, shifts=["color_hard"])
+    config, gib = study.config(study.runs[0]), KNOWN
+    small = replace(config, replay=replace(config.replay, capacity=50))
+    assert plan._disk_bytes(small, Stages(), gib) / GIB == pytest.approx(0.05 + 2, rel=1e-3)
+    films = replace(config, eval=replace(config.eval, video=True))
+    assert plan._disk_bytes(films, Stages(), gib) / GIB == pytest.approx(2.12 + 3 * 20 / 2000, rel=1e-3)
+    shifts = OodStage(episodes=5, shifts=("blur", "noise"), severities=(0.3, 1.0))
+    looks = 2 * (1 + 2 * 2)  # each alone, and all of them side by side
+    assert plan._disk_bytes(config, Stages(ood=shifts), gib) / GIB == pytest.approx(2.12 + looks * 20 / 2000, rel=1e-3)
+    assert plan._disk_bytes(config, Stages(ood=replace(shifts, video=False)), gib) / GIB == pytest.approx(
+        2.12, rel=1e-3
+    )
+    record = RecordStage(episodes=6, starts=2, horizon=3, bank=str(bank))
+    of_bank = 2 * 6 * (20 * 0.01 + 2 * 3 * 0.001) + 4 * 20 * 0.002  # plain and one shift; four episodes are drawn
+    assert plan._disk_bytes(config, Stages(record=record), gib) / GIB == pytest.approx(2.12 + of_bank, rel=1e-3)
+    dreamer = load_config(["agent=dreamerv3_tiny", "steps=2000", "env.size=64"])
+    assert dreamer.agent.carried > 0  # in replay and in every checkpoint
+    carried = 2 * 2000 * 2 * dreamer.agent.carried
+    bare = replace(gib, checkpoint=0, replay_row=0.0, film_step=0.0)
+    assert plan._disk_bytes(dreamer, Stages(), bare) == carried
 
 
 def test_what_cannot_fit_is_told_with_numbers(study: Study, measured: list[Any], tmp_path: Path) -> None:
@@ -64,7 +99,102 @@ def test_what_cannot_fit_is_told_with_numbers(study: Study, measured: list[Any],
     assert plan.plan(roomy, Local(1), tmp_path / "dir").problems == []
     many = replace(roomy, runs=[replace(roomy.runs[0], seed=seed) for seed in range(10**4)])
     (problem,) = plan.plan(many, Local(1), tmp_path / "dir").problems
-    assert problem.startswith("all runs take 21,2") and "GiB of disk" in problem
+    assert problem.startswith("all runs take 23,6") and "GiB of disk" in problem
+
+
+@pytest.mark.parametrize(
+    ("share", "taken", "told"),
+    [
+        (1.0, 7.9, None),
+        (1.0, 8.1, "takes 8.1 GiB of GPU memory, resources.gpu=1 gives it 8.0"),
+        (0.5, 4.1, "takes 4.1 GiB of GPU memory, resources.gpu=0.5 gives it 4.0"),
+        (0.5, 3.9, None),
+        (2.0, 15.9, None),  # of two GPUs, which have 16 together
+    ],
+)
+def test_gpu_memory_is_shown_and_refused_with_numbers(
+    share: float,
+    taken: float,
+    told: str | None,
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    total = 8 * max(int(share), 1)
+    found = replace(KNOWN, gpu=int(taken * GIB), gpu_total=total * GIB)
+    monkeypatch.setattr(plan, "measure", lambda *_: found)
+    tiny.write_text(tiny.read_text().replace("memory: 0.1", f"memory: 1.5, gpu: {share}"))
+    assert main(["study", "plan", str(tiny), "--debug"]) == (2 if told else 0)
+    out, err = capsys.readouterr()
+    assert "GPU" in out.splitlines()[0] and f"{taken:.1f} of {total * min(share, 1):.1f}" in out
+    assert (told or "") in err and ("GPU memory" in err) == (told is not None)
+
+
+def test_gpu_memory_is_asked_of_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text('#!/bin/sh\ncase "$*" in *--id=0,3*memory.total*) printf "16384\\n8192\\n";; *) exit 1;; esac\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert measure._gpu_memory(["0", "3"], "total") == 24 * GIB
+
+
+def test_without_measuring_a_study_for_a_larger_machine_is_planned(
+    tiny: Path, measured: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.write_text(tiny.read_text().replace("    stages: {}", "    resources: {cores: 999, gpu: 1}"))
+    assert main(["study", "plan", str(tiny), "--debug"]) == 2 and measured == []
+    assert "resources.cores=999" in capsys.readouterr().err
+    assert main(["study", "plan", str(tiny), "--debug", "--no-measure"]) == 0
+    told = capsys.readouterr().out
+    assert "study tiny: 4 runs" in told and "replay" in told.splitlines()[0] and "disk" not in told.splitlines()[0]
+    assert "does not fit this machine: part more: a run takes resources.cores=999, this machine has" in told
+    small = load_study(tiny, debug=True)
+    endless = {**small.kinds[0].config, "steps": 10**9, "replay": {"capacity": 10**9}}
+    big = replace(small, kinds=[replace(small.kinds[0], config=endless)], runs=small.runs[:1])
+    found = plan.plan(big, Local(1), tmp_path / "dir", measured=False)
+    assert any("replay of all runs takes" in note for note in found.notes)
+    assert any("GB of memory are available" in note for note in found.notes)
+    assert not any("disk" in problem for problem in found.problems)
+
+
+def test_kinds_that_look_alike_are_told_apart(
+    tmp_path: Path, measured: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "atlas.yaml"
+    path.write_text(
+        "parts:\n"
+        "  main: {grid: {agent: [tdmpc2_tiny], encoder: [random_resnet18], encoder.truncate: [1, 2], seed: [1, 2]}}\n"
+        "  other: {grid: {agent: [tdmpc2_tiny], encoder: [embedded, state], seed: [1, 2]}}\n"
+    )
+    assert main(["study", "plan", str(path), "--no-measure"]) == 0
+    head, first, second, third, fourth, *_ = capsys.readouterr().out.splitlines()
+    assert "settings" in head.split()
+    assert "encoder.truncate=1" in first and "encoder.truncate=2" in second and "seed" not in first
+    assert "encoder" not in third and "encoder" not in fourth  # their columns tell them apart
+
+
+@pytest.mark.parametrize(
+    ("part", "make"),
+    [
+        ("{grid: {encoder: [absent/ae.safetensors]}}", "pretrain autoencoder env=NAME --out"),
+        (
+            "{grid: {encoder: [state]}, stages: {record: {bank: absent/bank}}}",
+            "bank make env=dmc/cartpole-swingup --dir",
+        ),
+    ],
+)
+def test_files_that_are_missing_are_told_with_the_part_and_what_makes_them(
+    part: str, make: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "absent.yaml"
+    path.write_text(
+        f"set: {{env: dmc/cartpole-swingup}}\nparts: {{here: {{grid: {{encoder: [state]}}}}, away: {part}}}\n"
+    )
+    assert main(["study", "plan", str(path), "--no-measure"]) == 8
+    told = capsys.readouterr().err
+    assert "part away" in told and make in told and "absent/" in told.split(make)[1] and "--part NAME" in told
+    assert main(["study", "plan", str(path), "--no-measure", "--part", "here"]) == 0
 
 
 def test_without_measuring_runs_and_replay_are_counted(
@@ -131,8 +261,12 @@ def test_seconds_are_those_of_the_later_half() -> None:
 
 
 def test_a_kind_is_measured_by_training_it(study: Study) -> None:
-    found = measure.measure(study.config(study.runs[0]), Resources(cores=1, memory=1))
+    config = study.config(study.runs[0])
+    stages = Stages(OodStage(episodes=1, shifts=("noise",)), RecordStage(episodes=7, starts=5, horizon=20))
+    found = measure.measure(config, Resources(cores=1, memory=1), stages=stages)
     assert found.step > found.play > 0 and found.start > 0 and found.gpu is None
     assert found.episode_length == 12  # of the counting environment
     assert 4e9 > found.learner > 100e6 > found.worker > 1e6
     assert found.checkpoint > 10_000 and found.replay_row > 500
+    assert found.record_ahead == 4 * (config.agent.widths.latent_dim + 1)  # latents and rewards, float32
+    assert found.record_step > 100 and found.film_step > 100 and found.drawn_step == 0  # it draws nothing
