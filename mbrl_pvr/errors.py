@@ -21,6 +21,10 @@ class ConfigError(Error):
     exit_code = 2
 
 
+class TooSmall(ConfigError):
+    """This machine, or any that is asked for, has not the cores, memory or GPUs that the request takes."""
+
+
 class IntegrityError(Error):
     """Stored data is damaged, missing or not what its checksum says."""
 

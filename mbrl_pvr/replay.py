@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError
+from mbrl_pvr.errors import ConfigError, EnvError, IntegrityError, TooSmall
 from mbrl_pvr.memory import available_memory
 from mbrl_pvr.storage import make_folders, write_atomic
 from mbrl_pvr.tensorfile import load, pieces
@@ -39,10 +39,10 @@ def estimate(rows: int, bytes_per_step: int) -> str:
 
 
 def require_memory(rows: int, bytes_per_step: int) -> None:
-    """ConfigError where so many rows do not fit into free memory."""
+    """TooSmall where so many rows do not fit into free memory."""
     free = available_memory()
     if rows * bytes_per_step > free:
-        raise ConfigError(
+        raise TooSmall(
             f"{estimate(rows, bytes_per_step)}, but {free / 1e9:.2f} GB of memory are available",
             "replay.capacity",
             f"At most {free // bytes_per_step:,} steps fit.",

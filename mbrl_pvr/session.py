@@ -279,7 +279,7 @@ def _rows(chosen: RunConfig, episode_length: int) -> int:
 
 
 def _require_room(chosen: RunConfig, path: Path, bytes_per_step: int, weights: int = 0) -> None:
-    """ConfigError, StorageError: memory and disk for replay by the end of the run, and disk for its checkpoints.
+    """TooSmall, StorageError: memory and disk for replay by the end of the run, and disk for its checkpoints.
 
     `weights` are the bytes of an agent's state, once that is known; one checkpoint more than are kept lies there for
     a moment.

@@ -51,7 +51,7 @@ class Engine(Protocol):
     """Where jobs run."""
 
     def capacity(self, resources: Resources) -> int:
-        """How many jobs of this kind run at once; ConfigError where not one fits."""
+        """How many jobs of this kind run at once; TooSmall where not one fits."""
         ...
 
     def prepare(self, path: Path) -> None:

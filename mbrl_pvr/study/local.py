@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from mbrl_pvr.errors import ConfigError
+from mbrl_pvr.errors import TooSmall
 from mbrl_pvr.memory import total_memory
 from mbrl_pvr.storage import call, write_all
 from mbrl_pvr.study.engine import HEAD, STOPPING, Exit, Job
@@ -33,7 +33,7 @@ class Local:
         self._running: dict[int, tuple[Job, subprocess.Popen[bytes], list[str]]] = {}
 
     def capacity(self, resources: Resources) -> int:
-        """How many such jobs run at once; ConfigError where not one fits."""
+        """How many such jobs run at once; TooSmall where not one fits."""
         fit = {"cores": self._cores // resources.cores, "memory": int(self._memory / GIB // resources.memory)}
         has = {"cores": f"{self._cores}", "memory": f"{self._memory / GIB:.1f} GiB", "gpu": f"{len(self._free)}"}
         if self._workers is not None:
@@ -43,7 +43,7 @@ class Local:
         for name, count in fit.items():
             if count < 1:
                 what = f"a run takes resources.{name}={getattr(resources, name)}, this machine has {has[name]}"
-                raise ConfigError(what, "resources", "Ask for less, or run it on a larger machine")
+                raise TooSmall(what, "resources", "Ask for less, or run it on a larger machine")
         return min(fit.values())
 
     def prepare(self, path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from mbrl_pvr.bank import Bank
 from mbrl_pvr.build import planned_shapes
 from mbrl_pvr.config import from_dict, to_dict
-from mbrl_pvr.errors import ConfigError, Unavailable
+from mbrl_pvr.errors import StorageError, TooSmall, Unavailable
 from mbrl_pvr.evaluation import MAX_PARALLEL
 from mbrl_pvr.film import COLUMNS
 from mbrl_pvr.replay import row_bytes
@@ -80,7 +80,7 @@ def plan(
     measured: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
-    """Measure what is to be measured; `path` is where the study will lie. ConfigError where something is to be measured
+    """Measure what is to be measured; `path` is where the study will lie. TooSmall where something is to be measured
     and a run does not fit this machine.
     """
     known: dict[str, Measured] = {}
@@ -127,7 +127,7 @@ def _noted(notes: dict[tuple[str, str], str], part: str) -> Iterator[None]:
     """What this machine lacks for a run is a note, one for each part and thing, and no error."""
     try:
         yield
-    except (ConfigError, Unavailable) as error:
+    except (TooSmall, StorageError, Unavailable) as error:
         notes.setdefault((part, error.where), f"part {part}: {error.what}")
 
 

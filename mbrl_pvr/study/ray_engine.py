@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from mbrl_pvr.errors import ConfigError, Error, Unavailable
+from mbrl_pvr.errors import ConfigError, Error, TooSmall, Unavailable
 from mbrl_pvr.extras import import_extra
 from mbrl_pvr.memory import total_memory
 from mbrl_pvr.study.engine import POLL, STOPPING, Exit, Job
@@ -54,7 +54,7 @@ class OnRay:
         self._running: dict[Any, Job] = {}
 
     def capacity(self, resources: Resources) -> int:
-        """How many such jobs all nodes hold; ConfigError where no node holds one."""
+        """How many such jobs all nodes hold; TooSmall where no node holds one."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         fit = {"cores": [int(node.get("CPU", 0) // resources.cores) for node in nodes]}
         fit["memory"] = [int(node.get("memory", 0) / GIB // resources.memory) for node in nodes]
@@ -69,7 +69,7 @@ class OnRay:
                 for n in nodes
             )
             what = f"a run takes {wanted}, which no node of this Ray has ({has})"
-            raise ConfigError(what, "resources", "Ask for less, or start a larger node")
+            raise TooSmall(what, "resources", "Ask for less, or start a larger node")
         return together if self._workers is None else min(together, self._workers)
 
     def prepare(self, path: Path) -> None:

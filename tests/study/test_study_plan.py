@@ -12,6 +12,7 @@ from mbrl_pvr import bank_making
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.config import load_config
 from mbrl_pvr.envs import EnvConfig
+from mbrl_pvr.errors import ConfigError
 from mbrl_pvr.study import measure, plan
 from mbrl_pvr.study.cells import Study, load_study
 from mbrl_pvr.study.file import OodStage, RecordStage, Resources, Stages
@@ -156,6 +157,17 @@ def test_without_measuring_a_study_for_a_larger_machine_is_planned(
     assert any("replay of all runs takes" in note for note in found.notes)
     assert any("GB of memory are available" in note for note in found.notes)
     assert not any("disk" in problem for problem in found.problems)
+
+
+def test_without_measuring_what_is_wrong_on_any_machine_is_refused(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong(*_: Any) -> list[str]:
+        raise ConfigError("these settings never go together", "agent.horizon")
+
+    monkeypatch.setattr(plan, "try_start", wrong)
+    assert main(["study", "plan", str(tiny), "--debug", "--no-measure"]) == 2
+    assert "these settings never go together" in capsys.readouterr().err
 
 
 def test_kinds_that_look_alike_are_told_apart(
