@@ -2,6 +2,7 @@
 from the full latent in the picture; of each task a grid, its rows agents and its columns encoders.
 """
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,12 +110,13 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colo
 
 
 def _grid(clouds: Sequence[Cloud]) -> list[list[Cloud | None]]:
-    """Clouds of one task in lines, one for each agent, of the same encoders, at most `ACROSS`; None where there is no
-    such cloud.
+    """Clouds of one task in lines, one for each agent, of the same encoders: at most `ACROSS`, as many in each as can
+    be. None where there is no such cloud.
     """
     places = {(one.agent, one.column): one for one in clouds}
     columns, agents = sorted({one.column for one in clouds}), sorted({one.agent for one in clouds})
-    parts = [columns[n : n + ACROSS] for n in range(0, len(columns), ACROSS)]
+    across = math.ceil(len(columns) / math.ceil(len(columns) / ACROSS))
+    parts = [columns[n : n + across] for n in range(0, len(columns), across)]
     lines = [[places.get((agent, column)) for column in part] for part in parts for agent in agents]
     return [line for line in lines if any(line)]
 

@@ -16,19 +16,20 @@ def cloud(agent, encoder, reward):
 
 
 def test_latents_stand_in_a_grid_of_agents_and_encoders_with_one_scale(monkeypatch):
-    """Five encoders, the last of one agent alone: it stands in a second line, and its neighbours are empty."""
+    """Five encoders, the last of one agent alone: three and two side by side, and places without one are empty."""
     monkeypatch.setattr(latents, "umap", lambda points, seed, neighbours: latents.pca(points)[0])
     made = [cloud("dreamerv3", name, 1) for name in "abcde"] + [cloud("tdmpc2", name, 5) for name in "abcd"]
     figure = figure_of_latents.draw(made).figure
     FigureCanvasAgg(figure).draw()
     (part,) = figure.subfigs
     *panels, bar = part.axes
-    grid = np.reshape(np.array(panels, object), (6, 4))  # of UMAP every other row
+    grid = np.reshape(np.array(panels, object), (8, 3))  # of UMAP every other row
     shown = [[axis.get_title().partition("\n")[0] if axis.get_visible() else "" for axis in row] for row in grid[::2]]
     assert shown == [
-        [f"{name} · dreamerv3" for name in "abcd"],
-        [f"{name} · tdmpc2" for name in "abcd"],
-        ["e · dreamerv3", "", "", ""],
+        [f"{name} · dreamerv3" for name in "abc"],
+        [f"{name} · tdmpc2" for name in "abc"],
+        ["d · dreamerv3", "e · dreamerv3", ""],
+        ["d · tdmpc2", "", ""],
     ]
     sizes = {tuple(np.round(axis.get_position().size * figure.get_size_inches(), 2)) for axis in panels}
     assert len(sizes) == 1 and bar.get_ylabel() == "reward"
