@@ -45,7 +45,7 @@ def draw(evaluations: pd.DataFrame) -> style.Drawn:
                 panel.axis.plot([row["low"], row["high"]], [y, y], color=look.colour, lw=1.4, zorder=3)
                 panel.axis.plot(row["mean"], y, look.marker, color=look.colour, ms=4.5, zorder=4, clip_on=False)
             panel.axis.set_yticks(range(len(names)), names if panel.left else [""] * len(names))
-            panel.axis.set(xlim=style.value_limits(mine[["mean", "high"]].max(axis=1)), ylim=(len(names) - 0.5, -0.5))
+            panel.axis.set(xlim=style.value_limits(mine[["mean", "low", "high"]]), ylim=(len(names) - 0.5, -0.5))
             panel.axis.set(xlabel="mean return on the way" if panel.bottom else "", title=title)
             panel.axis.tick_params(axis="y", length=0)
             panel.axis.grid(axis="x")

@@ -55,7 +55,7 @@ def _panel(axis: Axes, rows: pd.DataFrame, name: str, looks: dict[str, style.Loo
         x, y = (rows[column].to_numpy()[edge] for column in (name, "return"))
         right = 1.1 * float(rows[f"{name}_high"].max())
         axis.step([*x, right], [*y, y[-1]], where="post", color=style.GREY, lw=0.8, zorder=2)
-        axis.set_ylim(*style.value_limits(rows["return_high"]))
+        axis.set_ylim(*style.value_limits(rows[["return", "return_low", "return_high"]]))
         if rows[name].min() > 0 and rows[name].max() > WIDE * rows[name].min():
             axis.set_xscale("log")
             axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.short_number(value)))

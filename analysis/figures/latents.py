@@ -20,7 +20,7 @@ from analysis.records import Latents
 
 COLOUR_MAP = "viridis"  # even in lightness, safe for colour-blind readers and in grey print
 NEIGHBOURS = 15
-ACROSS = 4  # encoders side by side; more go on below
+ACROSS = 5  # encoders side by side; more go on below
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def draw(clouds: Sequence[Cloud], *, max_points: int = 2000, seed: int = 0, colo
                 picked = chosen[one.name]
                 numbers = _measure(one, picked.index, seed)
                 shown = colours.to_rgba(one.shown[picked.index])
-                _panels(upper, lower, textwrap.fill(one.name, 28), shown, numbers)
+                _panels(upper, lower, one.name, shown, numbers, 115 // max(across, 3))
                 rows.append(_points_table(one, picked.index, numbers, colour))
                 table.append(_described(one, numbers))
                 notes += _notes(one.name, picked, numbers)
@@ -134,22 +134,26 @@ def _height(across: int) -> float:
     return 2.8 if across == 1 else 2 * ((style.PAGE - 0.8) / max(across, 3) + 0.3)
 
 
-def _panels(upper: Axes, lower: Axes, name: str, colours: np.ndarray, numbers: dict) -> None:
+def _panels(upper: Axes, lower: Axes, name: str, colours: np.ndarray, numbers: dict, letters: int) -> None:
+    """Both panels of a cloud; a line of their titles has room for so many letters."""
     if numbers["constant"]:
         for axis, text in ((upper, "constant latents"), (lower, "")):
             axis.set(xticks=[], yticks=[])
             axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
-        upper.set_title(name, size=6.5)
+        _title(upper, letters, name)
         return
     share = 100 * numbers["pca_variance"]
     _scatter(upper, numbers["umap"], colours)
     _scatter(lower, numbers["pca"], colours)
     upper.set(xlabel="UMAP 1", ylabel="UMAP 2")
     lower.set(xlabel=f"PC 1 ({share[0]:.0f} %)", ylabel=f"PC 2 ({share[1]:.0f} %)")
-    upper.set_title(
-        f"{name}\n{_purity_text(numbers['purity'])}\n{_projection_text('UMAP', numbers['trust_umap'])}", size=6.5
-    )
-    lower.set_title(_projection_text("PCA", numbers["trust_pca"]), size=6.5)
+    _title(upper, letters, name, _purity_text(numbers["purity"]), _projection_text("UMAP", numbers["trust_umap"]))
+    _title(lower, letters, _projection_text("PCA", numbers["trust_pca"]))
+
+
+def _title(axis: Axes, letters: int, *lines: str) -> None:
+    parts = [part for line in lines for part in ([line] if len(line) <= letters else line.split(" · "))]
+    axis.set_title("\n".join(textwrap.fill(part, letters) for part in parts), size=6.5)
 
 
 def _projection_text(method: str, trust: float) -> str:

@@ -35,7 +35,7 @@ def over_numbers(scores: pd.DataFrame, setting: str, score: str) -> style.Drawn:
                 panel.axis.vlines(rows["setting"], rows["low"], rows["high"], color=look.colour, lw=1.0, zorder=3)
             panel.axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.axis.set(xlabel=setting if panel.bottom else "", ylabel=score if panel.left else "", title=title)
-            panel.axis.set_ylim(*style.value_limits(mine[["mean", "high"]].max(axis=1)))
+            panel.axis.set_ylim(*style.value_limits(mine[["mean", "low", "high"]]))
             panel.axis.grid(axis="y")
         style.legend(figure, [*style.series_entries(scores, looks), *_places(numbers)])
     what = f"Final return over the {setting}, runs otherwise equal."
@@ -59,7 +59,7 @@ def over_words(scores: pd.DataFrame, setting: str, score: str) -> style.Drawn:
                 _rows(axis, mine[mine["where"] == where], names, values, looks)
                 axis.set_yticks(range(len(names)), names if axis is axes[0] else [""] * len(names))
                 axis.set(xlabel=score, title=f"{title}: {WORDS[where]}")
-                axis.set_xlim(*style.value_limits(mine[["mean", "high"]].max(axis=1)))
+                axis.set_xlim(*style.value_limits(mine[["mean", "low", "high"]]))
         entries = [
             Line2D([], [], color=style.GREY, ls="", marker=style.MARKERS[n], label=f"{setting}: {value}")
             for n, value in enumerate(values)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -261,10 +262,12 @@ def thousands(axis: XAxis | YAxis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
 
 
-def value_limits(values: pd.Series) -> tuple[float, float | None]:
-    """Limits of an axis of returns: it holds zero, and equal returns are not blown up. None: as far as the data."""
-    low, high = min(0.0, float(values.min())), float(values.max())
-    return low, low + 1 if high - low < 1e-3 else None
+def value_limits(values: pd.DataFrame | pd.Series) -> tuple[float, float | None]:
+    """Limits of an axis of returns: it holds zero and what is below, and equal returns are not blown up. None: as far
+    as the data.
+    """
+    low, high = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+    return low - (0.05 * (high - low) if low < 0 else 0), low + 1 if high - low < 1e-3 else None
 
 
 def short_number(value: float) -> str:

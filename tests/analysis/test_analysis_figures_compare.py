@@ -73,6 +73,14 @@ def test_thin_lines_of_a_state_are_seen_on_white():
     assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3
 
 
+def test_an_axis_of_returns_holds_zero_and_what_is_below():
+    assert style.value_limits(pd.Series([0.2, 0.4])) == (0, None)
+    assert style.value_limits(pd.DataFrame({"mean": [0.1], "low": [np.nan]})) == (0, None)
+    low, high = style.value_limits(pd.DataFrame({"mean": [0.1, -0.02], "low": [0.0, -0.1]}))
+    assert low < -0.1 and high is None
+    assert style.value_limits(pd.Series([0.0, 0.0])) == (0, 1)
+
+
 def normalised_rows():
     rng = np.random.default_rng(0)
     keys = itertools.product(TASKS, ("embedded", "clip_vitl14"), range(5), ("none", "color_easy"), range(3))

@@ -16,9 +16,9 @@ def cloud(agent, encoder, reward):
 
 
 def test_latents_stand_in_a_grid_of_agents_and_encoders_with_one_scale(monkeypatch):
-    """Five encoders, the last of one agent alone: three and two side by side, and places without one are empty."""
+    """Six encoders, the last of one agent alone: three stand side by side, and its place is empty."""
     monkeypatch.setattr(latents, "umap", lambda points, seed, neighbours: latents.pca(points)[0])
-    made = [cloud("dreamerv3", name, 1) for name in "abcde"] + [cloud("tdmpc2", name, 5) for name in "abcd"]
+    made = [cloud("dreamerv3", name, 1) for name in "abcdef"] + [cloud("tdmpc2", name, 5) for name in "abcde"]
     figure = figure_of_latents.draw(made).figure
     FigureCanvasAgg(figure).draw()
     (part,) = figure.subfigs
@@ -28,8 +28,8 @@ def test_latents_stand_in_a_grid_of_agents_and_encoders_with_one_scale(monkeypat
     assert shown == [
         [f"{name} · dreamerv3" for name in "abc"],
         [f"{name} · tdmpc2" for name in "abc"],
-        ["d · dreamerv3", "e · dreamerv3", ""],
-        ["d · tdmpc2", "", ""],
+        [f"{name} · dreamerv3" for name in "def"],
+        ["d · tdmpc2", "e · tdmpc2", ""],
     ]
     sizes = {tuple(np.round(axis.get_position().size * figure.get_size_inches(), 2)) for axis in panels}
     assert len(sizes) == 1 and bar.get_ylabel() == "reward"
