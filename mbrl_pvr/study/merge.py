@@ -26,7 +26,8 @@ def merge(old: Study, new: Study, path: Path, *, parts: Sequence[str] = (), exte
         raise ConfigError(what, str(path), "Give another --dir")
     wanted = {run.id for run in new.runs}
     gone = [run for run in old.runs if run.id not in wanted]
-    meant = [run for run in gone if not parts or old.kind(run).part in parts]
+    accepted = old.text == new.text and wanted <= {run.id for run in old.runs}  # by an --extend of this very file
+    meant = [run for run in gone if not accepted and (not parts or old.kind(run).part in parts)]
     changed, lines = _difference(old, meant, new, whole_parts=bool(parts) or old.text == new.text)
     if changed or (lines and not extend):
         can = "" if changed else "--extend keeps all runs that are there and adds what is new. "

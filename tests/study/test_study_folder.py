@@ -43,7 +43,7 @@ def test_the_same_study_goes_on_and_reads_back(study: Study, folder: Path) -> No
 
 
 def test_a_changed_study_is_refused_with_the_difference_and_extend_only_adds(study: Study, folder: Path) -> None:
-    fewer = replace(study, runs=study.runs[:3])
+    fewer = replace(study, runs=study.runs[:3], text=study.text + "# fewer\n")
     with (
         pytest.raises(errors.ConfigError, match=r"was changed.*\n  - part more: agent\.lr=0\.002, seed=4\n--extend"),
         open_study(folder, fewer),
@@ -54,6 +54,8 @@ def test_a_changed_study_is_refused_with_the_difference_and_extend_only_adds(stu
         assert {run.id for run in whole.runs} == {run.id for run in study.runs}
         for run in whole.runs:  # one is no longer in the file, and keeps its settings
             assert whole.config(run) == study.config(next(r for r in study.runs if r.id == run.id))
+    with open_study(folder, fewer) as again:  # which goes on without it, too
+        assert again == whole
     with open_study(folder, study, extend=True) as whole:
         assert whole == study
 
@@ -101,7 +103,7 @@ def test_parts_are_begun_one_after_the_other(tiny: Path, tmp_path: Path) -> None
         assert [run.id for run in whole.runs] == [run.id for run in [*more.runs, *main_part.runs]]
         for run in whole.runs:
             assert whole.config(run) == both.config(next(r for r in both.runs if r.id == run.id))
-    fewer = replace(main_part, runs=main_part.runs[:1])
+    fewer = replace(main_part, runs=main_part.runs[:1], text=main_part.text + "# fewer\n")
     with (
         pytest.raises(errors.ConfigError, match=r"- part main: .*seed=2"),
         open_study(tmp_path / "d", fewer, parts=["main"]),
