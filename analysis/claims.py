@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import effects, stats
+from analysis import effects, protocols, stats
 from analysis.controls import CONTROLS, unlearned
 from analysis.effects import SCORES, Effect
 from analysis.errors import AnalysisError
@@ -188,7 +188,8 @@ def evaluate(claims: Sequence[Claim], tables: Tables, groups: Mapping[str, Colle
     that a claim names, or that have runs in any state, are asked for: while one has none that has finished, it may be
     refuted, but is not supported.
     """
-    runs, errors = effects.score_table(tables), effects.error_table(tables)
+    runs = effects.score_table(tables).join(protocols.shared_table(tables))
+    errors = effects.error_table(tables)
     agents = sorted(runs["agent"].unique())
     return [
         _verdict(claim, agent, runs[runs["agent"] == agent], errors, groups) for claim in claims for agent in agents
@@ -220,7 +221,8 @@ def _verdict(
         waiting = sorted({name for side in (left, right) if len(side.runs) for name in side.waiting})
         if waiting:
             have = "has" if len(waiting) == 1 else "have"
-            reasons.append(f"{', '.join(waiting)} {have} no finished runs with {' and '.join(claim.scores)} yet")
+            where = " on every task" if claim.counts_encoders else ""
+            reasons.append(f"{', '.join(waiting)} {have} no finished runs with {' and '.join(claim.scores)}{where} yet")
         found, level = _compare(claim, left, right)
     except AnalysisError as problem:
         found, level = [], LEVEL
@@ -251,8 +253,8 @@ def _no_control(rows: pd.DataFrame) -> str:
 def _sides(
     claim: Claim, runs: pd.DataFrame, errors: pd.DataFrame, groups: Mapping[str, Collection[str]]
 ) -> tuple[_Side, _Side]:
-    """Both sides; AnalysisError where their scores are not comparable, or several runs are one encoder, task and
-    seed.
+    """Both sides; AnalysisError where their runs or scores are not comparable, or several runs are one encoder, task
+    and seed.
     """
     if runs.empty:
         raise AnalysisError(f"no runs on {claim.suite}")
@@ -265,6 +267,7 @@ def _sides(
     if claim.over == "encoders":  # those of the left side do not count on the right
         own = {*left.runs["encoder"], *left.waiting}
         right = _Side(right.runs[~right.runs["encoder"].isin(own)], right.waiting - own)
+    protocols.require_alike(left.runs, right.runs, {"left": claim.left, "right": claim.right})
     if effects.OUTSIDE in claim.scores:
         rows = pd.concat([left.runs, right.runs])[["task", effects.CONDITIONS]].dropna()
         require_same(zip(rows["task"], rows.index, rows[effects.CONDITIONS], strict=True))
@@ -285,7 +288,7 @@ def _chosen(which: Mapping[str, Any], runs: pd.DataFrame, groups: Mapping[str, C
 
 def _side(claim: Claim, which: Mapping[str, Any], rows: pd.DataFrame, groups: Mapping[str, Collection[str]]) -> _Side:
     """The runs of a side that have the scores. Encoders wait where none of their runs does; where encoders are what is
-    counted, also where none of those on one task does.
+    counted, also where none of those on one of the tasks of this side does: means over other tasks say nothing of them.
     """
     scored = rows[rows[claim.scores].notna().all(axis="columns")]
     twice = scored[scored.duplicated(effects.KEYS)]
@@ -293,10 +296,11 @@ def _side(claim: Claim, which: Mapping[str, Any], rows: pd.DataFrame, groups: Ma
         first = twice.iloc[0]
         what = f"several runs of {first['encoder']} on {first['task']}, seed {first['seed']}: `where` should say which"
         raise AnalysisError(what)
-    by = ["encoder", "task"] if claim.counts_encoders else ["encoder"]
-    lacking = rows.set_index(by).index.difference(scored.set_index(by).index)
-    named = {name for name in _values(which.get("encoder", [])) if name not in groups} - {*rows["encoder"]}
-    return _Side(scored, frozenset(lacking.get_level_values("encoder")) | named)
+    asked = {*rows["encoder"], *(name for name in _values(which.get("encoder", [])) if name not in groups)}
+    if claim.counts_encoders:
+        whole = scored.groupby("encoder")["task"].nunique() == rows["task"].nunique()
+        return _Side(scored, frozenset(asked - {*whole.index[whole]}))
+    return _Side(scored, frozenset(asked - {*scored["encoder"]}))
 
 
 def _values(value: Any) -> list[Any]:
@@ -347,11 +351,13 @@ def _encoder_scores(side: pd.DataFrame, score: str, tasks: Sequence[str]) -> np.
 
 
 def _correlated(claim: Claim, left: pd.DataFrame) -> Comparison:
-    """Over encoders, each the mean of its seeds, on the one task of the suite or averaged over its tasks."""
-    means = left.groupby(["encoder", "task"])[[claim.score, claim.correlate]].mean()
-    points = means.groupby("encoder").mean()
+    """Over encoders that were run on all tasks, each the mean of its seeds, on the one task of the suite or averaged
+    over its tasks.
+    """
+    tasks = int(left["task"].nunique())
+    whole = left.groupby("encoder").filter(lambda rows: rows["task"].nunique() == tasks)
+    points = whole.groupby(["encoder", "task"])[[claim.score, claim.correlate]].mean().groupby("encoder").mean()
     effect = effects.correlation(points[claim.score].to_numpy(), points[claim.correlate].to_numpy(), LEVEL)
-    tasks = int(means.reset_index()["task"].nunique())
     return _judged(claim, f"{len(points)} encoders", effect, tasks, seeds_help=False)
 
 

@@ -66,7 +66,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
     first: dict[tuple[str, str], tuple[Run, Any]] = {}
     series = series_names(runs)
     for run in runs:
-        for key, value in _protocol(run).items():
+        for key, value in protocol(run).items():
             _same(run, key, value, first.setdefault((run.task, key), (run, value)))
         for key in ("weights_sha256", "transform"):
             if (value := look_up(run.manifest, f"encoder.{key}")) is not None:
@@ -74,7 +74,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 _same(run, f"the encoder's {key}", value, first.setdefault((who, key), (run, value)))
 
 
-def _protocol(run: Run) -> dict[str, Any]:
+def protocol(run: Run) -> dict[str, Any]:
     """What the returns of runs on one task must share, of what the run's configuration reads and its manifest says."""
     unread = inert(run.config) | ({"env.backend"} if run.encoder == "state" else set())
     settings = {key: look_up(run.config, key) for key in (*PROTOCOL, "env.backend") if key not in unread}

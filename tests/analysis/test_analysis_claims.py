@@ -1,5 +1,6 @@
 """Claims against simulated studies whose truth is known: planted effects, no effect, and what may not decide."""
 
+import json
 import math
 import re
 
@@ -27,7 +28,7 @@ CLAIM = {
 
 def study(rng, levels, seeds=5, tasks=TASKS, noise=0.08, agent="dreamerv3", inside=None, **settings):
     """Tables of runs whose normalised returns lie about encoder's level + task's, both kinds of looks alike; `inside`:
-    levels under the looks of training where these differ.
+    levels under the looks of training where these differ; `settings`: of all of them, by dotted key.
     """
     runs, ood = [], []
     for encoder, level in levels.items():
@@ -35,6 +36,7 @@ def study(rng, levels, seeds=5, tasks=TASKS, noise=0.08, agent="dreamerv3", insi
             for seed in range(seeds):
                 name = f"{agent}-{encoder}-{task}-{seed}-{settings}"
                 own = {"id": name, "state": "finished", "agent": agent, "encoder": encoder, "task": task, "seed": seed}
+                own |= {"name": name, "config": config(agent, encoder, task, **settings), "manifest": "{}"}
                 runs.append({**own, "encoder.truncate": None, **settings})
                 drawn = 0.1 * place + rng.normal(0, noise)
                 start = (inside or {}).get(encoder, level)
@@ -43,6 +45,20 @@ def study(rng, levels, seeds=5, tasks=TASKS, noise=0.08, agent="dreamerv3", insi
                     row = {"run": name, "step": 10, "split": split, "shift": shift, "severity": 1.0}
                     ood.append({**row, "normalised": value + drawn})
     return {"runs": pa.Table.from_pylist(runs), "ood": pa.Table.from_pylist(ood)}
+
+
+def config(agent, encoder, task, **settings):
+    """A configuration as text, with settings by dotted key."""
+    tree = {"agent": {"name": agent}, "encoder": {"name": encoder, "truncate": None}, "env": {"name": task}}
+    for key, value in {"steps": 1000, **settings}.items():
+        section, _, name = key.rpartition(".")
+        (tree[section] if section else tree)[name] = value
+    return json.dumps(tree)
+
+
+def joined(*studies):
+    """The tables of several studies as one."""
+    return {name: pa.concat_tables([one[name] for one in studies], promote_options="permissive") for name in studies[0]}
 
 
 def verdict(tables, groups=GROUPS, **changes):
@@ -144,7 +160,7 @@ def test_groups_of_encoders_count_encoders(rng):
 
 def test_settings_say_which_runs_of_an_encoder_are_meant(rng):
     full, cut = study(rng, {"a": 0.8}, seeds=6), study(rng, {"a": 0.3}, seeds=6, **{"encoder.truncate": 8})
-    both = {name: pa.concat_tables([full[name], cut[name]], promote_options="permissive") for name in full}
+    both = joined(full, cut)
     sides = {"left": {"encoder": "a", "encoder.truncate": 8}, "right": {"encoder": "a", "encoder.truncate": None}}
     assert verdict(both, **sides).outcome == "supported"
     vague = verdict(both, left={"encoder": "a"}, right=sides["right"])
@@ -158,7 +174,7 @@ def test_settings_say_which_runs_of_an_encoder_are_meant(rng):
 
 def test_agents_have_verdicts_of_their_own(rng):
     one, two = study(rng, WORSE), study(rng, {"scratch": 0.2, "a": 0.7, "b": 0.8}, agent="tdmpc2")
-    both = {name: pa.concat_tables([one[name], two[name]]) for name in one}
+    both = joined(one, two)
     found = evaluate(parse_claims({"claims": {"it": CLAIM}}, "here"), both, GROUPS)
     assert [(v.agent, v.outcome) for v in found] == [("dreamerv3", "supported"), ("tdmpc2", "refuted")]
 
@@ -362,7 +378,8 @@ def test_means_of_groups_wait_for_all_their_encoders_on_all_tasks(rng):
     for expect, whole in (("above", "supported"), ("below", "refuted")):
         assert verdict(tables, groups, **asked, expect=expect).outcome == whole
         found = verdict(unfinished(tables, "e"), groups, **asked, expect=expect)
-        assert (found.outcome, found.reason) == ("undecided", "e has no finished runs with out_of_distribution yet")
+        reason = "e has no finished runs with out_of_distribution on every task yet"
+        assert (found.outcome, found.reason) == ("undecided", reason)
         assert (
             found.comparisons[0].effect == pytest.approx(0.6, abs=0.1) and found.comparisons[0].outcome == "undecided"
         )
@@ -378,9 +395,64 @@ def test_a_correlation_waits_for_all_its_encoders(rng):
     related = {"left": {"encoder": list(levels)}, "right": None, "correlate": "in_distribution", "expect": "above"}
     assert verdict(tables, **related).outcome == "supported"
     found = verdict(unfinished(tables, "h"), **related)
-    reason = "h has no finished runs with out_of_distribution and in_distribution yet"
+    reason = "h has no finished runs with out_of_distribution and in_distribution on every task yet"
     assert (found.outcome, found.reason, found.comparisons[0].n) == ("undecided", reason, 7)
     assert verdict(unfinished(tables, "h"), **{**related, "expect": "below"}).outcome == "undecided"
+
+
+def test_encoders_of_fewer_tasks_neither_correlate_nor_count_in_a_mean(rng):
+    """Means over other tasks differ by what the tasks are: here both scores are highest on the last two."""
+    few, all_tasks = "abcd", "efgh"
+    levels = dict.fromkeys(few + all_tasks, 0.3)
+    tables = joined(study(rng, dict.fromkeys(few, 0.3), tasks=TASKS[2:]), study(rng, dict.fromkeys(all_tasks, 0.3)))
+    related = {"right": None, "correlate": "in_distribution", "expect": "above", "margin": 0}
+    found = verdict(tables, left={"encoder": list(levels)}, **related)
+    assert found.outcome == "undecided" and found.reason.startswith("a, b, c, d have no finished runs")
+    assert found.comparisons[0].encoder == "4 encoders"  # their means alone are of the same tasks
+    means = {"left": {"encoder": list(all_tasks)}, "right": {"encoder": list(levels)}, "over": "encoders"}
+    found = verdict(tables, **means, expect="below")
+    assert found.outcome == "undecided" and "a, b, c, d have no finished runs" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "other"),
+    [
+        *(("steps", 1000, 1_000_000), ("env.action_repeat", 2, 4), ("env.render", "fast", "study")),
+        ("env.shifts", "none", "color_easy"),
+    ],
+)
+def test_runs_of_other_protocols_are_not_compared(rng, key, one, other):
+    tables = joined(study(rng, {"scratch": 0.6}, **{key: one}), study(rng, {"a": 0.3, "b": 0.2}, **{key: other}))
+    found = verdict(tables)
+    assert found.outcome == "undecided" and found.comparisons == []
+    assert f"runs on dmc/four-x cannot be compared: {key} is " in found.reason
+    meant = {"left": {"encoder": "pretrained", key: other}, "right": {"encoder": "scratch", key: one}}
+    assert verdict(tables, **meant).outcome == "supported"
+
+
+def test_seeds_of_other_settings_are_not_pooled(rng):
+    """Nor those that a claim does not read as one; what nothing reads, or how a run is saved, tells none apart."""
+    first = study(rng, WORSE, seeds=3, **{"agent.lr": 1e-3, "keep_checkpoints": 1, "env.render": "fast"})
+    more = study(rng, {"a": 0.3}, seeds=5, **{"agent.lr": 1e-1, "env.render": "fast"})
+    later = {
+        name: table.filter(pa.array([row.get("seed", 4) > 2 for row in table.to_pylist()]))
+        for name, table in more.items()
+    }
+    assert verdict(joined(first, later)).reason.startswith("runs of a on dmc/four-x cannot be compared: agent.lr is ")
+    own = study(
+        rng, {"a": 0.3}, seeds=3, **{"agent.lr": 1e-1, "env.render": "fast"}
+    )  # encoders may have settings of theirs
+    without = study(rng, {"scratch": 0.6, "b": 0.2}, seeds=3, **{"keep_checkpoints": 9, "env.render": "fast"})
+    assert verdict(joined(own, without)).outcome == "supported"
+
+
+def test_encoders_of_one_name_with_other_weights_are_not_pooled(rng):
+    tables = study(rng, WORSE)
+    rows = tables["runs"].to_pylist()
+    for row in rows:
+        row["manifest"] = json.dumps({"encoder": {"weights_sha256": "x" if row["seed"] else "y"}})
+    found = verdict({**tables, "runs": pa.Table.from_pylist(rows)})
+    assert found.outcome == "undecided" and "encoder.weights_sha256 is " in found.reason
 
 
 def test_a_control_that_has_not_finished_is_no_control(rng):
