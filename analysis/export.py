@@ -24,6 +24,7 @@ CLOSED: dict[str, Any] = {  # nothing but the opened file can be reached, and no
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "python_enable_replacements": False,
+    "temp_directory": "",  # which is open to queries, and else lies where the command runs
     "lock_configuration": True,
 }
 DONE = (2, 0)  # how far a finished run is

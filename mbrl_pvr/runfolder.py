@@ -201,6 +201,14 @@ def is_new(path: Path | str) -> bool:
 
 def read_run(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configuration and manifest of a run, verified; takes no lock. IntegrityError, StorageError."""
+    path, manifest = Path(path).absolute(), read_manifest(path)
+    config = path / "config.yaml"
+    verify_file(config, manifest["config"])
+    return read_yaml(config), manifest
+
+
+def read_manifest(path: Path | str) -> dict[str, Any]:
+    """The manifest of a run that this code can read, verified. IntegrityError, StorageError."""
     path = Path(path).absolute()
     if is_new(path):
         raise StorageError("there is no run here", str(path), "Start one with `mbrl-pvr train`.")
@@ -210,9 +218,7 @@ def read_run(path: Path | str) -> tuple[dict[str, Any], dict[str, Any]]:
             f"made by a newer version: needs mbrl-pvr >= {manifest.get('mbrl_pvr', '?')}, this is {__version__}",
             str(path),
         )
-    config = path / "config.yaml"
-    verify_file(config, manifest["config"])
-    return read_yaml(config), manifest
+    return manifest
 
 
 def read_status(path: Path | str) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from types import FrameType
 from typing import NamedTuple, Protocol
 
 from mbrl_pvr.errors import ConfigError, Error, IntegrityError, StorageError, UnsafeFile
+from mbrl_pvr.runfolder import read_manifest
 from mbrl_pvr.study.cells import Run, Study
 from mbrl_pvr.study.file import Resources
-from mbrl_pvr.study.folder import log_file, read_progress, stages_left, write_progress
+from mbrl_pvr.study.folder import log_file, read_progress, run_folder, stages_left, write_progress
 
 POLL = 0.1  # seconds between two looks at the jobs
 TAIL = 5  # lines of a log that are reported of a failure
@@ -98,12 +99,20 @@ class Stopped(KeyboardInterrupt):
 
 
 def jobs_of(path: Path, study: Study) -> list[Job]:
-    """A job for every run that has a stage left."""
+    """A job for every run that has a stage left, or whose folder this code cannot read: its job says why."""
     path = path.absolute()
     program = [sys.executable, "-m", "mbrl_pvr.cli.main", "study", "work", str(path)]
-    left = [run for run in study.runs if stages_left(path, study, run)]
+    left = [run for run in study.runs if stages_left(path, study, run) or not _is_read(run_folder(path, run))]
     kinds = study.kinds
     return [Job(r, [*program, r.id], log_file(path, r), kinds[r.kind].resources) for r in left]
+
+
+def _is_read(folder: Path) -> bool:
+    try:
+        read_manifest(folder)
+    except Error:
+        return False
+    return True
 
 
 def drive(

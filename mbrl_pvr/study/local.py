@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 from mbrl_pvr.errors import TooSmall
@@ -135,7 +136,7 @@ def kill_group(pid: int) -> None:
 def visible_gpus() -> list[str]:
     """GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; torch is not imported for it."""
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [gpu for gpu in named.split(",") if gpu.strip()]
+        return list(takewhile(lambda gpu: gpu and gpu[0] != "-", map(str.strip, named.split(","))))  # as CUDA reads it
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=30)
     except (OSError, subprocess.SubprocessError):

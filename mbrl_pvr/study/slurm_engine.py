@@ -26,7 +26,10 @@ FOLDER, IDS = "slurm", "jobs.json"
 ARRAY = 1000  # jobs of one array; SLURM's own limit is 1001 unless it is raised
 LOOK = 2.0  # seconds between two looks at the queue
 TIMEOUTS = 10_000  # times that a job may reach its time limit and go on in another one
-WAITING = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED", "PREEMPTED"}
+WAITING = {
+    *("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "RESIZING", "SUSPENDED", "PREEMPTED"),
+    "UNKNOWN",  # sacct has no accounting to ask, or does not know the job yet
+}
 INTERRUPTED = 130  # exit status of a job that was asked to stop, and has saved
 GRACE = 600.0  # seconds that SLURM has to end and requeue what it asked to stop
 OURS = {  # options that follow from the study file or the command

@@ -37,12 +37,10 @@ def work(path: Path, run_id: str, parent: int = 0) -> None:
     study = read_study(path)
     run = find(study, run_id, path)
     _end_on_sigterm(parent)
-    left = stages_left(path, study, run)
     _note(path, run, state="running", error="")
     try:
-        first = ["train"] if left else []  # a training that has finished looks at its last checkpoint
-        with _beating(path, run):
-            for stage in dict.fromkeys([*first, *left]):
+        with _beating(path, run):  # a training that has finished looks at its folder and last checkpoint
+            for stage in dict.fromkeys(["train", *stages_left(path, study, run)]):
                 _do(path, study, run, stage)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -95,6 +93,8 @@ def _do(path: Path, study: Study, run: Run, stage: str) -> None:
     _note(path, run, stage=stage, **{"time/stage_began": time.time(), "time/from_step": step})
     said = ""
     while True:
+        if stage != "train" and stage not in stages_left(path, study, run):  # the process that was waited for did it
+            return
         try:
             act()
             break

@@ -149,6 +149,8 @@ def test_a_query_joins_tables_and_names_what_it_does_not_know(runs):
         "SELECT * FROM read_json('{secret}')",
         "SELECT * FROM read_parquet('{secret}')",
         "SELECT * FROM glob('{folder}/*')",
+        "SELECT * FROM read_text('.tmp/secret.csv')",  # where DuckDB puts what does not fit into memory
+        "SELECT * FROM glob('.tmp/*')",
         "SELECT * FROM '{secret}'",
         "SELECT * FROM read_csv('https://127.0.0.1/x.csv')",
         "SELECT * FROM sqlite_scan('{secret}', 'x')",
@@ -168,9 +170,12 @@ def test_a_query_joins_tables_and_names_what_it_does_not_know(runs):
         "",
     ],
 )
-def test_a_query_reaches_no_file_no_network_and_no_setting(runs, tmp_path, sql):
-    secret = tmp_path / "secret.csv"
-    secret.write_text("a,b\n1,2\n")
+def test_a_query_reaches_no_file_no_network_and_no_setting(runs, tmp_path, sql, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    secret, spilled = tmp_path / "secret.csv", tmp_path / ".tmp" / "secret.csv"
+    spilled.parent.mkdir()
+    for path in (secret, spilled):
+        path.write_text("a,b\n1,2\n")
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(AnalysisError, match=r"the query failed|a query is one SELECT") as caught:
         query([runs], sql.format(secret=secret, folder=tmp_path))

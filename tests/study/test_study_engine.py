@@ -17,6 +17,7 @@ import pytest
 from mbrl_pvr import api, errors
 from mbrl_pvr.cli.main import main
 from mbrl_pvr.study import engine as engines
+from mbrl_pvr.storage import sealed_json
 from mbrl_pvr.study import local, work
 from mbrl_pvr.study.cells import Study
 from mbrl_pvr.study.engine import Job, Stopped, drive, jobs_of, last_lines
@@ -100,6 +101,7 @@ def test_jobs_see_their_threads_and_no_gpu_that_is_not_theirs(
         (Resources(cores=9, memory=99), "", 5, 5),
         (Resources(cores=1, memory=1, gpu=0.5), "0", None, 2),
         (Resources(cores=1, memory=1, gpu=1 / 3), "0", None, 3),
+        (Resources(cores=1, memory=1, gpu=1 / 3), "0,-1,1", None, 3),  # CUDA reads it up to what is none
         (Resources(cores=1, memory=1, gpu=2), "0,1", None, 1),
         (Resources(cores=1, memory=1, gpu=0.3), "0,1", 4, 4),
     ],
@@ -223,8 +225,13 @@ def test_jobs_are_argument_lists_for_what_is_left(study: Study, folder: Path) ->
     run_folder(folder, run).mkdir()
     (run_folder(folder, run) / "latents.npz").touch()
     (run_folder(folder, run) / "status.json").write_text(json.dumps({"state": "finished", "step": 120}))
+    manifest = run_folder(folder, run) / "manifest.json"
+    manifest.write_bytes(sealed_json({"format": 1}))
     jobs = jobs_of(folder, study)
     assert [job.run for job in jobs] == study.runs[1:]
+    for unread in (sealed_json({"format": 99, "mbrl_pvr": "9.0"}), b"{}"):  # its job says why
+        manifest.write_bytes(unread)
+        assert [job.run for job in jobs_of(folder, study)] == study.runs
     assert jobs[0].arguments[1:] == ["-m", "mbrl_pvr.cli.main", "study", "work", str(folder), study.runs[1].id]
 
 
@@ -256,10 +263,10 @@ def test_a_run_goes_through_its_stages_once(study: Study, folder: Path, acts: li
     noted = read_progress(folder, run)
     assert (noted["state"], list(noted["finished"])) == ("finished", ["train", "record"])
     work.work(folder, run.id)
-    assert len(acts) == 2
+    assert [act[0] for act in acts[2:]] == ["train"]  # looks at its folder, and whether its checkpoint is whole
     (run_folder(folder, run) / "latents.npz").unlink()
     assert main(["study", "work", str(folder), run.id[:12]]) == 0
-    assert [act[0] for act in acts[2:]] == ["train", "record"]  # training looks whether its checkpoint is whole
+    assert [act[0] for act in acts[3:]] == ["train", "record"]
 
 
 def test_a_run_waits_for_whoever_holds_its_folder(
@@ -277,6 +284,24 @@ def test_a_run_waits_for_whoever_holds_its_folder(
     monkeypatch.setattr(work, "WAIT", 0.01)
     work.work(folder, study.runs[2].id)
     assert acts == [("train", 3, 1)] and not held
+
+
+def test_a_stage_that_another_process_did_meanwhile_is_not_done_again(
+    study: Study, folder: Path, acts: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the job of an earlier driver in SLURM's queue."""
+    run = study.runs[0]
+
+    def locked(place: Path, **asked: Any) -> None:
+        (place / "latents.npz").touch()
+        write_progress(folder, run, finished={"train": {"time/seconds": 1.0}, "record": {"time/seconds": 2.0}})
+        raise errors.RunLocked("in use by process 1 on host")
+
+    monkeypatch.setattr(api, "record", locked)
+    monkeypatch.setattr(work, "WAIT", 0.01)
+    work.work(folder, run.id)
+    noted = read_progress(folder, run)
+    assert (noted["state"], noted["finished"]["record"]) == ("finished", {"time/seconds": 2.0})
 
 
 def test_a_worker_gives_signs_of_life_through_every_stage(

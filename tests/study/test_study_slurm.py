@@ -89,7 +89,9 @@ def test_a_job_that_is_preempted_saves_and_goes_on_after_the_requeue(
     assert len((queue / "100.starts").read_text().split()) == 2 and len(list(queue.glob("*.script"))) == 1
 
 
+@pytest.mark.parametrize("accounting", [True, False])
 def test_whoever_leaves_finds_the_jobs_again(
+    accounting: bool,
     slurm: Callable[[], OnSlurm],
     queue: Path,
     folder: Path,
@@ -97,6 +99,8 @@ def test_whoever_leaves_finds_the_jobs_again(
     tmp_path: Path,
     handlers: None,
 ) -> None:
+    if not accounting:
+        (queue.parent / "bin" / "sacct").write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2; exit 1\n")
     waits = "(place / '%s').touch(); n = place / 'go'; [time.sleep(0.05) for _ in iter(n.exists, True)]; print('done')"
     jobs = make_jobs(waits % "first", waits % "second")
 
