@@ -16,8 +16,8 @@ import pytest
 
 from mbrl_pvr import api, errors
 from mbrl_pvr.cli.main import main
-from mbrl_pvr.study import engine as engines
 from mbrl_pvr.storage import sealed_json
+from mbrl_pvr.study import engine as engines
 from mbrl_pvr.study import local, work
 from mbrl_pvr.study.cells import Study
 from mbrl_pvr.study.engine import Job, Stopped, drive, jobs_of, last_lines

@@ -100,7 +100,9 @@ def test_whoever_leaves_finds_the_jobs_again(
     handlers: None,
 ) -> None:
     if not accounting:
-        (queue.parent / "bin" / "sacct").write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2; exit 1\n")
+        (queue.parent / "bin" / "sacct").write_text(
+            "#!/bin/sh\necho Slurm accounting storage is disabled >&2; exit 1\n"
+        )
     waits = "(place / '%s').touch(); n = place / 'go'; [time.sleep(0.05) for _ in iter(n.exists, True)]; print('done')"
     jobs = make_jobs(waits % "first", waits % "second")
 
