@@ -12,6 +12,7 @@ import pytest
 
 from mbrl_pvr import api
 from mbrl_pvr.fingerprint import fingerprint
+from mbrl_pvr.storage import sealed_json
 from mbrl_pvr.study.cells import Run, Study, load_study
 from mbrl_pvr.study.engine import Job
 from mbrl_pvr.study.file import Resources
@@ -65,6 +66,7 @@ def pretend() -> Callable[..., None]:
     def pretend(folder: Path, step: int, state: str = "running", **more: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "status.json").write_text(json.dumps({"state": state, "step": step, "checkpoint": None, **more}))
+        (folder / "manifest.json").write_bytes(sealed_json({"format": 1}))
 
     return pretend
 
